@@ -1,0 +1,75 @@
+"""The only module that touches a Configurator: what config.include() declares and does."""
+
+import weakref
+from typing import Any
+
+from pyramid.config import PHASE0_CONFIG, PHASE1_CONFIG
+from pyramid.tweens import EXCVIEW
+from sqlalchemy.engine import URL
+
+from ._ini import read_section
+from ._options import NEIGHBOURS
+from ._request import sqa_session
+from ._settings import check_neighbours, read_settings
+from ._sqa import KEY, Sqa
+
+CATEGORY = "sqa databases"
+
+
+def includeme(config: Any) -> None:
+    """Give each request ``request.sqa_session``; the response decides whether it commits.
+
+    Includes pyramid_tm and pyramid_retry, sets ``tm.*`` where the application has not, reads
+    ``sqlalchemy.*`` and ``sqa.*``, and adds the directive :func:`add_sqa_database`, through which
+    it declares the database of the ini file; the application's own call of it wins.
+    """
+    # Before theirs is included, whose own check of retry.attempts is an empty AssertionError.
+    config.action((KEY, "neighbours"), _set_neighbours, (config,), order=PHASE0_CONFIG)
+    config.include("pyramid_tm")
+    config.include("pyramid_retry")
+    config.add_directive("add_sqa_database", add_sqa_database)
+    config.add_request_method(sqa_session, reify=True)
+    config.add_tween("pyramid_aalam_sqa._outcome.fresh_start_tween_factory", under=EXCVIEW)
+    config.add_sqa_database()
+
+
+def add_sqa_database(config: Any, url: str | URL | None = None, **options: Any) -> None:
+    """Declare the application's database: ``config.add_sqa_database(url, **options)``.
+
+    *url* and *options* (those of ``create_engine``, as values or as an ini file spells them)
+    win over the settings ``sqlalchemy.url`` and ``sqlalchemy.<option>``. Settings are read when
+    the configuration is committed; what is wrong then raises :class:`SettingError`.
+    """
+    given = {f"sqlalchemy.{name}": value for name, value in options.items()}
+    if url is not None:
+        given["sqlalchemy.url"] = url
+    shown = config.introspectable(CATEGORY, "default", "no database", "sqa database")
+
+    def register() -> None:
+        settings = {**config.registry.settings, **given}
+        sqa = Sqa(read_settings(settings, read_section(settings)))
+        _replace(config.registry, sqa)
+        shown.title = str(sqa.database or "no database")
+        shown["url"] = shown.title
+
+    config.action((KEY, "default"), register, order=PHASE1_CONFIG, introspectables=(shown,))
+
+
+def _replace(registry: Any, sqa: Sqa) -> None:
+    """Register *sqa*; a configurator that commits at once has registered one for the ini before."""
+    old = registry.get(KEY)
+    registry[KEY] = sqa
+    if old is not None:
+        old.dispose()
+    # Pyramid has no event for the end of an application: its registry is collected, or Python ends.
+    weakref.finalize(registry, sqa.dispose)
+
+
+def _set_neighbours(config: Any) -> None:
+    settings = config.registry.settings
+    check_neighbours(settings)
+    for option in NEIGHBOURS:
+        # An application that names its veto the old way has named one.
+        if option.key == "tm.commit_veto" and "pyramid_tm.commit_veto" in settings:
+            continue
+        settings.setdefault(option.key, option.default)

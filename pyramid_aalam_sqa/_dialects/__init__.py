@@ -1,0 +1,23 @@
+"""What is particular to each database; the core asks :func:`dialect_for` and never names one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.engine import URL
+
+from .generic import GenericDialect
+from .mysql import MySQLDialect
+from .postgresql import PostgreSQLDialect
+from .sqlite import SQLiteDialect
+
+DIALECTS: Mapping[str, type[GenericDialect]] = {
+    "mariadb": MySQLDialect,
+    "mysql": MySQLDialect,
+    "postgresql": PostgreSQLDialect,
+    "sqlite": SQLiteDialect,
+}
+
+
+def dialect_for(url: URL, switches: Mapping[str, Any]) -> GenericDialect:
+    """Return what is known of the database at *url*, under the ``sqa.`` *switches*."""
+    return DIALECTS.get(url.get_backend_name(), GenericDialect)(url, switches)

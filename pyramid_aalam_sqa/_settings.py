@@ -1,0 +1,195 @@
+"""Turns settings as Pyramid holds them into one frozen :class:`Settings`.
+
+Whatever is wrong is one :class:`SettingError` that names the key and says what to write.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from sqlalchemy import util
+from sqlalchemy.engine import URL, Engine
+
+from ._options import DRIVER_VALUE, ENGINE, SESSION, SWITCHES, VETO, Option, table
+from ._urls import dialect_class, masked, read_url
+from .exceptions import SettingError
+
+log = logging.getLogger(__name__)
+
+UNSET = (
+    "No database is set: write sqlalchemy.url in the application's section of the ini file, "
+    "for example sqlalchemy.url = sqlite:///%(here)s/app.sqlite"
+)
+# Arguments of a driver that stay text however much they look like a number.
+TEXT_ARGUMENTS = {"user", "username", "password", "passwd", "host", "database", "db", "dbname"}
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A setting as it was written: where (*label*), which option (*name*), and what."""
+
+    label: str
+    name: str
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """One database: where it is, and the create_engine options that were given for it."""
+
+    url: URL
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    engine: Engine | None = None
+
+    def __str__(self) -> str:
+        return masked(self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything this package was told, checked and of its real type."""
+
+    database: Database | None
+    session: Mapping[str, Any]
+    switches: Mapping[str, Any]
+
+
+def read_settings(
+    settings: Mapping[str, object], section: Mapping[str, object] | None = None
+) -> Settings:
+    """Return the :class:`Settings` in *settings*, completed from the ``[sqlalchemy]`` *section*.
+
+    Raises :class:`SettingError` for the first key that is unknown or has a wrong value.
+    """
+    own = {given.name: given for given in _under("sqlalchemy.", settings)}
+    for name, value in (section or {}).items():
+        label = f"[sqlalchemy] {name}"
+        if name in own:
+            log.info("sqlalchemy.%s in the application's section wins over %s", name, label)
+        else:
+            own[name] = Given(label, name, value)
+    sqa = list(_under("sqa.", settings))
+    session = [g for g in sqa if g.name.startswith("session.")]
+    switches = [g for g in sqa if g not in session]
+    return Settings(
+        database=_read_database(own),
+        session=_read_group("session.", SESSION, session),
+        switches=_read_group("", SWITCHES, switches),
+    )
+
+
+def read_options(given: Iterable[Given], url: URL) -> dict[str, Any]:
+    """Return the create_engine options in *given*, each of its real type, for *url*."""
+    dialect = dialect_class("sqlalchemy.url", url)
+    # SQLAlchemy's dialects take options of their own, such as native_datetime.
+    own = [Option(name, DRIVER_VALUE, "") for name in util.get_cls_kwargs(dialect)]
+    known = {option.key: option for option in (*own, *ENGINE)}
+    options: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
+    for item in given:
+        if item.name.startswith("connect_args."):
+            argument = item.name.removeprefix("connect_args.")
+            arguments[argument] = _driver_argument(argument, item)
+        else:
+            options[item.name] = _read(_known(item, known, "sqlalchemy."), item)
+        if item.name == "isolation_level":
+            options[item.name] = _isolation_level(item, dialect)
+    options.pop("url", None)
+    if arguments:
+        options["connect_args"] = {**options.get("connect_args", {}), **arguments}
+    return options
+
+
+def check_neighbours(settings: Mapping[str, object]) -> None:
+    """Refuse a wrong ``tm.*`` or ``retry.*`` setting before its own package trips over it."""
+    for option in table():
+        if option.key in settings and not option.key.startswith(("sqlalchemy.", "sqa.")):
+            _read(option, Given(option.key, option.key, settings[option.key]))
+
+
+def _under(prefix: str, settings: Mapping[str, object]) -> Iterable[Given]:
+    for key, value in settings.items():
+        if key.startswith(prefix):
+            yield Given(key, key.removeprefix(prefix), value)
+
+
+def _read_database(own: dict[str, Given]) -> Database | None:
+    engine = own.pop("engine", None)
+    if engine is not None:
+        if isinstance(engine.value, Engine):
+            return Database(engine.value.url, engine=engine.value)
+        msg = f"{engine.label}: hand a ready Engine in from Python, or set sqlalchemy.url instead."
+        raise SettingError(msg)
+    url = own.get("url")
+    if url is None:
+        known = {option.key: option for option in ENGINE}
+        for item in own.values():
+            if not item.name.startswith("connect_args."):
+                _read(_known(item, known, "sqlalchemy."), item)
+        return None
+    found = read_url(url.label, _url_text(url))
+    return Database(found, read_options(own.values(), found))
+
+
+def _url_text(url: Given) -> str | URL:
+    if isinstance(url.value, URL):
+        return url.value
+    if not isinstance(url.value, str):
+        msg = f"{url.label}: write a database URL, not a {type(url.value).__name__}."
+        raise SettingError(msg)
+    if not url.value.strip():
+        msg = f"{url.label} is blank: write a database URL, or remove the line."
+        raise SettingError(msg)
+    return url.value.strip()
+
+
+def _read_group(prefix: str, options: Iterable[Option], given: Iterable[Given]) -> dict[str, Any]:
+    known = {prefix + option.key: option for option in options}
+    values: dict[str, Any] = {
+        option.key: option.kind.value(option.default) if option.default else None
+        for option in options
+    }
+    for item in given:
+        values[item.name.removeprefix(prefix)] = _read(_known(item, known, "sqa."), item)
+    return values
+
+
+def _known(item: Given, known: Mapping[str, Option], prefix: str) -> Option:
+    if item.name in known:
+        return known[item.name]
+    everything = [option.key for option in table()] + [prefix + name for name in known]
+    near = get_close_matches(prefix + item.name, everything, n=1, cutoff=0.5)
+    advice = f"did you mean {near[0]}?" if near else "see the table of settings."
+    msg = f"There is no setting {item.label}; {advice}"
+    raise SettingError(msg)
+
+
+def _read(option: Option, item: Given) -> Any:
+    value = item.value.strip() if isinstance(item.value, str) else item.value
+    if value == "" and option.kind is not VETO:
+        msg = f"{item.label} is blank: write {option.kind.write}, or remove the line."
+        raise SettingError(msg)
+    try:
+        return option.kind.value(value)
+    except (ValueError, TypeError, LookupError, ImportError, AttributeError) as error:
+        shown = "" if option.secret else f" = {value!r}"
+        reason = f" ({error})" if isinstance(error, (ImportError, AttributeError)) else ""
+        msg = f"{item.label}{shown}: write {option.kind.write}{reason}."
+        raise SettingError(msg) from None
+
+
+def _driver_argument(argument: str, item: Given) -> object:
+    if argument in TEXT_ARGUMENTS and isinstance(item.value, str):
+        return item.value.strip()
+    return _read(Option(argument, DRIVER_VALUE, "", secret=True), item)
+
+
+def _isolation_level(item: Given, dialect: Any) -> str:
+    level = str(item.value).strip().upper().replace("_", " ")
+    levels = sorted(dialect().get_isolation_level_values(None))
+    if level not in levels:
+        msg = f"{item.label} = {item.value!r}: write {', '.join(levels[:-1])} or {levels[-1]}."
+        raise SettingError(msg)
+    return level

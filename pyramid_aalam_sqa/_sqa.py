@@ -1,0 +1,81 @@
+"""What one application has: its settings, its engine, its session class. Kept in its registry."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session
+from transaction.interfaces import ITransactionManager
+
+from ._engines import make_engine
+from ._session import JoinedSession
+from ._settings import UNSET, Settings, read_settings
+from .exceptions import SettingError
+
+KEY = "pyramid_aalam_sqa"
+
+
+class HasRegistry(Protocol):
+    """A request, a Configurator, a WSGI application: anything with Pyramid's ``registry``."""
+
+    @property
+    def registry(self) -> Any:
+        """The application registry."""
+
+
+class Sqa:
+    """The engine and the sessions of one application; :func:`get_sqa` returns it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.database = settings.database
+        self._engine = self.database and make_engine(self.database, settings.switches)
+        self._options = dict(settings.session)
+        self._session_class = _joined(self._options.pop("class_"))
+
+    @property
+    def engine(self) -> Engine:
+        """The application's engine. :class:`SettingError` when no database is set."""
+        if self._engine is None:
+            raise SettingError(UNSET)
+        return self._engine
+
+    def session(self, tm: ITransactionManager) -> Session:
+        """Return a new session that lives in the transactions of *tm*, for tests and scripts.
+
+        It is the caller's to close. In a request use ``request.sqa_session``, which is closed.
+        """
+        return self._session_class(self.engine, tm=tm, **self._options)
+
+    def dispose(self) -> None:
+        """Close the connections made here; a ready Engine that was handed in keeps its own."""
+        if self._engine is not None and self._engine is not self.database.engine:
+            self._engine.dispose()
+
+
+def get_sqa(thing: HasRegistry) -> Sqa:
+    """Return the :class:`Sqa` of the application that *thing* belongs to.
+
+    *thing* is a request, a Configurator whose actions were committed, or a WSGI application.
+    Raises :class:`SettingError` when the application did not include this package.
+    """
+    try:
+        return cast("Sqa", thing.registry[KEY])
+    except KeyError:
+        msg = 'Call config.include("pyramid_aalam_sqa"), or list it in pyramid.includes, first.'
+        raise SettingError(msg) from None
+
+
+def engine_from_settings(settings: Mapping[str, object]) -> Engine:
+    """Return an engine for the ``sqlalchemy.*`` and ``sqa.*`` keys in *settings*.
+
+    It is made as an application's is, for Alembic's ``env.py`` and for scripts without an
+    application, and is the caller's to dispose. Raises :class:`SettingError` as start-up does.
+    """
+    return Sqa(read_settings(settings)).engine
+
+
+def _joined(session_class: type[Session]) -> type[JoinedSession]:
+    if session_class is Session:
+        return JoinedSession
+    bases = (JoinedSession, session_class)
+    return cast("type[JoinedSession]", type(session_class.__name__, bases, {}))

@@ -1,0 +1,131 @@
+"""The databases of the tests: SQLite files, and servers that the session starts and stops."""
+
+import itertools
+import os
+from contextlib import contextmanager
+
+import pytest
+from servers import MariaDB, PostgreSQL, find
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+MISSING = {
+    "mariadbd": "MariaDB tests skipped: no mariadbd found; install mariadb-server, "
+    "or name a server in SQA_TEST_MYSQL_URL.",
+    "initdb": "PostgreSQL tests skipped: no initdb found; install postgresql.",
+}
+_numbers = itertools.count(1)
+
+
+class Database:
+    """A database of one test's own, looked at through connections of its own."""
+
+    def __init__(self, url):
+        self.url = url
+        self.kind = make_url(url).get_backend_name()
+        self._engine = create_engine(url, poolclass=NullPool)
+
+    def run(self, *statements):
+        """Run and commit statements, independently of the application."""
+        with self._engine.begin() as connection:
+            for statement in statements:
+                connection.execute(text(statement))
+
+    def rows(self, statement):
+        """What anybody else sees."""
+        with self._engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(text(statement))]
+
+    def scalar(self, statement):
+        return self.rows(statement)[0][0]
+
+
+@contextmanager
+def own_database(server_url):
+    """A new database on the server at *server_url*, dropped at the end."""
+    name = f"sqa_{os.getpid()}_{next(_numbers)}"
+    server = create_engine(server_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    quoted = server.dialect.identifier_preparer.quote(name)
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {quoted}"))
+    yield Database(make_url(server_url).set(database=name).render_as_string(hide_password=False))
+    force = " WITH (FORCE)" if server.dialect.name == "postgresql" else ""
+    with server.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {quoted}{force}"))
+
+
+def _server(program, make):
+    if find(program) is None:
+        pytest.skip(MISSING[program])
+    server = make()
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def mariadb_server():
+    """A private MariaDB for the tests that need more of a server than a database."""
+    yield from _server("mariadbd", MariaDB)
+
+
+@pytest.fixture(scope="session")
+def mariadb_url(request):
+    """The MariaDB of SQA_TEST_MYSQL_URL, else the private one."""
+    return os.environ.get("SQA_TEST_MYSQL_URL") or request.getfixturevalue("mariadb_server").url()
+
+
+@pytest.fixture(scope="session")
+def postgresql_server():
+    """A private PostgreSQL."""
+    yield from _server("initdb", PostgreSQL)
+
+
+@pytest.fixture
+def sqlite(tmp_path):
+    """An SQLite file."""
+    return Database(f"sqlite:///{tmp_path}/test.sqlite")
+
+
+@pytest.fixture
+def mariadb(mariadb_url):
+    """A database on MariaDB."""
+    with own_database(mariadb_url) as database:
+        yield database
+
+
+@pytest.fixture
+def postgresql(postgresql_server):
+    """A database on PostgreSQL."""
+    with own_database(postgresql_server.url()) as database:
+        yield database
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def database(request):
+    """The test runs on each of the two databases that every promise is made for."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
+def any_database(request):
+    """The test runs on all three."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_terminal_summary(terminalreporter):
+    """Say in one line what was skipped for want of a server."""
+    yield
+    reasons = {str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", ())}
+    for reason in sorted(reasons):
+        terminalreporter.write_line(reason.removeprefix("Skipped: "))
+
+
+def pytest_sessionfinish(session, exitstatus):
+    """Where skips are forbidden (in CI), a skipped test fails the run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("SQA_FORBID_SKIPS") and reporter.stats.get("skipped") and not exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

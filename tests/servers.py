@@ -1,0 +1,167 @@
+"""Private database servers: in a temporary folder, on their own port, stopped by their own pid."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pymysql
+
+SYSTEM_FOLDERS = ":/usr/sbin:/usr/local/sbin"
+POSTGRES_FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+AS_ROOT = os.geteuid() == 0
+
+
+def find(program):
+    path = os.environ["PATH"] + SYSTEM_FOLDERS
+    return shutil.which(program, path=":".join([path, *map(str, POSTGRES_FOLDERS)]))
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A server process with a folder, a port and a log."""
+
+    def __init__(self, prefix):
+        # Under /tmp, whatever TMPDIR says: the path of a socket may have 107 characters.
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+        self.folder.chmod(0o755)
+        self.port = free_port()
+        self.process = None
+
+    def command(self):
+        raise NotImplementedError
+
+    def answers(self):
+        raise NotImplementedError
+
+    def start(self, **popen):
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command(), stdout=log, stderr=log, cwd="/", **popen
+            )
+        deadline = time.monotonic() + 60
+        while not self.answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError((self.folder / "log").read_text(errors="replace")[-3000:])
+            time.sleep(0.05)
+        return self
+
+    def stop(self):
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def kill(self):
+        """End the server at once, as a power cut does."""
+        self.process.kill()
+        self.process.wait()
+
+    def remove(self):
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class MariaDB(Server):
+    """A MariaDB whose root has no password; the same folder can be started again."""
+
+    def __init__(self, *options):
+        super().__init__("sqa-mariadb-")
+        self.options = options
+        self.account = ["--user=root"] if AS_ROOT else []
+        subprocess.run(
+            [
+                find("mariadb-install-db"),
+                "--no-defaults",
+                f"--datadir={self.folder}/data",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+                *self.account,
+            ],
+            check=True,
+            capture_output=True,
+        )
+
+    def command(self):
+        return [
+            find("mariadbd"),
+            "--no-defaults",
+            *self.account,
+            f"--datadir={self.folder}/data",
+            f"--socket={self.folder}/socket",
+            f"--pid-file={self.folder}/pid",
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            "--skip-name-resolve",
+            "--innodb-buffer-pool-size=64M",
+            "--innodb-log-file-size=16M",
+            "--innodb-flush-log-at-trx-commit=2",
+            "--max-connections=200",
+            *self.options,
+        ]
+
+    def answers(self):
+        try:
+            self.connect().close()
+        except pymysql.err.OperationalError:
+            return False
+        return True
+
+    def connect(self, **options):
+        """A connection of root by the driver alone, independent of the package."""
+        return pymysql.connect(
+            unix_socket=f"{self.folder}/socket", user="root", autocommit=True, **options
+        )
+
+    def url(self, database=""):
+        return f"mysql+pymysql://root@127.0.0.1:{self.port}/{database}"
+
+
+class PostgreSQL(Server):
+    """A PostgreSQL that trusts everybody on this machine."""
+
+    def __init__(self):
+        super().__init__("sqa-postgresql-")
+        # initdb refuses root.
+        self.account = {"user": "nobody", "group": "nogroup"} if AS_ROOT else {}
+        if AS_ROOT:
+            shutil.chown(self.folder, **self.account)
+        subprocess.run(
+            [
+                find("initdb"),
+                *("-D", f"{self.folder}/data", "-U", "postgres", "-A", "trust"),
+                *("--locale=C.UTF-8", "-E", "UTF8", "--no-sync"),
+            ],
+            check=True,
+            capture_output=True,
+            cwd="/",
+            **self.account,
+        )
+
+    def command(self):
+        return [
+            find("postgres"),
+            *("-D", f"{self.folder}/data", "-p", str(self.port), "-k", str(self.folder)),
+            *("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"),
+        ]
+
+    def start(self):
+        return super().start(**self.account)
+
+    def answers(self):
+        ready = [find("pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"]
+        return subprocess.run(ready, check=False).returncode == 0
+
+    def url(self, database="postgres"):
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database}"
