@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types tests format coverage clean
+.PHONY: help run test lint types tests format clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -22,7 +22,7 @@ lint: $(VENV)/ready-test  ## format and lint, without changing anything
 types: $(VENV)/ready-test  ## mypy strict and pyright
 	$(BIN)/mypy
 	$(BIN)/mypy --strict tests/typing
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 tests: $(VENV)/ready-test  ## the tests, with coverage
 	$(BIN)/coverage erase

@@ -1,9 +1,10 @@
 """A SQLAlchemy session for each Pyramid request that commits when the response says so."""
 
 from ._config import includeme
-from ._outcome import commit_veto
+from ._outcome import commit_veto, fresh_start_tween_factory
+from ._protocols import HasRegistry, TransactionManager
 from ._request import SqaRequest
-from ._sqa import HasRegistry, Sqa, engine_from_settings, get_sqa
+from ._sqa import Sqa, engine_from_settings, get_sqa
 from .exceptions import ForeignCommit, NoTransaction, SettingError, SqaError, TransactionError
 
 __all__ = [
@@ -15,8 +16,10 @@ __all__ = [
     "SqaError",
     "SqaRequest",
     "TransactionError",
+    "TransactionManager",
     "commit_veto",
     "engine_from_settings",
+    "fresh_start_tween_factory",
     "get_sqa",
     "includeme",
 ]

@@ -29,7 +29,7 @@ def includeme(config: Any) -> None:
     config.include("pyramid_retry")
     config.add_directive("add_sqa_database", add_sqa_database)
     config.add_request_method(sqa_session, reify=True)
-    config.add_tween("pyramid_aalam_sqa._outcome.fresh_start_tween_factory", under=EXCVIEW)
+    config.add_tween("pyramid_aalam_sqa.fresh_start_tween_factory", under=EXCVIEW)
     config.add_sqa_database()
 
 

@@ -26,7 +26,7 @@ def read_section(settings: Mapping[str, object]) -> dict[str, object]:
 
 def _file_being_loaded() -> str | None:
     """PasteDeploy tells the file to nobody but the application's factory, so ask its frame."""
-    frame = sys._getframe()
+    frame = sys._getframe()  # noqa: SLF001 - inspect.stack() would read source files
     while frame := frame.f_back:  # type: ignore[assignment]  # None ends the walk
         context = frame.f_locals.get("context")
         if isinstance(context, LoaderContext):

@@ -28,7 +28,9 @@ class Kind:
         """Return *given* as the option's own type; raise ValueError when it has none."""
         if isinstance(given, str):
             return self.read(given)
-        if not isinstance(given, self.objects) or (isinstance(given, bool) and bool not in self.objects):
+        if not isinstance(given, self.objects) or (
+            isinstance(given, bool) and bool not in self.objects
+        ):
             raise ValueError(given)
         return self.read(str(given)) if isinstance(given, (int, float)) else given
 
@@ -159,8 +161,12 @@ OBJECT = Kind("a ready object, handed in from Python", _dotted)
 URL_KIND = Kind("a database URL", _text, (str, URL))
 DRIVER_VALUE = Kind("text, or a JSON value", _driver_value, (object, bool))
 JSON_OBJECT = Kind('a JSON object, {"name": value}', _json_object, (dict,))
-POOL_CLASS = Kind("a pool of sqlalchemy.pool such as NullPool, or a dotted name", _pool_class, (type,))
-SESSION_CLASS = Kind("the dotted name of a subclass of sqlalchemy.orm.Session", _session_class, (type,))
+POOL_CLASS = Kind(
+    "a pool of sqlalchemy.pool such as NullPool, or a dotted name", _pool_class, (type,)
+)
+SESSION_CLASS = Kind(
+    "the dotted name of a subclass of sqlalchemy.orm.Session", _session_class, (type,)
+)
 NAMES = Kind("names, separated by spaces", _names, (list, tuple))
 
 ENGINE = (
@@ -182,7 +188,9 @@ ENGINE = (
     Option("logging_name", TEXT, "The engine's name in the log."),
     Option("max_identifier_length", POSITIVE, "Longest name the database takes."),
     Option("max_overflow", SIZE_OR_NONE, "Connections beyond pool_size when all are in use."),
-    Option("module", Kind("the dotted name of a module", _module), "The driver, in place of the URL's."),
+    Option(
+        "module", Kind("the dotted name of a module", _module), "The driver, in place of the URL's."
+    ),
     Option(
         "paramstyle",
         _one_of("qmark", "numeric", "named", "format", "pyformat", "numeric_dollar"),
@@ -192,7 +200,9 @@ ENGINE = (
     Option("pool", OBJECT, "A ready connection pool."),
     Option("pool_logging_name", TEXT, "The pool's name in the log."),
     Option("pool_pre_ping", BOOLEAN, "Test a connection before it is used."),
-    Option("pool_recycle", SIZE_OR_NONE, "Seconds after which a connection is replaced, -1: never."),
+    Option(
+        "pool_recycle", SIZE_OR_NONE, "Seconds after which a connection is replaced, -1: never."
+    ),
     Option(
         "pool_reset_on_return",
         Kind("rollback, commit or none", _reset, (str, type(None))),
@@ -239,7 +249,9 @@ SWITCHES = (
         "and with tls_ca as verify_identity.",
         "auto",
     ),
-    Option("mysql.tls_ca", TEXT, "PyMySQL: the file of the authority that signed the server's key."),
+    Option(
+        "mysql.tls_ca", TEXT, "PyMySQL: the file of the authority that signed the server's key."
+    ),
     Option("sqlite.foreign_keys", BOOLEAN, "SQLite: check foreign keys.", "true"),
     Option(
         "sqlite.journal_mode",

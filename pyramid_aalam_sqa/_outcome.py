@@ -7,8 +7,9 @@ from typing import Any
 from pyramid.interfaces import IResponse
 from pyramid_retry import is_error_retryable
 from pyramid_tm import is_tm_active, maybe_tag_retryable
-from transaction.interfaces import ITransactionManager, NoTransaction
+from transaction.interfaces import NoTransaction
 
+from ._protocols import TransactionManager
 from ._request import ENVIRON_SESSION
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,9 @@ def commit_veto(request: Any, response: Any) -> bool:
     return not 200 <= response.status_int < 400
 
 
-def fresh_start_tween_factory(handler: Callable[[Any], Any], registry: object) -> Callable[[Any], Any]:
+def fresh_start_tween_factory(
+    handler: Callable[[Any], Any], registry: object
+) -> Callable[[Any], Any]:
     """Roll back what a view that raised had done, before an exception view is called.
 
     The exception view then has a session that works, and what it writes follows the status of
@@ -48,7 +51,7 @@ def fresh_start_tween_factory(handler: Callable[[Any], Any], registry: object) -
 
 
 def _start_over(request: Any, error: Exception) -> None:
-    tm: ITransactionManager = request.tm
+    tm: TransactionManager = request.tm
     try:
         old = tm.get()
     except NoTransaction:

@@ -4,8 +4,8 @@ from typing import Any
 
 from pyramid.request import Request
 from sqlalchemy.orm import Session
-from transaction.interfaces import ITransactionManager
 
+from ._protocols import TransactionManager
 from ._sqa import get_sqa
 
 # Where a test puts a session of its own, shared by the requests it makes.
@@ -16,7 +16,7 @@ class SqaRequest(Request):  # type: ignore[misc]  # pyramid has no types
     """A Pyramid request as it is in an application with this package, to annotate views with."""
 
     sqa_session: Session
-    tm: ITransactionManager
+    tm: TransactionManager
 
 
 def sqa_session(request: Any) -> Session:

@@ -7,7 +7,6 @@ from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
-from transaction.interfaces import ITransactionManager
 from transaction.interfaces import NoTransaction as NothingBegun
 from zope.sqlalchemy.datamanager import (
     _SESSION_STATE,
@@ -16,6 +15,7 @@ from zope.sqlalchemy.datamanager import (
     ZopeStatus,
 )
 
+from ._protocols import TransactionManager
 from .exceptions import ForeignCommit, NoTransaction
 
 # After every key that other data managers use: what votes last may commit in its vote.
@@ -29,7 +29,7 @@ class JoinedSession(Session):
     that commits COMMITs, whatever way the writing was done.
     """
 
-    def __init__(self, *args: Any, tm: ITransactionManager, **options: Any) -> None:
+    def __init__(self, *args: Any, tm: TransactionManager, **options: Any) -> None:
         super().__init__(*args, **options)
         self.tm = tm
         _seem_joined(self)
@@ -43,13 +43,15 @@ class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlal
 
     @property
     def savepoint(self) -> Any:
-        """Always there: zope.sqlalchemy denies SQLite, whose driver breaks them without our BEGIN."""
+        """Offered on SQLite too, where zope.sqlalchemy denies it: our BEGIN makes it work."""
         return self._savepoint
 
     def _finish(self, final_state: str) -> None:
-        session = self.session
-        super()._finish(final_state)
-        _seem_joined(session)
+        session: Any = self.session
+        try:
+            super()._finish(final_state)
+        finally:
+            _seem_joined(session)
 
 
 def _seem_joined(session: JoinedSession) -> None:

@@ -1,13 +1,13 @@
 """What one application has: its settings, its engine, its session class. Kept in its registry."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import cast
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
-from transaction.interfaces import ITransactionManager
 
 from ._engines import make_engine
+from ._protocols import HasRegistry, TransactionManager
 from ._session import JoinedSession
 from ._settings import UNSET, Settings, read_settings
 from .exceptions import SettingError
@@ -15,20 +15,12 @@ from .exceptions import SettingError
 KEY = "pyramid_aalam_sqa"
 
 
-class HasRegistry(Protocol):
-    """A request, a Configurator, a WSGI application: anything with Pyramid's ``registry``."""
-
-    @property
-    def registry(self) -> Any:
-        """The application registry."""
-
-
 class Sqa:
     """The engine and the sessions of one application; :func:`get_sqa` returns it."""
 
     def __init__(self, settings: Settings) -> None:
-        self.database = settings.database
-        self._engine = self.database and make_engine(self.database, settings.switches)
+        self.database = database = settings.database
+        self._engine = make_engine(database, settings.switches) if database else None
         self._options = dict(settings.session)
         self._session_class = _joined(self._options.pop("class_"))
 
@@ -39,7 +31,7 @@ class Sqa:
             raise SettingError(UNSET)
         return self._engine
 
-    def session(self, tm: ITransactionManager) -> Session:
+    def session(self, tm: TransactionManager) -> Session:
         """Return a new session that lives in the transactions of *tm*, for tests and scripts.
 
         It is the caller's to close. In a request use ``request.sqa_session``, which is closed.
@@ -48,7 +40,7 @@ class Sqa:
 
     def dispose(self) -> None:
         """Close the connections made here; a ready Engine that was handed in keeps its own."""
-        if self._engine is not None and self._engine is not self.database.engine:
+        if self._engine is not None and self.database and not self.database.engine:
             self._engine.dispose()
 
 

@@ -16,7 +16,7 @@ class SqaError(Exception):
     """The root of every error that this package raises of its own."""
 
 
-class SettingError(SqaError, ConfigurationError):
+class SettingError(SqaError, ConfigurationError):  # type: ignore[misc]  # pyramid has no types
     """A setting is wrong; the message names it and says what to write instead.
 
     Pyramid hands an error of its configuration phase on as ``ConfigurationExecutionError``,

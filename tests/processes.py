@@ -27,14 +27,14 @@ threads = 8
 
 
 @contextmanager
-def pserve(folder, url, app="rule_app", settings=""):
+def pserve(folder, url, app="rule_app", settings="", path=HERE):
     """Serve *app* as a user does; yield the port and the log file."""
     port = free_port()
     ini = folder / "test.ini"
     escaped = url.replace("%", "%%")
     ini.write_text(INI.format(app=app, url=escaped, settings=settings, port=port))
     log = folder / "pserve.log"
-    paths = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")])
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", "from pyramid.scripts.pserve import main; main()", str(ini)],

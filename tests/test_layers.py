@@ -9,6 +9,7 @@ PACKAGE = Path(pyramid_aalam_sqa.__file__).parent
 # From left to right; each may import what stands before it. The demo stands outside.
 ORDER = [
     "exceptions",
+    "_protocols",
     "_urls",
     "_options",
     "_ini",

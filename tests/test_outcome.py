@@ -96,7 +96,7 @@ def test_the_x_tm_header_overrules_the_status(serve, notes, status, header, stor
 
 
 def test_a_raised_redirect_commits(serve, notes):
-    """raise HTTPFound(...) is an answer like return HTTPFound(...)."""
+    """Raise HTTPFound(...) is an answer like return HTTPFound(...)."""
 
     def view(request):
         write(request, "row")

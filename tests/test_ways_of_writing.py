@@ -201,7 +201,7 @@ def savepoint_around_a_failure(session):
     try:
         with session.begin_nested():
             session.execute(insert(Note.__table__).values(id=1, body="twice"))
-    except Exception:  # noqa: BLE001, S110 - any error of the three databases; the rest goes on
+    except Exception:  # noqa: BLE001 - any error of the three databases; the rest goes on
         pass
 
 

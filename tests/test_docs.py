@@ -1,0 +1,216 @@
+"""What the README and the documentation show, works."""
+
+import configparser
+import importlib
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+import urllib.request
+from pathlib import Path
+
+import pytest
+from processes import pserve
+from pyramid.config import Configurator
+from pyramid.router import Router
+from sqlalchemy.engine import Engine
+from webtest import TestApp
+
+from pyramid_aalam_sqa import get_sqa
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page, language):
+    return [code for found, code in BLOCK.findall(page.read_text()) if found == language]
+
+
+def name(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with what a page may take for granted: an application and its ini file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "taken_for_granted.py").write_text(
+        "from pyramid.config import Configurator\n"
+        "def main(global_config, **settings):\n"
+        "    return Configurator(settings=settings).make_wsgi_app()\n"
+    )
+    (tmp_path / "development.ini").write_text(
+        "[app:main]\n"
+        "use = call:taken_for_granted:main\n"
+        "pyramid.includes = pyramid_aalam_sqa\n"
+        "sqlalchemy.url = sqlite:///%(here)s/data/app.sqlite\n"
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder):
+    """Run the Python of a page, as one module, and return the module."""
+    modules = []
+
+    def run(page):
+        file = folder / f"{page.stem}_page.py"
+        file.write_text("\n".join(blocks(page, "python")))
+        module = importlib.import_module(file.stem)
+        modules.append(module)
+        return module
+
+    yield run
+    for module in modules:
+        del sys.modules[module.__name__]
+        for value in vars(module).values():
+            if isinstance(value, (Configurator, Router)):
+                get_sqa(value).dispose()
+            elif isinstance(value, Engine):
+                value.dispose()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, run):
+    """Copied into one file, the blocks of a page work."""
+    assert run(page)
+
+
+def test_the_views_of_the_start_page_work(run, database):
+    """Added, shown, removed; and not found is a 404."""
+    database.run("CREATE TABLE note (id INTEGER PRIMARY KEY, body VARCHAR(200))")
+    if database.kind == "mysql":
+        database.run("ALTER TABLE note MODIFY id INTEGER AUTO_INCREMENT")
+    app = run(ROOT / "docs" / "start.md").main({}, **{"sqlalchemy.url": database.url})
+    client = TestApp(app)
+    client.post("/add", {"body": "first"}, status=303)
+    client.post("/add", {"body": "second"}, status=303)
+    assert client.get("/show").text == "first\nsecond"
+    client.post("/remove", {"id": "1"}, status=303)
+    client.post("/remove", {"id": "7"}, status=404)
+
+    assert database.rows("SELECT id, body FROM note") == [(2, "second")]
+
+
+def test_the_views_of_the_transactions_page_work(run, database):
+    """What the page says of each is what an independent connection finds."""
+    database.run("CREATE TABLE note (body VARCHAR(200))")
+    page = run(ROOT / "docs" / "transactions.md")
+
+    def broken(request):
+        request.sqa_session.execute(page.text("INSERT INTO note (body) VALUES ('half')"))
+        raise RuntimeError
+
+    with Configurator(settings={"sqlalchemy.url": database.url}) as config:
+        config.include("pyramid_aalam_sqa")
+        config.add_exception_view(page.failure, context=RuntimeError)
+        for view in (page.stored, page.forgotten, page.batch, page.lenient, broken):
+            config.add_view(view, name=view.__name__)
+    client = TestApp(config.make_wsgi_app())
+    client.get("/stored", status=303)
+    client.get("/forgotten", status=400)
+    client.get("/batch?body=one&body=two")
+    client.get("/lenient")
+    client.get("/broken", status=200)
+
+    stored = [row[0] for row in database.rows("SELECT body FROM note")]
+    assert stored == ["stored", "one", "two", "kept", "an error page"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_settings_of_a_page_start_an_application(page, folder):
+    """Each ini block is accepted, with its section or as lines of [app:main]."""
+    for code in blocks(page, "ini"):
+        text = code if code.startswith("[") else "[app:main]\n" + code
+        parser = configparser.ConfigParser({"here": str(folder)})
+        parser.read_string(text)
+        settings = {key: value for key, value in parser["app:main"].items() if key != "here"}
+        if parser.has_section("sqlalchemy"):
+            settings["sqlalchemy.url"] = parser["sqlalchemy"]["url"]
+        settings.setdefault("pyramid.includes", "pyramid_aalam_sqa")
+        config = Configurator(settings=settings)
+        config.make_wsgi_app()
+        get_sqa(config).dispose()
+
+
+def test_the_first_screen_of_the_readme_serves(mariadb, tmp_path):
+    """Its application, its two lines of ini, a real pserve; only the URL is the test's."""
+    page = ROOT / "README.md"
+    [application] = blocks(page, "python")
+    [settings] = blocks(page, "ini")
+    (tmp_path / "hello.py").write_text(application)
+    includes, url = settings.strip().splitlines()
+    assert includes == "pyramid.includes = pyramid_aalam_sqa"
+    assert url.startswith("sqlalchemy.url = mysql+pymysql://")
+    with pserve(tmp_path, mariadb.url, app="hello", path=tmp_path) as (port, _log):
+        import urllib.request
+
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as response:
+            assert response.read() == b'{"answer": 42}'
+
+
+def test_the_application_of_the_readme_has_about_ten_lines():
+    """Short enough to be read at a glance."""
+    [application] = blocks(ROOT / "README.md", "python")
+
+    assert len([line for line in application.splitlines() if line]) <= 11
+
+
+def test_the_commands_of_the_readme_exist():
+    """pip installs the project by its name, and make knows its targets."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for line in "".join(blocks(ROOT / "README.md", "console")).splitlines():
+        program, *words = line.split()
+        if program == "make":
+            subprocess.run(["make", "-n", *words], cwd=ROOT, check=True, capture_output=True)
+        else:
+            assert (program, words) == ("pip", ["install", project["name"]])
+
+
+def test_the_readme_names_every_dependency():
+    """Each is justified there, extras with their pip command."""
+    readme = (ROOT / "README.md").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = [re.split(r"[>\[]", line)[0] for line in project["dependencies"]]
+
+    assert [name for name in names if name not in readme.split("## What it needs")[1]] == []
+    assert 'pip install "pyramid_aalam_sqa[postgresql]"' in readme
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_of_a_page_leads_somewhere(page):
+    """Files exist, and headings too."""
+    broken = []
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists():
+            broken.append(target)
+        elif anchor:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+            slugs = [re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in headings]
+            broken += [] if anchor in slugs else [target]
+
+    assert broken == []
+
+
+def test_the_reference_is_what_the_docstrings_say():
+    """docs/make_reference.py was run after the last change."""
+    path = ROOT / "docs" / "make_reference.py"
+    spec = importlib.util.spec_from_file_location("make_reference", path)
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+
+    assert (ROOT / "docs" / "reference.md").read_text() == generator.page()
+
+
+def test_every_target_of_the_makefile_is_in_its_help():
+    """make help lists what there is."""
+    output = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True)
+    listed = {line.split()[0] for line in output.stdout.splitlines() if line and line[0] != "#"}
+    phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+    assert set(phony[1].split()) <= listed
