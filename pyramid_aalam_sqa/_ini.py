@@ -3,33 +3,64 @@
 It is the form that the portal's documents use; the section of the application wins over it.
 """
 
+import configparser
 import sys
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-import plaster
-from paste.deploy.loadwsgi import LoaderContext
+from paste.deploy.loadwsgi import ConfigLoader, LoaderContext
+
+from .exceptions import SettingError
 
 SECTION = "sqlalchemy"
 
 
-def read_section(settings: Mapping[str, object]) -> dict[str, object]:
+def read_section(settings: Mapping[str, object]) -> dict[str, str]:
     """Return the options of ``[sqlalchemy]``, empty when there is no such file or section.
 
     The file is the one *settings* names as ``__file__`` (an application may hand its global
     configuration over as settings), else the one that is being loaded.
     """
-    path = settings.get("__file__") or _file_being_loaded()
-    if not path:
+    loader = _loader_in_use()
+    path = settings.get("__file__")
+    if path and (loader is None or Path(loader.filename).absolute() != Path(str(path))):
+        loader = _load(str(path))
+    try:
+        return _section(loader.parser) if loader else {}
+    except configparser.InterpolationError as error:
+        # Not chained: its text quotes the value, which may hold a password.
+        msg = (
+            f"[{error.section}] {error.option}: write a percent sign as %%, "
+            "and give each %(name)s a value."
+        )
+        raise SettingError(msg) from None
+
+
+def _section(parser: configparser.ConfigParser) -> dict[str, str]:
+    if not parser.has_section(SECTION):
         return {}
-    return dict(plaster.get_settings(str(path), SECTION))
+    # A parser counts the keys of [DEFAULT] to each section.
+    shared = parser.defaults().items()
+    return dict(item for item in parser.items(SECTION) if item not in shared)
 
 
-def _file_being_loaded() -> str | None:
-    """PasteDeploy tells the file to nobody but the application's factory, so ask its frame."""
+def _loader_in_use() -> Any:
+    """PasteDeploy tells the file to nobody but the application's factory, so ask its frame.
+
+    Its loader, unlike the file, knows the variables of pserve's command line.
+    """
     frame = sys._getframe()  # noqa: SLF001 - inspect.stack() would read source files
     while frame := frame.f_back:  # type: ignore[assignment]  # None ends the walk
         context = frame.f_locals.get("context")
-        if isinstance(context, LoaderContext):
-            path: str | None = context.global_conf.get("__file__")
-            return path
+        if isinstance(context, LoaderContext) and isinstance(context.loader, ConfigLoader):
+            return context.loader
     return None
+
+
+def _load(path: str) -> Any:
+    try:
+        return ConfigLoader(path)
+    except (OSError, UnicodeError, configparser.Error):
+        # The application was loaded from something that is no ini file.
+        return None

@@ -5,34 +5,34 @@ It knows nothing of a particular database beyond the names of its switches.
 """
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib import import_module
+from dataclasses import dataclass, replace
 from pkgutil import resolve_name
 
 from sqlalchemy import pool
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, Engine
 from sqlalchemy.orm import Session
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What values an option takes: what to write, how text is read, which objects pass as they are."""
+    """What an option takes: what to write, how its text is read, and which values are right."""
 
     write: str
     read: Callable[[str], object]
-    objects: tuple[type, ...] = (object,)
+    fits: Callable[[object], bool]
 
     def value(self, given: object) -> object:
-        """Return *given* as the option's own type; raise ValueError when it has none."""
-        if isinstance(given, str):
-            return self.read(given)
-        if not isinstance(given, self.objects) or (
-            isinstance(given, bool) and bool not in self.objects
-        ):
+        """Return *given* as the option's own type.
+
+        Raises ValueError when it has none, ImportError when it names what cannot be imported.
+        """
+        value = self.read(given) if isinstance(given, str) else given
+        if not self.fits(value):
             raise ValueError(given)
-        return self.read(str(given)) if isinstance(given, (int, float)) else given
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,175 +46,171 @@ class Option:
     secret: bool = False
 
 
-WORDS = {"true": True, "yes": True, "on": True, "1": True}
-WORDS |= {"false": False, "no": False, "off": False, "0": False}
+WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+DIGITS = {"1": True, "0": False}
 
 
-def _boolean(text: str) -> bool:
+def _boolean(text: str) -> object:
     # Not pyramid's asbool: it takes every misspelling of "true" for false.
-    if text.lower() not in WORDS:
+    return (WORDS | DIGITS).get(text.lower())
+
+
+def _number(text: str) -> float:
+    # int() and float() alone would take "1_000", "nan" and the digits of every script.
+    if not re.fullmatch(r"-?[0-9]*\.?[0-9]*", text):
         raise ValueError(text)
-    return WORDS[text.lower()]
+    return float(text) if "." in text else int(text)
 
 
-def _whole(lowest: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        # int() alone would take "1_000" and the digits of every script.
-        if not re.fullmatch(r"-?[0-9]+", text) or (number := int(text)) < lowest:
-            raise ValueError(text)
-        return number
-
-    return read
+def _same(text: str) -> str:
+    return text
 
 
-def _seconds(text: str) -> float:
-    # Written so that "nan" is refused too: it compares false with everything.
-    if not 0 <= (number := float(text)) < float("inf"):
-        raise ValueError(text)
-    return number
+def _named(text: str) -> object:
+    """Return what a dotted name names; importing runs code, which may raise anything."""
+    try:
+        return resolve_name(text)
+    except Exception as error:
+        msg = f"{type(error).__name__}: {error}"
+        raise ImportError(msg) from error
 
 
-def _one_of(*words: str) -> Kind:
-    def read(text: str) -> str:
-        if text.lower() not in words:
-            raise ValueError(text)
-        return text.lower()
-
-    return Kind(" or ".join(words), read, (str,))
-
-
-def _echo(text: str) -> bool | str:
-    return "debug" if text.lower() == "debug" else _boolean(text)
-
-
-def _reset(text: str) -> str | bool | None:
-    return {"rollback": "rollback", "commit": "commit", "none": None}[text.lower()]
-
-
-def _dotted(text: str) -> object:
-    return resolve_name(text)
-
-
-def _callable(text: str) -> object:
-    found = resolve_name(text)
-    if not callable(found):
-        raise TypeError(text)
-    return found
-
-
-def _veto(text: str) -> object:
-    """A blank veto is pyramid_tm's way to say that every response commits."""
-    return _callable(text) if text else None
-
-
-def _module(text: str) -> object:
-    return import_module(text)
-
-
-def _pool_class(text: str) -> object:
-    found = getattr(pool, text) if text.isidentifier() else resolve_name(text)
-    if not issubclass(found, pool.Pool):
-        raise TypeError(text)
-    return found
-
-
-def _session_class(text: str) -> object:
-    found = resolve_name(text)
-    if not issubclass(found, Session):
-        raise TypeError(text)
-    return found
-
-
-def _json_object(text: str) -> dict[str, object]:
-    found = json.loads(text)
-    if not isinstance(found, dict):
-        raise TypeError(text)
-    return found
-
-
-def _names(text: str) -> list[str]:
-    return text.replace(",", " ").split()
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError(text) from None
 
 
 def _driver_value(text: str) -> object:
-    """The driver's options have no types that could be looked up, so JSON's words have theirs."""
+    """A driver's arguments have no types that could be looked up, so each word has its own."""
     try:
-        return json.loads(text.lower() if text.lower() in {"true", "false", "null"} else text)
+        return WORDS.get(text.lower(), _json(text))
     except ValueError:
         return text
 
 
-def _text(text: str) -> str:
-    return text
+def _is(*types: type) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, types)
 
 
-BOOLEAN = Kind("true or false", _boolean, (bool,))
-SIZE = Kind("a whole number from 0 up", _whole(0), (int,))
-POSITIVE = Kind("a whole number from 1 up", _whole(1), (int,))
-SIZE_OR_NONE = Kind("a whole number from 0 up, or -1 for no limit", _whole(-1), (int,))
-SECONDS = Kind("seconds, a number from 0 up", _seconds, (int, float))
-TEXT = Kind("text", _text, (str,))
-DOTTED = Kind("a dotted name, package.module:name", _dotted)
-CALLABLE = Kind("the dotted name of a callable, package.module:name", _callable)
-VETO = Kind("the dotted name of a callable, package.module:name (blank: all commit)", _veto)
-OBJECT = Kind("a ready object, handed in from Python", _dotted)
-URL_KIND = Kind("a database URL", _text, (str, URL))
-DRIVER_VALUE = Kind("text, or a JSON value", _driver_value, (object, bool))
-JSON_OBJECT = Kind('a JSON object, {"name": value}', _json_object, (dict,))
+def _is_class(parent: type) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, type) and issubclass(value, parent)
+
+
+def _whole(lowest: int) -> Callable[[object], bool]:
+    return lambda value: type(value) is int and value >= lowest
+
+
+def _seconds(value: object) -> bool:
+    # Eleven days: all that every server and Python's own clocks can count.
+    return isinstance(value, (int, float)) and type(value) is not bool and 0 <= value <= 10**6
+
+
+def _one_of(*words: str) -> Kind:
+    return Kind(" or ".join(words), str.lower, lambda value: value in words)
+
+
+def _matching(write: str, pattern: str) -> Kind:
+    return Kind(write, _same, lambda value: bool(re.fullmatch(pattern, str(value), re.ASCII)))
+
+
+TEXT = Kind("text", _same, _is(str))
+BOOLEAN = Kind("true or false", _boolean, _is(bool))
+ECHO = Kind(
+    "true, false or debug",
+    lambda text: "debug" if text.lower() == "debug" else _boolean(text),
+    lambda value: value == "debug" or isinstance(value, bool),
+)
+RESET = Kind(
+    "rollback, commit or none",
+    lambda text: None if text.lower() == "none" else text.lower(),
+    lambda value: value in {"rollback", "commit", None},
+)
+SIZE = Kind("a whole number from 0 up", _number, _whole(0))
+POSITIVE = Kind("a whole number from 1 up", _number, _whole(1))
+SIZE_OR_NONE = Kind("a whole number from 0 up, or -1 for no limit", _number, _whole(-1))
+SECONDS = Kind("seconds, a number from 0 to 1000000", _number, _seconds)
+CALLABLE = Kind("the dotted name of a callable, package.module:name", _named, callable)
+VETO = Kind(
+    "the dotted name of a callable, package.module:name (blank: every response commits)",
+    lambda text: _named(text) if text else None,
+    lambda value: value is None or callable(value),
+)
+MODULE = Kind("the dotted name of a driver's module", _named, lambda value: hasattr(value, "connect"))
+READY_ENGINE = Kind("a ready Engine, from Python, or its dotted name", _named, _is(Engine))
+READY_POOL = Kind("a ready pool, from Python, or its dotted name", _named, _is(pool.Pool))
 POOL_CLASS = Kind(
-    "a pool of sqlalchemy.pool such as NullPool, or a dotted name", _pool_class, (type,)
+    "a pool of sqlalchemy.pool such as NullPool, or a dotted name",
+    lambda text: getattr(pool, text, None) or _named(text),
+    _is_class(pool.Pool),
 )
 SESSION_CLASS = Kind(
-    "the dotted name of a subclass of sqlalchemy.orm.Session", _session_class, (type,)
+    "the dotted name of a subclass of sqlalchemy.orm.Session", _named, _is_class(Session)
 )
-NAMES = Kind("names, separated by spaces", _names, (list, tuple))
+DATABASE_URL = Kind("a database URL", _same, _is(str, URL))
+DRIVER_VALUE = Kind("text, or a JSON value", _driver_value, _is(object))
+JSON_OBJECT = Kind('a JSON object, {"name": value}', _json, _is(dict))
+NAMES = Kind("names, separated by spaces", str.split, _is(list, tuple))
+FILE = Kind("the path of a file", _same, lambda value: os.path.isfile(str(value)))
+# These two become part of a statement.
+SQL_MODE = _matching("the server's names, separated by commas", r"\w+(, *\w+)*")
+TIME_ZONE = _matching("an offset, +00:00, or a zone the server knows", r"[\w+:/-]+")
 
 ENGINE = (
-    Option("url", URL_KIND, "The database.", secret=True),
-    Option("engine", OBJECT, "A ready Engine to use as it is; it stays its maker's to dispose."),
+    Option("url", DATABASE_URL, "The database.", secret=True),
+    Option(
+        "engine",
+        READY_ENGINE,
+        "Used as it is, in place of all other sqlalchemy options; its maker disposes it.",
+    ),
     Option("connect_args", JSON_OBJECT, "Arguments for the driver's connect().", secret=True),
     Option("creator", CALLABLE, "Makes the driver's connections in place of the URL."),
-    Option("echo", Kind("true, false or debug", _echo, (bool,)), "Log every statement.", "false"),
-    Option("echo_pool", Kind("true, false or debug", _echo, (bool,)), "Log the pool.", "false"),
-    Option("enable_from_linting", BOOLEAN, "Warn of cartesian products."),
+    Option("echo", ECHO, "Log every statement; debug: every row too.", "false"),
+    Option("echo_pool", ECHO, "Log the pool; debug: every use of it too.", "false"),
+    Option("enable_from_linting", BOOLEAN, "Warn of cartesian products.", "true"),
     Option("execution_options", JSON_OBJECT, "Options of every statement."),
-    Option("future", BOOLEAN, "Must be true; SQLAlchemy 1.4 had it.", "true"),
+    Option("future", BOOLEAN, "What SQLAlchemy 1.4 needed; nothing but true is left.", "true"),
     Option("hide_parameters", BOOLEAN, "Leave values out of logs and errors.", "false"),
-    Option("insertmanyvalues_page_size", POSITIVE, "Rows in one INSERT of many."),
+    Option("insertmanyvalues_page_size", POSITIVE, "Rows in one INSERT of many.", "1000"),
     Option("isolation_level", TEXT, "What concurrent transactions see of each other."),
-    Option("json_deserializer", CALLABLE, "Reads JSON columns."),
-    Option("json_serializer", CALLABLE, "Writes JSON columns."),
+    Option("json_deserializer", CALLABLE, "Reads JSON columns.", "json:loads"),
+    Option("json_serializer", CALLABLE, "Writes JSON columns.", "json:dumps"),
     Option("label_length", POSITIVE, "Longest label of a column."),
     Option("logging_name", TEXT, "The engine's name in the log."),
     Option("max_identifier_length", POSITIVE, "Longest name the database takes."),
-    Option("max_overflow", SIZE_OR_NONE, "Connections beyond pool_size when all are in use."),
-    Option(
-        "module", Kind("the dotted name of a module", _module), "The driver, in place of the URL's."
-    ),
+    Option("max_overflow", SIZE_OR_NONE, "Connections beyond pool_size when all are in use.", "10"),
+    Option("module", MODULE, "The driver, in place of the URL's."),
     Option(
         "paramstyle",
         _one_of("qmark", "numeric", "named", "format", "pyformat", "numeric_dollar"),
         "How parameters are written.",
     ),
     Option("plugins", NAMES, "SQLAlchemy's engine plugins."),
-    Option("pool", OBJECT, "A ready connection pool."),
+    Option("pool", READY_POOL, "Used as it is, in place of the pool options."),
     Option("pool_logging_name", TEXT, "The pool's name in the log."),
-    Option("pool_pre_ping", BOOLEAN, "Test a connection before it is used."),
+    Option("pool_pre_ping", BOOLEAN, "Test a connection before it is used.", "false"),
     Option(
-        "pool_recycle", SIZE_OR_NONE, "Seconds after which a connection is replaced, -1: never."
+        "pool_recycle",
+        SIZE_OR_NONE,
+        "Seconds after which a connection is replaced; -1: never.",
+        "-1",
     ),
     Option(
-        "pool_reset_on_return",
-        Kind("rollback, commit or none", _reset, (str, type(None))),
-        "What a connection is sent when it comes back.",
+        "pool_reset_on_return", RESET, "What a connection is sent when it comes back.", "rollback"
     ),
-    Option("pool_size", SIZE, "Connections kept open; 0 is no limit."),
-    Option("pool_timeout", SECONDS, "Seconds to wait for a connection when all are in use."),
-    Option("pool_use_lifo", BOOLEAN, "Hand out the connection that came back last."),
-    Option("poolclass", POOL_CLASS, "How connections are kept."),
-    Option("query_cache_size", SIZE, "Statements whose SQL is kept ready."),
-    Option("skip_autocommit_rollback", BOOLEAN, "Send no ROLLBACK to autocommit connections."),
-    Option("use_insertmanyvalues", BOOLEAN, "Send many rows in one INSERT."),
+    Option("pool_size", SIZE, "Connections kept open; 0: no limit.", "5"),
+    Option("pool_timeout", SECONDS, "Seconds to wait for a connection when all are in use.", "30"),
+    Option("pool_use_lifo", BOOLEAN, "Hand out the connection that came back last.", "false"),
+    Option("poolclass", POOL_CLASS, "How connections are kept.", "QueuePool"),
+    Option("query_cache_size", SIZE, "Statements whose SQL is kept ready.", "500"),
+    Option(
+        "skip_autocommit_rollback",
+        BOOLEAN,
+        "Send no ROLLBACK to a connection in AUTOCOMMIT.",
+        "false",
+    ),
+    Option("use_insertmanyvalues", BOOLEAN, "Send many rows in one INSERT.", "true"),
 )
 SESSION = (
     Option(
@@ -240,18 +236,16 @@ SWITCHES = (
         "Seconds after which MySQL (SELECT only), MariaDB and PostgreSQL end a statement; 0: never.",
         "55",
     ),
-    Option("mysql.sql_mode", TEXT, "MySQL, MariaDB: how strict the server is.", "TRADITIONAL"),
-    Option("mysql.time_zone", TEXT, "MySQL, MariaDB: the zone of TIMESTAMP and NOW().", "+00:00"),
+    Option("mysql.sql_mode", SQL_MODE, "MySQL, MariaDB: how strict the server is.", "TRADITIONAL"),
+    Option("mysql.time_zone", TIME_ZONE, "MySQL, MariaDB: the zone of TIMESTAMP and NOW().", "+00:00"),
     Option(
         "mysql.tls",
         _one_of("auto", "off", "required", "verify_ca", "verify_identity"),
-        "PyMySQL: encrypt the connection. auto: not on this machine; elsewhere when the server can, "
-        "and with tls_ca as verify_identity.",
+        "PyMySQL: encrypt the connection. auto: when the server can, but not on a unix socket; "
+        "with tls_ca it is verify_identity.",
         "auto",
     ),
-    Option(
-        "mysql.tls_ca", TEXT, "PyMySQL: the file of the authority that signed the server's key."
-    ),
+    Option("mysql.tls_ca", FILE, "PyMySQL: the authority that signed the server's certificate."),
     Option("sqlite.foreign_keys", BOOLEAN, "SQLite: check foreign keys.", "true"),
     Option(
         "sqlite.journal_mode",
@@ -275,7 +269,7 @@ NEIGHBOURS = (
         "pyramid_tm.explicit_manager",
     ),
     Option("tm.annotate_user", BOOLEAN, "Note the user on each transaction.", "false"),
-    Option("retry.attempts", POSITIVE, "How often a request is tried; 1 turns retries off.", "3"),
+    Option("retry.attempts", POSITIVE, "How often a request is tried; 1: retries are off.", "3"),
 )
 
 
@@ -288,6 +282,4 @@ def table() -> Iterator[Option]:
         ("", NEIGHBOURS),
     ):
         for option in options:
-            yield Option(
-                prefix + option.key, option.kind, option.meaning, option.default, option.secret
-            )
+            yield replace(option, key=prefix + option.key)

@@ -4,9 +4,11 @@ A URL that is wrong is never shown: nobody can tell which part of it is the pass
 """
 
 import re
+from contextlib import suppress
+from difflib import get_close_matches
 
 from sqlalchemy.engine import URL, Dialect, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import NoSuchModuleError
 
 from .exceptions import SettingError
 
@@ -14,62 +16,42 @@ EXAMPLE = "mysql+pymysql://user:password@host/database or sqlite:///%(here)s/app
 
 # What to install for a driver that SQLAlchemy knows and this environment lacks.
 PIP_NAMES = {
+    "mariadbconnector": "mariadb",
+    "mysqlconnector": "mysql-connector-python",
     "mysqldb": "mysqlclient",
     "psycopg": "pyramid_aalam_sqa[postgresql]",
     "psycopg2": "psycopg2-binary",
+    "pysqlcipher": "sqlcipher3-binary",
 }
-# Spellings from other tools, and what SQLAlchemy calls the same thing.
+# Dialects, and spellings from other tools, with what to write.
 DIALECT_NAMES = {
-    "postgres": "postgresql",
-    "psql": "postgresql",
-    "sqlite3": "sqlite",
+    "mariadb": "mariadb+pymysql",
+    "mssql": "mssql+pyodbc",
+    "mysql": "mysql+pymysql",
     "mysql2": "mysql+pymysql",
+    "oracle": "oracle+oracledb",
+    "postgres": "postgresql",
+    "postgresql": "postgresql",
+    "psql": "postgresql",
     "pymysql": "mysql+pymysql",
+    "sqlite": "sqlite",
 }
 
 
-def read_url(label: str, text: str | URL) -> URL:
-    """Return the URL in *text*; raise :class:`SettingError`, naming *label*, when it is none."""
-    problem = None
-    if isinstance(text, URL):
-        url = text
-    else:
-        _refuse_what_is_no_url(label, text)
-        try:
-            url = make_url(text)
-        except (ArgumentError, ValueError):
-            # Not chained: the cause quotes what it stumbled over, which may be a password.
-            problem = f"this URL cannot be read; write for example {EXAMPLE}"
-            if re.search(r":[^/?@]*\D[^/?@]*(?:[/?]|$)", text.rpartition("@")[2]):
-                problem = "the port is no number; write for example user:password@host:3306"
-        else:
-            problem = _unencoded_at(text, url)
-    problem = problem or _problem(url)
+def read_url(label: str, given: str | URL, *, needs_driver: bool = True) -> URL:
+    """Return the URL that was *given*; raise :class:`SettingError`, naming *label*, if it is none.
+
+    Its driver has to be installed unless another module was set to take its place.
+    """
+    url = given if isinstance(given, URL) else _parsed(label, given)
+    problem = _problem(url)
     if problem:
-        raise SettingError(f"{label}: {problem}.") from None
-    dialect_class(label, url)
+        msg = f"{label}: {problem}."
+        raise SettingError(msg)
+    dialect = _dialect(label, url)
+    if needs_driver:
+        _require_driver(label, dialect, url.drivername)
     return url
-
-
-def dialect_class(label: str, url: URL) -> type[Dialect]:
-    """Return SQLAlchemy's dialect for *url*, refusing one that is unknown or has no driver."""
-    name = url.drivername
-    try:
-        dialect: type[Dialect] = url.get_dialect()
-    except NoSuchModuleError:
-        known = DIALECT_NAMES.get(name.partition("+")[0])
-        advice = f"write {known}://" if known else f"write for example {EXAMPLE}"
-        msg = f"{label}: there is no dialect {name!r}; {advice}."
-        raise SettingError(msg) from None
-    try:
-        dialect.import_dbapi()
-    except ImportError:
-        pip_name = PIP_NAMES.get(dialect.driver, dialect.driver)
-        msg = f"{label}: the driver of {name}:// is not installed; run: pip install '{pip_name}'"
-        if dialect.driver == "mysqldb":
-            msg += "  (or write mysql+pymysql:// to use PyMySQL, which is installed)"
-        raise SettingError(msg) from None
-    return dialect
 
 
 def masked(url: URL) -> str:
@@ -80,23 +62,30 @@ def masked(url: URL) -> str:
 
 def is_memory(url: URL) -> bool:
     """Tell whether *url* names an SQLite database that lives in memory."""
-    return url.database in {None, "", ":memory:"} or url.query.get("mode") == "memory"
+    in_memory = {None, "", ":memory:", "file::memory:"}
+    return url.database in in_memory or url.query.get("mode") == "memory"
 
 
-def _refuse_what_is_no_url(label: str, text: str) -> None:
+def _parsed(label: str, text: str) -> URL:
     if text[:1] in {"'", '"'}:
         msg = f"{label}: remove the quotes; a value in an ini file has none."
         raise SettingError(msg)
-    if not re.match(r"[\w+]+://", text):
+    # make_url would not look at what stands on a second line.
+    if not re.fullmatch(r"[\w+]+://.*", text):
         msg = f"{label}: this is no database URL; write for example {EXAMPLE}."
         raise SettingError(msg)
-
-
-def _unencoded_at(text: str, url: URL) -> str | None:
-    """The rest of such a password would become the host, which every connect error prints."""
-    if url.get_backend_name() == "sqlite" or text.count("@") <= 1:
-        return None
-    return "write an @ in the user name or the password as %40 (in an ini file %%40)"
+    url: URL | None = None
+    with suppress(ValueError):
+        url = make_url(text)
+    # int() alone would take "3_306" and the digits of every script.
+    if url is None or str(url.port or "") not in text:
+        msg = f"{label}: the port is no number; write for example user:password@host:3306."
+        raise SettingError(msg)
+    # The rest of such a password would become the host, which every connect error prints.
+    if text.count("@") > 1 and url.get_backend_name() != "sqlite":
+        msg = f"{label}: write each @ but the one before the host as %40 (in an ini file %%40)."
+        raise SettingError(msg)
+    return url
 
 
 def _problem(url: URL) -> str | None:
@@ -109,4 +98,34 @@ def _problem(url: URL) -> str | None:
             "an SQLite URL has no host; write three slashes before a relative path, "
             "sqlite:///app.sqlite, and four before an absolute one"
         )
+    secret = next((name for name in url.query if "passw" in name.lower()), None)
+    if secret:
+        # SQLAlchemy shows parameters wherever it shows a URL.
+        return f"write {secret} as sqlalchemy.connect_args.{secret}, where it is never shown"
     return None
+
+
+def _dialect(label: str, url: URL) -> type[Dialect]:
+    name = url.drivername
+    near = get_close_matches(name.partition("+")[0].lower(), DIALECT_NAMES, n=1)
+    advice = f"write {DIALECT_NAMES[near[0]]}://" if near else f"write for example {EXAMPLE}"
+    try:
+        dialect: type[Dialect] = url.get_dialect()
+    except (NoSuchModuleError, AttributeError, ValueError):
+        msg = f"{label}: there is no dialect {name!r}; {advice}."
+        raise SettingError(msg) from None
+    if dialect.is_async:
+        msg = f"{label}: {name}:// is for asyncio, which Pyramid is not; {advice}."
+        raise SettingError(msg)
+    return dialect
+
+
+def _require_driver(label: str, dialect: type[Dialect], name: str) -> None:
+    try:
+        dialect.import_dbapi()
+    except ImportError:
+        pip_name = PIP_NAMES.get(dialect.driver, dialect.driver)
+        msg = f"{label}: the driver of {name}:// is not installed; run: pip install '{pip_name}'"
+        if dialect.driver == "mysqldb":
+            msg += f" (or write {name.partition('+')[0]}+pymysql:// to use PyMySQL)"
+        raise SettingError(msg) from None

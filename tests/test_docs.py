@@ -146,8 +146,6 @@ def test_the_first_screen_of_the_readme_serves(mariadb, tmp_path):
     assert includes == "pyramid.includes = pyramid_aalam_sqa"
     assert url.startswith("sqlalchemy.url = mysql+pymysql://")
     with pserve(tmp_path, mariadb.url, app="hello", path=tmp_path) as (port, _log):
-        import urllib.request
-
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as response:
             assert response.read() == b'{"answer": 42}'
 
@@ -160,7 +158,7 @@ def test_the_application_of_the_readme_has_about_ten_lines():
 
 
 def test_the_commands_of_the_readme_exist():
-    """pip installs the project by its name, and make knows its targets."""
+    """The project is installed by its name, and its make targets are there."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for line in "".join(blocks(ROOT / "README.md", "console")).splitlines():
         program, *words = line.split()
@@ -208,7 +206,7 @@ def test_the_reference_is_what_the_docstrings_say():
 
 
 def test_every_target_of_the_makefile_is_in_its_help():
-    """make help lists what there is."""
+    """The command make help lists what there is."""
     output = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True)
     listed = {line.split()[0] for line in output.stdout.splitlines() if line and line[0] != "#"}
     phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
