@@ -1,19 +1,21 @@
-"""Makes the engine of a database from its settings, and disposes it."""
+"""Makes the engine of a database from its settings, and says which of them do not go together."""
 
+import re
 from collections.abc import Mapping
+from inspect import Parameter, signature
 from typing import Any
 
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import QueuePool
 
 from ._dialects import dialect_for
 from ._settings import Database, Given, read_options
 from .exceptions import SettingError
 
-# What only a pool of SQLAlchemy's own choice is sure to understand.
-POOL_DEFAULTS = {"poolclass", "pool_size", "max_overflow", "pool_timeout"}
-OWN_POOL = {"pool", "poolclass"}
+# What no pool but QueuePool is sure to understand.
+QUEUE_DEFAULTS = {"pool_size", "max_overflow", "pool_timeout"}
 
 
 def make_engine(database: Database, switches: Mapping[str, Any]) -> Engine:
@@ -27,21 +29,48 @@ def make_engine(database: Database, switches: Mapping[str, Any]) -> Engine:
     options = _with_defaults(database, dialect.engine_defaults())
     try:
         engine = create_engine(database.url, **options)
+    except ValueError as error:
+        msg = f"sqlalchemy.url: one of the parameters after the ? is wrong: {error}"
+        raise SettingError(msg) from None
     except (TypeError, ArgumentError) as error:
         # SQLAlchemy's text names the options, never their values.
-        msg = f"sqlalchemy.*: these options do not go together: {error}"
+        named = [name for name in database.options if re.search(rf"\b{name}\b", str(error))]
+        keys = ", ".join(f"sqlalchemy.{name}" for name in named or ["*"])
+        msg = f"{keys}: this does not go with the other options: {error}"
         raise SettingError(msg) from None
+    _refuse_unknown_arguments(engine, database)
     dialect.prepare(engine)
     return engine
 
 
 def _with_defaults(database: Database, defaults: Mapping[str, str]) -> dict[str, Any]:
     given = dict(database.options)
+    dialect = database.url.get_dialect()
     in_url = {f"connect_args.{name}" for name in database.url.query}
-    unwanted = in_url | (POOL_DEFAULTS if OWN_POOL & given.keys() else set())
     options = read_options(
-        (Given(key, key, text) for key, text in defaults.items() if key not in unwanted),
-        database.url,
+        (Given(key, key, text) for key, text in defaults.items() if key not in in_url), dialect
     )
+    poolclass = given.get("poolclass") or options.get("poolclass")
+    if "pool" in given:
+        unwanted = {name for name in options if name.startswith("pool")} | QUEUE_DEFAULTS
+    elif issubclass(poolclass or dialect.get_pool_class(database.url), QueuePool):
+        unwanted = set()
+    else:
+        unwanted = QUEUE_DEFAULTS
     arguments = {**options.pop("connect_args", {}), **given.pop("connect_args", {})}
-    return {**options, **given, "connect_args": arguments}
+    kept = {name: value for name, value in options.items() if name not in unwanted}
+    return {**kept, **given, "connect_args": arguments}
+
+
+def _refuse_unknown_arguments(engine: Engine, database: Database) -> None:
+    """A driver would refuse them too, but not before the first request."""
+    try:
+        known = signature(engine.dialect.loaded_dbapi.connect).parameters
+    except ValueError:
+        return  # A function written in C need not tell.
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in known.values()):
+        return
+    for name in database.options.get("connect_args", {}):
+        if name not in known:
+            msg = f"sqlalchemy.connect_args.{name}: the driver knows {', '.join(known)}."
+            raise SettingError(msg)

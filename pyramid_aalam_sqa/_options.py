@@ -5,10 +5,10 @@ It knows nothing of a particular database beyond the names of its switches.
 """
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from pkgutil import resolve_name
 
 from sqlalchemy import pool
@@ -83,9 +83,11 @@ def _json(text: str) -> object:
 
 
 def _driver_value(text: str) -> object:
-    """A driver's arguments have no types that could be looked up, so each word has its own."""
+    """A driver's arguments have no types that could be looked up, so each value has its own."""
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
     try:
-        return WORDS.get(text.lower(), _json(text))
+        return _json(text)
     except ValueError:
         return text
 
@@ -112,7 +114,8 @@ def _one_of(*words: str) -> Kind:
 
 
 def _matching(write: str, pattern: str) -> Kind:
-    return Kind(write, _same, lambda value: bool(re.fullmatch(pattern, str(value), re.ASCII)))
+    found = re.compile(pattern, re.ASCII).fullmatch
+    return Kind(write, _same, lambda value: isinstance(value, str) and bool(found(value)))
 
 
 TEXT = Kind("text", _same, _is(str))
@@ -125,7 +128,7 @@ ECHO = Kind(
 RESET = Kind(
     "rollback, commit or none",
     lambda text: None if text.lower() == "none" else text.lower(),
-    lambda value: value in {"rollback", "commit", None},
+    lambda value: value in ("rollback", "commit", None),
 )
 SIZE = Kind("a whole number from 0 up", _number, _whole(0))
 POSITIVE = Kind("a whole number from 1 up", _number, _whole(1))
@@ -137,7 +140,9 @@ VETO = Kind(
     lambda text: _named(text) if text else None,
     lambda value: value is None or callable(value),
 )
-MODULE = Kind("the dotted name of a driver's module", _named, lambda value: hasattr(value, "connect"))
+MODULE = Kind(
+    "the dotted name of a driver's module", _named, lambda value: hasattr(value, "connect")
+)
 READY_ENGINE = Kind("a ready Engine, from Python, or its dotted name", _named, _is(Engine))
 READY_POOL = Kind("a ready pool, from Python, or its dotted name", _named, _is(pool.Pool))
 POOL_CLASS = Kind(
@@ -152,7 +157,7 @@ DATABASE_URL = Kind("a database URL", _same, _is(str, URL))
 DRIVER_VALUE = Kind("text, or a JSON value", _driver_value, _is(object))
 JSON_OBJECT = Kind('a JSON object, {"name": value}', _json, _is(dict))
 NAMES = Kind("names, separated by spaces", str.split, _is(list, tuple))
-FILE = Kind("the path of a file", _same, lambda value: os.path.isfile(str(value)))
+FILE = Kind("the path of a file", _same, lambda value: Path(str(value)).is_file())
 # These two become part of a statement.
 SQL_MODE = _matching("the server's names, separated by commas", r"\w+(, *\w+)*")
 TIME_ZONE = _matching("an offset, +00:00, or a zone the server knows", r"[\w+:/-]+")
@@ -237,7 +242,9 @@ SWITCHES = (
         "55",
     ),
     Option("mysql.sql_mode", SQL_MODE, "MySQL, MariaDB: how strict the server is.", "TRADITIONAL"),
-    Option("mysql.time_zone", TIME_ZONE, "MySQL, MariaDB: the zone of TIMESTAMP and NOW().", "+00:00"),
+    Option(
+        "mysql.time_zone", TIME_ZONE, "MySQL, MariaDB: the zone of TIMESTAMP and NOW().", "+00:00"
+    ),
     Option(
         "mysql.tls",
         _one_of("auto", "off", "required", "verify_ca", "verify_identity"),

@@ -10,10 +10,19 @@ from difflib import get_close_matches
 from typing import Any
 
 from sqlalchemy import util
-from sqlalchemy.engine import URL, Engine
+from sqlalchemy.engine import URL, Dialect, Engine
 
-from ._options import DRIVER_VALUE, ENGINE, SESSION, SWITCHES, VETO, Option, table
-from ._urls import dialect_class, masked, read_url
+from ._options import (
+    DRIVER_VALUE,
+    ENGINE,
+    NEIGHBOURS,
+    SESSION,
+    SWITCHES,
+    VETO,
+    Option,
+    table,
+)
+from ._urls import masked, read_url
 from .exceptions import SettingError
 
 log = logging.getLogger(__name__)
@@ -22,8 +31,13 @@ UNSET = (
     "No database is set: write sqlalchemy.url in the application's section of the ini file, "
     "for example sqlalchemy.url = sqlite:///%(here)s/app.sqlite"
 )
+ARGUMENT = "connect_args."
 # Arguments of a driver that stay text however much they look like a number.
 TEXT_ARGUMENTS = {"user", "username", "password", "passwd", "host", "database", "db", "dbname"}
+# What SQLAlchemy's dialects are handed by create_engine itself.
+INTERNAL = {"dbapi", "compiler_linting"}
+
+_ENGINE = {option.key: option for option in ENGINE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +46,7 @@ class Given:
 
     label: str
     name: str
-    value: object
+    value: object = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +85,8 @@ def read_settings(
         else:
             own[name] = Given(label, name, value)
     sqa = list(_under("sqa.", settings))
-    session = [g for g in sqa if g.name.startswith("session.")]
-    switches = [g for g in sqa if g not in session]
+    session = [given for given in sqa if given.name.startswith("session.")]
+    switches = [given for given in sqa if given not in session]
     return Settings(
         database=_read_database(own),
         session=_read_group("session.", SESSION, session),
@@ -80,23 +94,22 @@ def read_settings(
     )
 
 
-def read_options(given: Iterable[Given], url: URL) -> dict[str, Any]:
-    """Return the create_engine options in *given*, each of its real type, for *url*."""
-    dialect = dialect_class("sqlalchemy.url", url)
+def read_options(given: Iterable[Given], dialect: type[Dialect] | None) -> dict[str, Any]:
+    """Return the create_engine options in *given*, each of its real type, for *dialect*."""
     # SQLAlchemy's dialects take options of their own, such as native_datetime.
-    own = [Option(name, DRIVER_VALUE, "") for name in util.get_cls_kwargs(dialect)]
-    known = {option.key: option for option in (*own, *ENGINE)}
+    own = util.get_cls_kwargs(dialect) - INTERNAL if dialect else ()
+    known = {name: Option(name, DRIVER_VALUE, "") for name in own}
+    known |= _ENGINE
     options: dict[str, Any] = {}
     arguments: dict[str, Any] = {}
     for item in given:
-        if item.name.startswith("connect_args."):
-            argument = item.name.removeprefix("connect_args.")
+        argument = item.name.removeprefix(ARGUMENT)
+        if argument and argument != item.name:
             arguments[argument] = _driver_argument(argument, item)
         else:
             options[item.name] = _read(_known(item, known, "sqlalchemy."), item)
-        if item.name == "isolation_level":
+        if item.name == "isolation_level" and dialect:
             options[item.name] = _isolation_level(item, dialect)
-    options.pop("url", None)
     if arguments:
         options["connect_args"] = {**options.get("connect_args", {}), **arguments}
     return options
@@ -104,8 +117,8 @@ def read_options(given: Iterable[Given], url: URL) -> dict[str, Any]:
 
 def check_neighbours(settings: Mapping[str, object]) -> None:
     """Refuse a wrong ``tm.*`` or ``retry.*`` setting before its own package trips over it."""
-    for option in table():
-        if option.key in settings and not option.key.startswith(("sqlalchemy.", "sqa.")):
+    for option in NEIGHBOURS:
+        if option.key in settings:
             _read(option, Given(option.key, option.key, settings[option.key]))
 
 
@@ -116,33 +129,15 @@ def _under(prefix: str, settings: Mapping[str, object]) -> Iterable[Given]:
 
 
 def _read_database(own: dict[str, Given]) -> Database | None:
-    engine = own.pop("engine", None)
-    if engine is not None:
-        if isinstance(engine.value, Engine):
-            return Database(engine.value.url, engine=engine.value)
-        msg = f"{engine.label}: hand a ready Engine in from Python, or set sqlalchemy.url instead."
-        raise SettingError(msg)
-    url = own.get("url")
-    if url is None:
-        known = {option.key: option for option in ENGINE}
-        for item in own.values():
-            if not item.name.startswith("connect_args."):
-                _read(_known(item, known, "sqlalchemy."), item)
+    if "engine" in own:
+        engine = _read(_ENGINE["engine"], own["engine"])
+        return Database(engine.url, engine=engine)
+    if "url" not in own:
+        read_options(own.values(), None)
         return None
-    found = read_url(url.label, _url_text(url))
-    return Database(found, read_options(own.values(), found))
-
-
-def _url_text(url: Given) -> str | URL:
-    if isinstance(url.value, URL):
-        return url.value
-    if not isinstance(url.value, str):
-        msg = f"{url.label}: write a database URL, not a {type(url.value).__name__}."
-        raise SettingError(msg)
-    if not url.value.strip():
-        msg = f"{url.label} is blank: write a database URL, or remove the line."
-        raise SettingError(msg)
-    return url.value.strip()
+    given = own.pop("url")
+    url = read_url(given.label, _read(_ENGINE["url"], given), needs_driver="module" not in own)
+    return Database(url, read_options(own.values(), url.get_dialect()))
 
 
 def _read_group(prefix: str, options: Iterable[Option], given: Iterable[Given]) -> dict[str, Any]:
@@ -171,13 +166,21 @@ def _read(option: Option, item: Given) -> Any:
     if value == "" and option.kind is not VETO:
         msg = f"{item.label} is blank: write {option.kind.write}, or remove the line."
         raise SettingError(msg)
+    cause = None
     try:
         return option.kind.value(value)
-    except (ValueError, TypeError, LookupError, ImportError, AttributeError) as error:
-        shown = "" if option.secret else f" = {value!r}"
-        reason = f" ({error})" if isinstance(error, (ImportError, AttributeError)) else ""
-        msg = f"{item.label}{shown}: write {option.kind.write}{reason}."
-        raise SettingError(msg) from None
+    except ImportError as error:
+        cause = error
+    except ValueError:
+        pass
+    # A URL in the wrong place holds a password too.
+    if option.secret or (isinstance(value, str) and "://" in value):
+        msg = f"{item.label}: write {option.kind.write}."
+        raise SettingError(msg)
+    shown = repr(value) if isinstance(value, (str, int, float)) else type(value).__name__
+    reason = f" ({cause})" if cause else ""
+    msg = f"{item.label} = {shown}: write {option.kind.write}{reason}."
+    raise SettingError(msg) from cause
 
 
 def _driver_argument(argument: str, item: Given) -> object:
@@ -188,7 +191,11 @@ def _driver_argument(argument: str, item: Given) -> object:
 
 def _isolation_level(item: Given, dialect: Any) -> str:
     level = str(item.value).strip().upper().replace("_", " ")
-    levels = sorted(dialect().get_isolation_level_values(None))
+    try:
+        levels = sorted(dialect().get_isolation_level_values(None))
+    except NotImplementedError:
+        msg = f"{item.label}: remove the line; this database has no isolation levels."
+        raise SettingError(msg) from None
     if level not in levels:
         msg = f"{item.label} = {item.value!r}: write {', '.join(levels[:-1])} or {levels[-1]}."
         raise SettingError(msg)

@@ -145,9 +145,11 @@ def test_the_first_screen_of_the_readme_serves(mariadb, tmp_path):
     includes, url = settings.strip().splitlines()
     assert includes == "pyramid.includes = pyramid_aalam_sqa"
     assert url.startswith("sqlalchemy.url = mysql+pymysql://")
-    with pserve(tmp_path, mariadb.url, app="hello", path=tmp_path) as (port, _log):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as response:
-            assert response.read() == b'{"answer": 42}'
+    with (
+        pserve(tmp_path, mariadb.url, app="hello", path=tmp_path) as (port, _log),
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as response,
+    ):
+        assert response.read() == b'{"answer": 42}'
 
 
 def test_the_application_of_the_readme_has_about_ten_lines():

@@ -4,12 +4,14 @@ import logging
 import ssl
 from collections.abc import Mapping
 from functools import cache
+from math import ceil
 from typing import Any, ClassVar
 
 from sqlalchemy import event
 from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from ..exceptions import SettingError
 from .generic import GenericDialect
 
 log = logging.getLogger(__name__)
@@ -18,8 +20,9 @@ NO_TLS_ON_SERVER = 2026
 THIS_MACHINE = {None, "localhost", "127.0.0.1", "::1"}
 # Each server reads the comment of the other as a comment (MariaDB skips 50700 to 99999).
 SET_UP = (
-    "SET sql_mode = %s, time_zone = %s, innodb_lock_wait_timeout = %s "
-    "/*M! , max_statement_time = %s */ /*!50708 , max_execution_time = %s */"
+    "SET sql_mode = '{sql_mode}', time_zone = '{time_zone}', "
+    "innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock} "
+    "/*M! , max_statement_time = {statement} */ /*!50708 , max_execution_time = {statement_ms} */"
 )
 
 
@@ -35,25 +38,42 @@ class MySQLDialect(GenericDialect):
         "connect_args.read_timeout": "60",
         "connect_args.write_timeout": "60",
     }
+    DRIVERS = frozenset({"mysqldb", "pymysql"})
+
+    def engine_defaults(self) -> Mapping[str, str]:
+        """Return the options, the driver waiting a little longer than the server works."""
+        defaults = dict(super().engine_defaults())
+        statement = ceil(self.switches["statement_timeout"])
+        if not statement:
+            defaults.pop("connect_args.read_timeout", None)
+        elif "connect_args.read_timeout" in defaults:
+            defaults["connect_args.read_timeout"] = str(statement + 5)
+        return defaults
 
     def prepare(self, engine: Engine) -> None:
-        event.listen(engine, "connect", self._set_up)
+        # Before SQLAlchemy's own listener, which looks at sql_mode to learn how to quote.
+        event.listen(engine, "connect", self._set_up, insert=True)
+        connect = PyMySQLConnect(self.switches)
         if engine.dialect.driver == "pymysql":
-            event.listen(engine, "do_connect", PyMySQLConnect(self.switches))
+            event.listen(engine, "do_connect", connect)
+        elif not connect.optional:
+            msg = (
+                "sqa.mysql.tls, sqa.mysql.tls_ca: these are for mysql+pymysql://; "
+                "set sqlalchemy.connect_args for another driver."
+            )
+            raise SettingError(msg)
 
     def _set_up(self, connection: DBAPIConnection, _record: Any) -> None:
-        lock, statement = self.switches["lock_timeout"], self.switches["statement_timeout"]
-        cursor = connection.cursor()
-        cursor.execute(
-            SET_UP,
-            (
-                self.switches["mysql.sql_mode"],
-                self.switches["mysql.time_zone"],
-                max(1, round(lock)),
-                statement,
-                round(statement * 1000),
-            ),
+        statement = ceil(self.switches["statement_timeout"] * 1000)
+        text = SET_UP.format(
+            sql_mode=self.switches["mysql.sql_mode"],
+            time_zone=self.switches["mysql.time_zone"],
+            lock=max(1, ceil(self.switches["lock_timeout"])),
+            statement=statement / 1000,
+            statement_ms=statement,
         )
+        cursor = connection.cursor()
+        cursor.execute(text)
         cursor.close()
 
 
@@ -66,7 +86,10 @@ class PyMySQLConnect:
     def __init__(self, switches: Mapping[str, Any]) -> None:
         self.mode = switches["mysql.tls"]
         self.authority = switches["mysql.tls_ca"]
+        self.optional = self.mode == "auto" and not self.authority
         self.server_has_none = False
+        if self.authority:
+            _check(self.mode, self.authority)
 
     def __call__(
         self, dialect: Dialect, _record: object, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -74,16 +97,18 @@ class PyMySQLConnect:
         if isinstance(kwargs.get("password"), str):
             # PyMySQL would encode it as latin-1, which is not what the server compares with.
             kwargs["password"] = kwargs["password"].encode()
-        if any(name.startswith("ssl") for name in kwargs):
+        if any(name.startswith("ssl") for name in kwargs) or (
+            self.optional and any(name.startswith("read_default") for name in kwargs)
+        ):
             return dialect.connect(*args, **kwargs)
-        optional = self.mode == "auto" and not self.authority
-        if self.mode == "off" or (optional and (self.server_has_none or "unix_socket" in kwargs)):
+        unwanted = self.server_has_none or kwargs.get("unix_socket")
+        if self.mode == "off" or (self.optional and unwanted):
             return dialect.connect(*args, ssl_disabled=True, **kwargs)
         context = tls_context(self.mode, self.authority)
         try:
             return dialect.connect(*args, ssl=context, **kwargs)
         except dialect.loaded_dbapi.OperationalError as error:
-            if not (optional and error.args[0] == NO_TLS_ON_SERVER):
+            if not (self.optional and error.args[0] == NO_TLS_ON_SERVER):
                 raise
         if kwargs.get("host") not in THIS_MACHINE:
             log.warning("%s has no TLS: connections to it are not encrypted.", kwargs["host"])
@@ -98,4 +123,20 @@ def tls_context(mode: str, authority: str | None) -> ssl.SSLContext:
     verified = mode.startswith("verify") or (mode == "auto" and authority)
     context.check_hostname = bool(verified) and mode != "verify_ca"
     context.verify_mode = ssl.CERT_REQUIRED if verified else ssl.CERT_NONE
+    # The certificates that MySQL makes for itself do not pass what Python 3.13 adds.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
+
+
+def _check(mode: str, authority: str) -> None:
+    if mode in {"off", "required"}:
+        msg = (
+            f"sqa.mysql.tls = {mode!r} does not look at sqa.mysql.tls_ca: "
+            "write verify_ca or verify_identity, or remove tls_ca."
+        )
+        raise SettingError(msg)
+    try:
+        tls_context(mode, authority)
+    except OSError as error:
+        msg = f"sqa.mysql.tls_ca = {authority!r}: write a file of PEM certificates ({error})."
+        raise SettingError(msg) from None

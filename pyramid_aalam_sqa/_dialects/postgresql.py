@@ -1,6 +1,7 @@
 """PostgreSQL through psycopg: bounded waits, and otherwise what SQLAlchemy does."""
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any, ClassVar
 
 from sqlalchemy import event
@@ -18,19 +19,16 @@ class PostgreSQLDialect(GenericDialect):
         "pool_recycle": "1800",
         "connect_args.connect_timeout": "5",
     }
+    DRIVERS = frozenset({"psycopg", "psycopg2", "psycopg2cffi"})
 
     def prepare(self, engine: Engine) -> None:
         event.listen(engine, "connect", self._set_up)
 
     def _set_up(self, connection: DBAPIConnection, _record: Any) -> None:
+        # PostgreSQL takes 0 for no limit, also where not to wait at all was meant.
+        lock = max(1, ceil(self.switches["lock_timeout"] * 1000))
+        statement = ceil(self.switches["statement_timeout"] * 1000)
         cursor = connection.cursor()
-        cursor.execute(
-            "SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false)",
-            [_milliseconds(self.switches[name]) for name in ("lock_timeout", "statement_timeout")],
-        )
+        cursor.execute(f"SET lock_timeout = {lock}; SET statement_timeout = {statement}")
         cursor.close()
         connection.commit()
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:.0f}ms"

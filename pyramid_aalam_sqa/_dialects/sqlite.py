@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, ClassVar
 
 from sqlalchemy import event
@@ -10,6 +11,8 @@ from sqlalchemy.engine import Connection, Engine
 
 from .._urls import is_memory
 from .generic import GenericDialect
+
+PRIMARY_CODE = 0xFF
 
 
 class SQLiteDialect(GenericDialect):
@@ -26,6 +29,7 @@ class SQLiteDialect(GenericDialect):
     }
 
     def engine_defaults(self) -> Mapping[str, str]:
+        """Return the options, waiting for locks as long as other databases do."""
         defaults = self.MEMORY_DEFAULTS if is_memory(self.url) else self.ENGINE_DEFAULTS
         return {**defaults, "connect_args.timeout": str(self.switches["lock_timeout"])}
 
@@ -35,23 +39,39 @@ class SQLiteDialect(GenericDialect):
         event.listen(engine, "begin", _begin)
 
     def _make_folder(self, *_: Any) -> None:
-        if self.url.database and not is_memory(self.url) and not self.url.query.get("uri"):
-            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+        path = self.url.database
+        if path and not is_memory(self.url) and not path.startswith("file:"):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
 
     def _set_up(self, connection: sqlite3.Connection, _record: object) -> None:
-        # The driver would begin a transaction of its own before some statements and not before
-        # others, so that reads, DDL and savepoints are outside it: _begin does it instead.
-        connection.isolation_level = None
         if self.switches["sqlite.foreign_keys"]:
             connection.execute("PRAGMA foreign_keys = ON")
+        deadline = monotonic() + self.switches["lock_timeout"]
+        while not self._has_journal_mode(connection, last_try=monotonic() > deadline):
+            sleep(0.01)
+
+    def _has_journal_mode(self, connection: sqlite3.Connection, *, last_try: bool) -> bool:
+        """Set the mode, which is kept in the file; false when somebody else is at it just now.
+
+        SQLite does not wait here as it waits for other locks.
+        """
         mode = self.switches["sqlite.journal_mode"]
-        # The mode is kept in the file. It is only asked for again when it differs, because setting
-        # it takes a lock and writes, which a read-only file refuses.
-        current = connection.execute("PRAGMA journal_mode").fetchone()[0]
-        if current not in {mode, "memory"}:
-            connection.execute(f"PRAGMA journal_mode = {mode}")
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != mode:
+                connection.execute(f"PRAGMA journal_mode = {mode}")
+        except sqlite3.OperationalError as error:
+            code = error.sqlite_errorcode & PRIMARY_CODE
+            if code == sqlite3.SQLITE_BUSY and not last_try:
+                return False
+            # A file that is read-only can be read in any mode.
+            if code != sqlite3.SQLITE_READONLY:
+                raise
+        return True
 
 
 def _begin(connection: Connection) -> None:
-    if connection.get_isolation_level() != "AUTOCOMMIT":
-        connection.exec_driver_sql("BEGIN")
+    """Begin as the driver would, but always: it leaves reads, DDL and savepoints outside."""
+    how = connection.connection.dbapi_connection.isolation_level
+    # None is how SQLAlchemy tells the driver of AUTOCOMMIT.
+    if how is not None:
+        connection.exec_driver_sql(f"BEGIN {how}")
