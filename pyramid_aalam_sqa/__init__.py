@@ -1,16 +1,29 @@
 """A SQLAlchemy session for each Pyramid request that commits when the response says so."""
 
 from ._config import includeme
+from ._faults import IDatabaseUnavailable
 from ._outcome import commit_veto, fresh_start_tween_factory
 from ._protocols import HasRegistry, TransactionManager
 from ._request import SqaRequest
+from ._retry import retry_tween_factory
 from ._sqa import Sqa, engine_from_settings, get_sqa
-from .exceptions import ForeignCommit, NoTransaction, SettingError, SqaError, TransactionError
+from .exceptions import (
+    BrokenTransaction,
+    ForeignCommit,
+    NoTransaction,
+    OutcomeUnknown,
+    SettingError,
+    SqaError,
+    TransactionError,
+)
 
 __all__ = [
+    "BrokenTransaction",
     "ForeignCommit",
     "HasRegistry",
+    "IDatabaseUnavailable",
     "NoTransaction",
+    "OutcomeUnknown",
     "SettingError",
     "Sqa",
     "SqaError",
@@ -22,4 +35,5 @@ __all__ = [
     "fresh_start_tween_factory",
     "get_sqa",
     "includeme",
+    "retry_tween_factory",
 ]

@@ -1,18 +1,29 @@
 """The only module that touches a Configurator: what config.include() declares and does."""
 
 import weakref
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pyramid.config import PHASE0_CONFIG, PHASE1_CONFIG
+from pyramid.interfaces import IExecutionPolicy
+from pyramid.router import default_execution_policy
 from pyramid.tweens import EXCVIEW
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from ._availability import unavailable
+from ._faults import IDatabaseUnavailable
 from ._ini import read_section
 from ._options import NEIGHBOURS
-from ._request import sqa_session
+from ._lifetime import ending_policy
+from ._request import sqa_after_commit, sqa_session, sqa_stream
+from ._retry import retry_deriver
 from ._settings import check_neighbours, read_settings
 from ._sqa import KEY, Sqa
 
+# After pyramid_retry's, and after any policy that the application sets.
+LAST_CONFIG = 1000
 CATEGORY = "sqa databases"
 
 
@@ -29,8 +40,26 @@ def includeme(config: Any) -> None:
     config.include("pyramid_retry")
     config.add_directive("add_sqa_database", add_sqa_database)
     config.add_request_method(sqa_session, reify=True)
+    for method in (sqa_after_commit, sqa_stream):
+        config.add_request_method(_bound(method), method.__name__, property=True)
     config.add_tween("pyramid_aalam_sqa.fresh_start_tween_factory", under=EXCVIEW)
+    config.add_tween(
+        "pyramid_aalam_sqa.retry_tween_factory", over="pyramid_tm.tm_tween_factory"
+    )
+    config.add_exception_view(unavailable, context=IDatabaseUnavailable)
+    # All connections in use for pool_timeout seconds.
+    config.add_exception_view(unavailable, context=PoolTimeout)
+    config.add_view_deriver(retry_deriver, "sqa_retry")
+    config.action((KEY, "policy"), _wrap_policy, (config,), order=LAST_CONFIG)
     config.add_sqa_database()
+
+
+def _bound(function: Callable[..., Any]) -> Callable[[Any], Callable[..., Any]]:
+    """Return a property that is *function* of the request.
+
+    Pyramid keeps a plain request method in the request, which then holds itself until collected.
+    """
+    return lambda request: partial(function, request)
 
 
 def add_sqa_database(config: Any, url: str | URL | None = None, **options: Any) -> None:
@@ -63,6 +92,13 @@ def _replace(registry: Any, sqa: Sqa) -> None:
         old.dispose()
     # Pyramid has no event for the end of an application: its registry is collected, or Python ends.
     weakref.finalize(registry, sqa.dispose)
+
+
+def _wrap_policy(config: Any) -> None:
+    """Put the end of the sessions around whatever execution policy the application has."""
+    registry = config.registry
+    policy = registry.queryUtility(IExecutionPolicy, default=default_execution_policy)
+    registry.registerUtility(ending_policy(policy), IExecutionPolicy)
 
 
 def _set_neighbours(config: Any) -> None:

@@ -1,9 +1,13 @@
 """Makes the engine of a database from its settings, and says which of them do not go together."""
 
+import os
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import cache
 from inspect import Parameter, signature
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
@@ -11,6 +15,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import QueuePool
 
 from ._dialects import dialect_for
+from ._faults import watch
 from ._settings import Database, Given, read_options
 from .exceptions import SettingError
 
@@ -23,16 +28,17 @@ def make_engine(database: Database, switches: Mapping[str, Any]) -> Engine:
 
     Raises :class:`SettingError` when the given options do not go together.
     """
-    if database.engine is not None:
-        return database.engine
     dialect = dialect_for(database.url, switches)
+    if database.engine is not None:
+        watch(database.engine, dialect)
+        return database.engine
     options = _with_defaults(database, dialect.engine_defaults())
     try:
         engine = create_engine(database.url, **options)
     except ValueError as error:
         msg = f"sqlalchemy.url: one of the parameters after the ? is wrong: {error}"
         raise SettingError(msg) from None
-    except (TypeError, ArgumentError) as error:
+    except (TypeError, AttributeError, ArgumentError) as error:
         # SQLAlchemy's text names the options, never their values.
         named = [name for name in database.options if re.search(rf"\b{name}\b", str(error))]
         keys = ", ".join(f"sqlalchemy.{name}" for name in named or ["*"])
@@ -40,12 +46,31 @@ def make_engine(database: Database, switches: Mapping[str, Any]) -> Engine:
         raise SettingError(msg) from None
     _refuse_unknown_arguments(engine, database)
     dialect.prepare(engine)
+    watch(engine, dialect)
+    _fork_safe().add(engine)
     return engine
+
+
+@cache
+def _fork_safe() -> WeakSet[Engine]:
+    """Return the set of engines that a child process starts without connections.
+
+    Two processes on one connection read each other's answers.
+    """
+    engines: WeakSet[Engine] = WeakSet()
+
+    def forget_connections() -> None:
+        for engine in engines:
+            # Not closed: the parent goes on using them.
+            engine.dispose(close=False)
+
+    os.register_at_fork(after_in_child=forget_connections)
+    return engines
 
 
 def _with_defaults(database: Database, defaults: Mapping[str, str]) -> dict[str, Any]:
     given = dict(database.options)
-    dialect = database.url.get_dialect()
+    dialect: Any = database.url.get_dialect()
     in_url = {f"connect_args.{name}" for name in database.url.query}
     options = read_options(
         (Given(key, key, text) for key, text in defaults.items() if key not in in_url), dialect
@@ -72,5 +97,7 @@ def _refuse_unknown_arguments(engine: Engine, database: Database) -> None:
         return
     for name in database.options.get("connect_args", {}):
         if name not in known:
-            msg = f"sqlalchemy.connect_args.{name}: the driver knows {', '.join(known)}."
+            near = get_close_matches(name, known, n=1)
+            advice = f"did you mean connect_args.{near[0]}?" if near else "remove it."
+            msg = f"sqlalchemy.connect_args.{name}: the driver has no such argument; {advice}"
             raise SettingError(msg)

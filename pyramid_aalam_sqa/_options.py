@@ -110,7 +110,8 @@ def _seconds(value: object) -> bool:
 
 
 def _one_of(*words: str) -> Kind:
-    return Kind(" or ".join(words), str.lower, lambda value: value in words)
+    write = f"{', '.join(words[:-1])} or {words[-1]}"
+    return Kind(write, str.lower, lambda value: value in words)
 
 
 def _matching(write: str, pattern: str) -> Kind:
@@ -119,6 +120,7 @@ def _matching(write: str, pattern: str) -> Kind:
 
 
 TEXT = Kind("text", _same, _is(str))
+LEVEL = Kind("a level that the database knows, such as READ COMMITTED", _same, _is(str))
 BOOLEAN = Kind("true or false", _boolean, _is(bool))
 ECHO = Kind(
     "true, false or debug",
@@ -178,7 +180,7 @@ ENGINE = (
     Option("future", BOOLEAN, "What SQLAlchemy 1.4 needed; nothing but true is left.", "true"),
     Option("hide_parameters", BOOLEAN, "Leave values out of logs and errors.", "false"),
     Option("insertmanyvalues_page_size", POSITIVE, "Rows in one INSERT of many.", "1000"),
-    Option("isolation_level", TEXT, "What concurrent transactions see of each other."),
+    Option("isolation_level", LEVEL, "What concurrent transactions see of each other."),
     Option("json_deserializer", CALLABLE, "Reads JSON columns.", "json:loads"),
     Option("json_serializer", CALLABLE, "Writes JSON columns.", "json:dumps"),
     Option("label_length", POSITIVE, "Longest label of a column."),
@@ -238,9 +240,17 @@ SWITCHES = (
     Option(
         "statement_timeout",
         SECONDS,
-        "Seconds after which MySQL (SELECT only), MariaDB and PostgreSQL end a statement; 0: never.",
+        "Seconds after which MariaDB, PostgreSQL, MySQL (SELECT only) end a statement; 0: never.",
         "55",
     ),
+    Option(
+        "retry_codes",
+        NAMES,
+        "More errors after which a request is tried again: numbers of MySQL, MariaDB and SQLite, "
+        "SQLSTATEs of PostgreSQL.",
+    ),
+    Option("retry_pause", SECONDS, "Seconds before the second attempt, at most; then twice.", "0.05"),
+    Option("retry_after", SIZE, "Seconds that a 503 asks its client to wait.", "5"),
     Option("mysql.sql_mode", SQL_MODE, "MySQL, MariaDB: how strict the server is.", "TRADITIONAL"),
     Option(
         "mysql.time_zone", TIME_ZONE, "MySQL, MariaDB: the zone of TIMESTAMP and NOW().", "+00:00"

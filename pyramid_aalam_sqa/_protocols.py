@@ -34,6 +34,12 @@ class TransactionManager(Protocol):
         """Tell whether the current transaction was doomed."""
         ...
 
+    def registerSynch(self, synch: Any) -> None:  # noqa: N802 - as above
+        """Tell *synch*, held weakly, of each transaction that begins."""
+
+    def unregisterSynch(self, synch: Any) -> None:  # noqa: N802 - as above
+        """Tell *synch* no more."""
+
     def __enter__(self) -> Any:
         """Begin a transaction."""
 

@@ -1,15 +1,25 @@
-"""The life of ``request.sqa_session``: made when it is touched, closed when the request ends."""
+"""What a request has: its session, what it does after the commit, and rows to stream."""
 
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from pyramid.request import Request
+from sqlalchemy import Select
+from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session
 
+from ._lifetime import end_with_request
 from ._protocols import TransactionManager
 from ._sqa import get_sqa
+from .exceptions import NoTransaction
+
+log = logging.getLogger(__name__)
 
 # Where a test puts a session of its own, shared by the requests it makes.
 ENVIRON_SESSION = "sqa.session"
+ACTIVE = "tm.active"
 
 
 class SqaRequest(Request):  # type: ignore[misc]  # pyramid has no types
@@ -18,6 +28,23 @@ class SqaRequest(Request):  # type: ignore[misc]  # pyramid has no types
     sqa_session: Session
     tm: TransactionManager
 
+    def sqa_after_commit(self, function: Callable[..., object], *args: Any) -> None:
+        """Call *function* with *args* once the transaction is committed, and only then.
+
+        It is not called for a transaction that is rolled back, nor for an attempt that was thrown
+        away and tried again. What it raises is logged as an error; the response stays as it is.
+        Raises :class:`NoTransaction` where there is no transaction.
+        """
+
+    def sqa_stream(self, statement: Select[Any], *, size: int = 500) -> Iterator[Row[Any]]:
+        """Yield the rows of *statement*, fetched *size* at a time, on a connection of their own.
+
+        For the body of a response, which is sent after the request's transaction has ended. The
+        connection is taken at the first row and goes back after the last, or when the client has
+        hung up. What the request itself has not committed is not seen.
+        """
+        raise NotImplementedError
+
 
 def sqa_session(request: Any) -> Session:
     """Return the request's session; Pyramid keeps it as ``request.sqa_session``.
@@ -25,20 +52,60 @@ def sqa_session(request: Any) -> Session:
     A session in ``environ["sqa.session"]`` is returned as it is and stays its owner's to close.
     Raises :class:`SettingError` when no database is set.
     """
-    session: Session | None = request.environ.get(ENVIRON_SESSION)
-    if session is None:
-        session = get_sqa(request).session(request.tm)
-        # Not only the transaction's end closes it: a session used after that end, or in a request
-        # that pyramid_tm does not manage, would keep its connection until it is collected.
-        request.add_finished_callback(_Closing(session))
+    given: Session | None = request.environ.get(ENVIRON_SESSION)
+    if given is not None:
+        return given
+    sqa, tm = get_sqa(request), request.tm
+    existing = sqa.find_session(tm)
+    if existing is not None:
+        # A subrequest in the same transaction: two sessions would commit one after the other.
+        return existing
+    session = sqa.make_session(tm, _window(request))
+    end_with_request(request, session)
     return session
 
 
-class _Closing:
-    """Closes a session at the end of its request, holding the session but not the request."""
+def sqa_after_commit(request: Any, function: Callable[..., object], *args: Any) -> None:
+    """See :meth:`SqaRequest.sqa_after_commit`."""
+    try:
+        transaction = request.tm.get()
+    except Exception as error:
+        msg = "request.sqa_after_commit() needs the transaction of a view, or `with request.tm:`."
+        raise NoTransaction(msg) from error
+    transaction.addAfterCommitHook(_call_if_committed, (function, args))
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
 
-    def __call__(self, request: Any) -> None:
-        self.session.close()
+def sqa_stream(request: Any, statement: Select[Any], *, size: int = 500) -> Iterator[Row[Any]]:
+    """See :meth:`SqaRequest.sqa_stream`."""
+    return _rows(Session(get_sqa(request).engine), statement, size)
+
+
+def _rows(session: Session, statement: Select[Any], size: int) -> Iterator[Row[Any]]:
+    with session:
+        try:
+            yield from session.execute(statement, execution_options={"yield_per": size})
+        except GeneratorExit:
+            # The client has hung up. Giving the connection back would first read all other rows.
+            session.invalidate()
+            raise
+
+
+def _call_if_committed(committed: bool, function: Callable[..., object], args: Any) -> None:
+    if not committed:
+        return
+    try:
+        function(*args)
+    except Exception:
+        log.exception("The transaction is committed, but %r after it failed", function)
+
+
+def _window(request: Any) -> Callable[[], bool] | None:
+    """Tell until when pyramid_tm ends the transaction.
+
+    An explicit manager knows by itself. Any other begins a transaction whenever it is asked for
+    one, after the end of the request's too, and nobody would end that.
+    """
+    environ = request.environ
+    if getattr(request.tm, "explicit", False) or ACTIVE not in environ:
+        return None
+    return partial(environ.__contains__, ACTIVE)

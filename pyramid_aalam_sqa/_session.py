@@ -1,12 +1,20 @@
 """The session class: it belongs to one transaction manager and joins each of its transactions.
 
 Listeners are set once on the class; registering them on each session costs ten times the session.
+
+Where the manager has no transaction, before it begins and after it ended, the session can read,
+in a read-only transaction of its own that nobody commits. After its end it can do nothing.
 """
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
+from pyramid_retry import IRetryableError, mark_error_retryable
 from sqlalchemy import event
+from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm.exc import ConcurrentModificationError
 from transaction.interfaces import NoTransaction as NothingBegun
 from zope.sqlalchemy.datamanager import (
     _SESSION_STATE,
@@ -15,28 +23,94 @@ from zope.sqlalchemy.datamanager import (
     ZopeStatus,
 )
 
+from ._faults import BY_HAND, LATE, IOutcomeUnknown, Work, begin_work
 from ._protocols import TransactionManager
-from .exceptions import ForeignCommit, NoTransaction
+from .exceptions import BrokenTransaction, ForeignCommit, NoTransaction, OutcomeUnknown
+
+log = logging.getLogger(__name__)
 
 # After every key that other data managers use: what votes last may commit in its vote.
 LAST = "\U0010ffff"
+ENDED = (
+    "This session has ended with its request. Take what a later function needs out of its objects, "
+    "or give that function a session of its own."
+)
+CLOSED = (
+    "request.sqa_session was closed in the middle of its transaction, and what it had written is "
+    "lost: remove the close(), or call request.tm.abort() to undo the work on purpose."
+)
 
 
 class JoinedSession(Session):
     """A SQLAlchemy session whose work is committed and rolled back by *tm* alone.
 
     It joins the transaction of *tm* when it is first used in it, always as changed: a transaction
-    that commits COMMITs, whatever way the writing was done.
+    that commits COMMITs, whatever way the writing was done. *window* tells whether the transaction
+    of *tm* is one that somebody is going to end.
     """
 
-    def __init__(self, *args: Any, tm: TransactionManager, **options: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        tm: TransactionManager,
+        window: Callable[[], bool] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(*args, **options)
         self.tm = tm
+        self.window = window
+        self.works: list[Work] = []
+        self.data_manager: JoinedDataManager | None = None
+        self.voting = self.late = self.ended = False
         _seem_joined(self)
+
+    def rollback(self) -> None:
+        """Undo what was done, and stay usable: the request commits what is done from now on."""
+        super().rollback()
+        if self.data_manager is not None:
+            # Undone on purpose: nothing of it is left to commit, or to be missed.
+            self.data_manager.tx = None
+            self.works = []
+
+    def end(self) -> None:
+        """Close the session for good. Raises :class:`NoTransaction` if it holds a lost write."""
+        lost = self.late and (self.new or self.deleted or any(map(self.is_modified, self)))
+        if self.late:
+            self.tm.unregisterSynch(self)
+        self.ended = True
+        self.close()
+        if lost:
+            raise NoTransaction(LATE)
+
+    def newTransaction(self, transaction: Any) -> None:  # noqa: N802 - transaction's interface
+        """Leave the read-only transaction when the manager begins one, to join that."""
+        if transaction.status == ZopeStatus.ACTIVE and self._in_window():
+            self.tm.unregisterSynch(self)
+            self.late = False
+            super().rollback()
+
+    def beforeCompletion(self, transaction: object) -> None:  # noqa: N802 - as above
+        """Do nothing, as transaction's interface allows."""
+
+    afterCompletion = beforeCompletion  # noqa: N815 - as above
+
+    def can_join(self) -> bool:
+        """Tell whether there is a transaction that somebody is going to end."""
+        try:
+            status = self.tm.get().status
+        except NothingBegun:
+            return False
+        return self._in_window() and status in {ZopeStatus.ACTIVE, ZopeStatus.DOOMED}
+
+    def _in_window(self) -> bool:
+        return self.window is None or self.window()
 
 
 class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlalchemy has no types
-    """zope.sqlalchemy's one-phase data manager, voting after all others, with savepoints."""
+    """zope.sqlalchemy's one-phase data manager, voting last, with savepoints, refusing halves."""
+
+    # Whether a part of the work was ended by hand, without a rollback() that says so.
+    lost = False
 
     def sortKey(self) -> str:  # noqa: N802 - the name in transaction's interface
         return LAST
@@ -46,12 +120,69 @@ class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlal
         """Offered on SQLite too, where zope.sqlalchemy denies it: our BEGIN makes it work."""
         return self._savepoint
 
+    def tpc_begin(self, trans: Any) -> None:
+        self._refuse_half()
+        try:
+            super().tpc_begin(trans)
+        except ConcurrentModificationError as error:
+            # Marked here too: after a COMMIT that failed nobody asks should_retry.
+            mark_error_retryable(error)
+            raise
+
+    def tpc_vote(self, trans: Any) -> None:
+        self._refuse_half()
+        session: JoinedSession = self.session
+        session.voting = True
+        for work in session.works:
+            work.may_commit = True
+        try:
+            super().tpc_vote(trans)
+        except BaseException as error:
+            # Closing would give the connection back with the transaction still open (SQLite, when
+            # it is busy), for the next request on it to commit.
+            Session.rollback(session)
+            if IOutcomeUnknown.providedBy(error):
+                note = trans.description
+                log.error("COMMIT was sent and not answered, its outcome is unknown: %s", note)
+                msg = f"Nobody knows whether the database has committed: {note}"
+                raise OutcomeUnknown(msg) from error
+            raise
+        finally:
+            session.voting = False
+
+    def tpc_finish(self, trans: Any) -> None:
+        self._leave()
+
+    def abort(self, trans: Any) -> None:
+        super().abort(trans)
+        self._leave()
+
+    def _refuse_half(self) -> None:
+        """Raise when the database has lost a part of the work, whatever was made of its error."""
+        session: JoinedSession = self.session
+        for work in session.works:
+            if work.broken_by is not None:
+                msg = f"An error has ended this transaction before its end: {work.broken_by}"
+                refusal = BrokenTransaction(msg)
+                if IRetryableError.providedBy(work.broken_by):
+                    mark_error_retryable(refusal)
+                raise refusal from work.broken_by
+        if self.lost or self.tx is not session.get_transaction():
+            raise NoTransaction(CLOSED)
+
     def _finish(self, final_state: str) -> None:
         session: Any = self.session
+        session.data_manager = None
         try:
             super()._finish(final_state)
         finally:
             _seem_joined(session)
+
+    def _leave(self) -> None:
+        """Forget the session, which was rolled back by hand and not used since."""
+        session, self.session = self.session, None
+        if session is not None:
+            session.data_manager = None
 
 
 def _seem_joined(session: JoinedSession) -> None:
@@ -66,25 +197,41 @@ def _seem_joined(session: JoinedSession) -> None:
 def _join(session: JoinedSession, transaction: SessionTransaction) -> None:
     if transaction.parent is not None:
         return
-    try:
-        JoinedDataManager(session, STATUS_CHANGED, session.tm)
-    except NothingBegun:
+    if session.ended:
         transaction.close()
-        msg = (
-            "request.sqa_session was used where its transaction manager has begun no transaction; "
-            "use it inside `with request.tm:`, or in a view, where pyramid_tm has begun one."
-        )
-        raise NoTransaction(msg) from None
+        raise NoTransaction(ENDED)
+    session.works = []
+    joined = session.data_manager
+    if joined is not None:
+        joined.lost = joined.lost or joined.tx is not None
+        joined.tx = transaction
+        return
+    session.late = not session.can_join()
+    if session.late:
+        session.tm.registerSynch(session)
+    else:
+        session.data_manager = JoinedDataManager(session, STATUS_CHANGED, session.tm)
+
+
+@event.listens_for(JoinedSession, "after_begin", propagate=True)
+def _begin(session: JoinedSession, transaction: SessionTransaction, connection: Connection) -> None:
+    work = begin_work(connection, read_only=session.late, may_commit=session.voting)
+    if work is not None:
+        session.works.append(work)
+
+
+@event.listens_for(JoinedSession, "before_attach", propagate=True)
+@event.listens_for(JoinedSession, "before_flush", propagate=True)
+def _refuse_late_write(session: JoinedSession, *_: object) -> None:
+    if session.late:
+        raise NoTransaction(LATE)
 
 
 @event.listens_for(JoinedSession, "before_commit", propagate=True)
 def _refuse_foreign_commit(session: JoinedSession) -> None:
     if session.in_nested_transaction():
         return
-    if session.tm.get().status != ZopeStatus.COMMITTING:
-        msg = (
-            "The response decides whether this session commits: remove session.commit(), "
-            "or use session.flush() to send what is pending, "
-            "or request.tm.commit() and request.tm.begin() to commit a part at once."
-        )
-        raise ForeignCommit(msg)
+    if session.late:
+        raise NoTransaction(LATE)
+    if not session.voting:
+        raise ForeignCommit(BY_HAND)

@@ -1,7 +1,9 @@
 """What one application has: its settings, its engine, its session class. Kept in its registry."""
 
-from collections.abc import Mapping
-from typing import cast
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
@@ -19,10 +21,13 @@ class Sqa:
     """The engine and the sessions of one application; :func:`get_sqa` returns it."""
 
     def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self.database = database = settings.database
         self._engine = make_engine(database, settings.switches) if database else None
         self._options = dict(settings.session)
         self._session_class = _joined(self._options.pop("class_"))
+        # Weak on both sides: a session holds its manager.
+        self._sessions: WeakKeyDictionary[Any, weakref.ref[JoinedSession]] = WeakKeyDictionary()
 
     @property
     def engine(self) -> Engine:
@@ -32,11 +37,26 @@ class Sqa:
         return self._engine
 
     def session(self, tm: TransactionManager) -> Session:
-        """Return a new session that lives in the transactions of *tm*, for tests and scripts.
+        """Return the session that lives in the transactions of *tm*, for tests and scripts.
 
-        It is the caller's to close. In a request use ``request.sqa_session``, which is closed.
+        There is one for each manager, made at the first call, and the caller's to close. In a
+        request use ``request.sqa_session``, which is closed.
         """
-        return self._session_class(self.engine, tm=tm, **self._options)
+        return self.find_session(tm) or self.make_session(tm)
+
+    def find_session(self, tm: TransactionManager) -> JoinedSession | None:
+        """Return the session of *tm* if there is one that has not ended."""
+        reference = self._sessions.get(_own(tm))
+        session = reference() if reference else None
+        return None if session is None or session.ended else session
+
+    def make_session(
+        self, tm: TransactionManager, window: Callable[[], bool] | None = None
+    ) -> JoinedSession:
+        """Make the session of *tm*; *window* is explained there."""
+        session = self._session_class(self.engine, tm=tm, window=window, **self._options)
+        self._sessions[_own(tm)] = weakref.ref(session)
+        return session
 
     def dispose(self) -> None:
         """Close the connections made here; a ready Engine that was handed in keeps its own."""
@@ -64,6 +84,11 @@ def engine_from_settings(settings: Mapping[str, object]) -> Engine:
     application, and is the caller's to dispose. Raises :class:`SettingError` as start-up does.
     """
     return Sqa(read_settings(settings)).engine
+
+
+def _own(tm: TransactionManager) -> Any:
+    """Return the manager of this thread behind a manager that all threads share."""
+    return getattr(tm, "manager", tm)
 
 
 def _joined(session_class: type[Session]) -> type[JoinedSession]:

@@ -5,8 +5,10 @@
     SqaError
     ├── SettingError         a setting is wrong or missing (a Pyramid ConfigurationError)
     └── TransactionError     the session was used against its transaction
-        ├── ForeignCommit    ``session.commit()`` where the transaction decides
-        └── NoTransaction    the session was used before or after its transaction
+        ├── BrokenTransaction  an error has ended the transaction before its commit
+        ├── ForeignCommit      ``session.commit()`` where the transaction decides
+        ├── NoTransaction      a write before or after the transaction, or a use after the end
+        └── OutcomeUnknown     COMMIT was sent, and its answer never came
 """
 
 from pyramid.exceptions import ConfigurationError
@@ -28,9 +30,25 @@ class TransactionError(SqaError):
     """The session was asked for something that only its transaction may do."""
 
 
-class ForeignCommit(TransactionError):  # noqa: N818 - named for what happened, as in the docs
+class BrokenTransaction(TransactionError):  # noqa: N818 - named for what happened, as in the docs
+    """The database had ended the transaction, and the view went on as if it had not.
+
+    Raised in place of a commit that would store only what came after. Its ``__cause__`` is the
+    database's error; when that is a conflict, the request is tried again.
+    """
+
+
+class ForeignCommit(TransactionError):  # noqa: N818 - as above
     """``commit()`` was called on a session whose transaction belongs to somebody else."""
 
 
 class NoTransaction(TransactionError):  # noqa: N818 - the name transaction itself uses
-    """The session was used while its transaction manager had no transaction begun."""
+    """The session was to write where no transaction would commit it, or was used after its end."""
+
+
+class OutcomeUnknown(TransactionError):  # noqa: N818 - as above
+    """The connection was lost after COMMIT was sent and before it was answered.
+
+    The transaction may be stored or not. The request is never tried again, and the log has a line
+    with the transaction's note, its path.
+    """

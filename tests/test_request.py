@@ -250,14 +250,19 @@ def test_several_transactions_in_one_request_are_each_committed(make, notes):
     assert notes() == ["kept", "kept too"]
 
 
-def test_a_session_used_before_a_transaction_was_begun_says_what_to_do(make):
-    """A write there would be lost, so it is refused; the session works afterwards."""
+def test_a_session_used_before_a_transaction_was_begun_can_read_and_says_why_it_does_not_write(
+    make, notes
+):
+    """A write there would be lost, so it is refused; inside the block the session writes."""
     with prepare(registry=make().registry) as env:
         request = env["request"]
+        assert read(request).text == "0"
         with pytest.raises(NoTransaction, match=r"with request\.tm"):
-            read(request)
+            write(request)
         with request.tm:
-            assert read(request).text == "0"
+            write(request)
+
+    assert notes() == ["row"]
 
 
 def test_an_application_without_a_database_starts_and_names_the_key_at_first_touch():

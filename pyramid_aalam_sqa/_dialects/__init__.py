@@ -5,10 +5,12 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
-from .generic import GenericDialect
+from .generic import Fault, GenericDialect
 from .mysql import MySQLDialect
 from .postgresql import PostgreSQLDialect
 from .sqlite import SQLiteDialect
+
+__all__ = ["DIALECTS", "Fault", "GenericDialect", "dialect_for"]
 
 DIALECTS: Mapping[str, type[GenericDialect]] = {
     "mariadb": MySQLDialect,

@@ -1,20 +1,53 @@
 """What holds for every database, and the shape of what is particular to one."""
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any, ClassVar
 
-from sqlalchemy.engine import URL, Engine
+from sqlalchemy.engine import URL, Connection, Engine
+
+
+class Fault(Enum):
+    """What kind of accident an error of a driver is, and so what can be done about it."""
+
+    CONFLICT = "the whole transaction lost against another one and is gone"
+    LOCKED = "one statement waited too long for a lock and was undone"
+    DISCONNECT = "the connection is gone, and the transaction with it"
+    READ_ONLY = "the server takes no writes, though another connection may lead to one that does"
+    REFUSED = "the database takes no writes"
+    SILENT = "the server did not answer in time; nobody knows what it is doing"
+    UNREACHABLE = "no connection can be made"
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may well succeed when it is made again."""
+        return self in {Fault.CONFLICT, Fault.LOCKED, Fault.DISCONNECT, Fault.READ_ONLY}
+
+    @property
+    def unavailable(self) -> bool:
+        """Whether the database cannot be used at the moment, whatever is asked of it."""
+        return self not in {Fault.CONFLICT, Fault.LOCKED}
+
+    @property
+    def drops_pool(self) -> bool:
+        """Whether the other connections of the pool are suspect too."""
+        return self in {Fault.DISCONNECT, Fault.READ_ONLY, Fault.SILENT}
 
 
 class GenericDialect:
-    """The defaults and listeners of one database's engine.
+    """The defaults, the listeners and the errors of one database.
 
     ``ENGINE_DEFAULTS`` are create_engine options spelled as in an ini file, ``DRIVERS`` those
-    drivers that are known to take the ``connect_args`` among them.
+    drivers that are known to take the ``connect_args`` among them. ``FAULTS`` says what the codes
+    of the driver's errors mean, ``NOT_SENT`` which of them a statement has when it never left.
+    ``READ_ONLY`` makes a transaction that has just begun refuse writes.
     """
 
     ENGINE_DEFAULTS: ClassVar[Mapping[str, str]] = {"pool_pre_ping": "true", "pool_timeout": "5"}
     DRIVERS: ClassVar[frozenset[str]] = frozenset()
+    FAULTS: ClassVar[Mapping[str, Fault]] = {}
+    NOT_SENT: ClassVar[frozenset[str]] = frozenset()
+    READ_ONLY: ClassVar[str] = ""
 
     def __init__(self, url: URL, switches: Mapping[str, Any]) -> None:
         self.url = url
@@ -31,3 +64,35 @@ class GenericDialect:
 
     def prepare(self, engine: Engine) -> None:
         """Add to *engine*, which has not connected yet, the listeners it needs."""
+
+    def code(self, error: BaseException) -> str:
+        """Return what the database calls *error*, empty when it has no name for it."""
+        return str(getattr(error, "sqlstate", None) or "")
+
+    def fault(self, error: BaseException, *, connecting: bool, disconnected: bool) -> Fault | None:
+        """Tell what accident *error* of the driver is; None when it is the application's own.
+
+        *disconnected* is what SQLAlchemy thinks of it.
+        """
+        code = self.code(error)
+        if code and code in (self.switches["retry_codes"] or ()):
+            return Fault.CONFLICT
+        fault = self.FAULTS.get(code, Fault.DISCONNECT if disconnected else None)
+        if fault is Fault.DISCONNECT and isinstance(error.__context__, TimeoutError):
+            fault = Fault.SILENT
+        if connecting and fault in {Fault.DISCONNECT, Fault.SILENT}:
+            return Fault.UNREACHABLE
+        return fault
+
+    def lost_answer(self, fault: Fault | None, error: BaseException) -> bool:
+        """Tell whether *error*, of a COMMIT, leaves open whether the server has committed."""
+        return fault in {Fault.DISCONNECT, Fault.SILENT} and self.code(error) not in self.NOT_SENT
+
+    def breaks_transaction(self, error: BaseException) -> bool:
+        """Tell whether *error*, of one statement, has ended the transaction in the server."""
+        return False
+
+    def make_read_only(self, connection: Connection) -> None:
+        """Have the transaction that has just begun on *connection* refuse every write."""
+        if self.READ_ONLY:
+            connection.exec_driver_sql(self.READ_ONLY)

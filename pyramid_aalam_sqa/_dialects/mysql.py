@@ -12,7 +12,7 @@ from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from ..exceptions import SettingError
-from .generic import GenericDialect
+from .generic import Fault, GenericDialect
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,19 @@ class MySQLDialect(GenericDialect):
         "connect_args.write_timeout": "60",
     }
     DRIVERS = frozenset({"mysqldb", "pymysql"})
+    FAULTS: ClassVar[Mapping[str, Fault]] = {
+        **dict.fromkeys(("1213", "1020", "3101"), Fault.CONFLICT),
+        "1205": Fault.LOCKED,
+        # 1047: a Galera node that has lost its cluster; 1053, 1927, 3169: shut down or killed.
+        **dict.fromkeys(("2006", "2013", "2055", "4031"), Fault.DISCONNECT),
+        **dict.fromkeys(("1047", "1053", "1927", "3169"), Fault.DISCONNECT),
+        **dict.fromkeys(("1290", "1792", "1836"), Fault.READ_ONLY),
+        # The last three: no connection free on the server, for the account, of its allowance.
+        **dict.fromkeys(("2002", "2003", "2005", "1040", "1203", "1226"), Fault.UNREACHABLE),
+    }
+    # 2006: writing failed; 0: PyMySQL had closed the connection before.
+    NOT_SENT = frozenset({"2006", "0"})
+    READ_ONLY = "SET TRANSACTION READ ONLY"
 
     def engine_defaults(self) -> Mapping[str, str]:
         """Return the options, the driver waiting a little longer than the server works."""
@@ -62,6 +75,16 @@ class MySQLDialect(GenericDialect):
                 "set sqlalchemy.connect_args for another driver."
             )
             raise SettingError(msg)
+
+    def code(self, error: BaseException) -> str:
+        """Return the server's or the driver's number."""
+        return str(error.args[0]) if error.args else ""
+
+    def fault(self, error: BaseException, *, connecting: bool, disconnected: bool) -> Fault | None:
+        """Tell what accident *error* is, 1290 being one only when it is about writing."""
+        if self.code(error) == "1290" and "read-only" not in str(error).replace("_", "-"):
+            return None
+        return super().fault(error, connecting=connecting, disconnected=disconnected)
 
     def _set_up(self, connection: DBAPIConnection, _record: Any) -> None:
         statement = ceil(self.switches["statement_timeout"] * 1000)

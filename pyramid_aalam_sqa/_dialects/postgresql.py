@@ -8,7 +8,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from .generic import GenericDialect
+from .generic import Fault, GenericDialect
 
 
 class PostgreSQLDialect(GenericDialect):
@@ -21,6 +21,15 @@ class PostgreSQLDialect(GenericDialect):
     }
     DRIVERS = frozenset({"psycopg", "psycopg2", "psycopg2cffi"})
 
+    FAULTS: ClassVar[Mapping[str, Fault]] = {
+        **dict.fromkeys(("40001", "40P01"), Fault.CONFLICT),
+        "55P03": Fault.LOCKED,
+        **dict.fromkeys(("57P01", "57P02", "57P05", "25P03"), Fault.DISCONNECT),
+        "25006": Fault.READ_ONLY,
+        **dict.fromkeys(("57P03", "53300"), Fault.UNREACHABLE),
+    }
+    READ_ONLY = "SET TRANSACTION READ ONLY"
+
     def prepare(self, engine: Engine) -> None:
         event.listen(engine, "connect", self._set_up)
 
@@ -29,6 +38,21 @@ class PostgreSQLDialect(GenericDialect):
         lock = max(1, ceil(self.switches["lock_timeout"] * 1000))
         statement = ceil(self.switches["statement_timeout"] * 1000)
         cursor = connection.cursor()
-        cursor.execute(f"SET lock_timeout = {lock}; SET statement_timeout = {statement}")
+        cursor.execute(
+            f"SELECT set_config('lock_timeout', '{lock}', false), "
+            f"set_config('statement_timeout', '{statement}', false)"
+        )
         cursor.close()
         connection.commit()
+
+    def fault(self, error: BaseException, *, connecting: bool, disconnected: bool) -> Fault | None:
+        """Tell what accident *error* is; libpq gives no code when there is no connection."""
+        found = super().fault(error, connecting=connecting, disconnected=disconnected)
+        return Fault.UNREACHABLE if connecting and not self.code(error) else found
+
+    def breaks_transaction(self, error: BaseException) -> bool:
+        """Tell whether the server has seen it: every error ends its transaction there.
+
+        A COMMIT of such a transaction is answered with success, and has rolled back.
+        """
+        return bool(self.code(error))

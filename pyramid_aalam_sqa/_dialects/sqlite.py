@@ -10,9 +10,10 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
 from .._urls import is_memory
-from .generic import GenericDialect
+from .generic import Fault, GenericDialect
 
 PRIMARY_CODE = 0xFF
+QUERY_ONLY = "sqa.query_only"
 
 
 class SQLiteDialect(GenericDialect):
@@ -28,6 +29,15 @@ class SQLiteDialect(GenericDialect):
         "connect_args.check_same_thread": "false",
     }
 
+    FAULTS: ClassVar[Mapping[str, Fault]] = {
+        # Somebody else has written since this transaction read: it can never write.
+        str(sqlite3.SQLITE_BUSY_SNAPSHOT): Fault.CONFLICT,
+        str(sqlite3.SQLITE_BUSY): Fault.LOCKED,
+        str(sqlite3.SQLITE_LOCKED): Fault.LOCKED,
+        str(sqlite3.SQLITE_READONLY): Fault.REFUSED,
+        str(sqlite3.SQLITE_CANTOPEN): Fault.UNREACHABLE,
+    }
+
     def engine_defaults(self) -> Mapping[str, str]:
         """Return the options, waiting for locks as long as other databases do."""
         defaults = self.MEMORY_DEFAULTS if is_memory(self.url) else self.ENGINE_DEFAULTS
@@ -37,6 +47,16 @@ class SQLiteDialect(GenericDialect):
         event.listen(engine, "do_connect", self._make_folder)
         event.listen(engine, "connect", self._set_up)
         event.listen(engine, "begin", _begin)
+
+    def code(self, error: BaseException) -> str:
+        """Return the number of the extended code where it means more than the primary one."""
+        code: int = getattr(error, "sqlite_errorcode", 0)
+        return str(code) if str(code) in self.FAULTS else str(code & PRIMARY_CODE)
+
+    def make_read_only(self, connection: Connection) -> None:
+        """Refuse writes; the connection, not the transaction, is told, and told again later."""
+        connection.exec_driver_sql("PRAGMA query_only = ON")
+        connection.info[QUERY_ONLY] = True
 
     def _make_folder(self, *_: Any) -> None:
         path = self.url.database
@@ -71,7 +91,9 @@ class SQLiteDialect(GenericDialect):
 
 def _begin(connection: Connection) -> None:
     """Begin as the driver would, but always: it leaves reads, DDL and savepoints outside."""
-    how = connection.connection.dbapi_connection.isolation_level
+    driver: Any = connection.connection.dbapi_connection
+    if connection.info.pop(QUERY_ONLY, False):
+        driver.execute("PRAGMA query_only = OFF")
     # None is how SQLAlchemy tells the driver of AUTOCOMMIT.
-    if how is not None:
-        connection.exec_driver_sql(f"BEGIN {how}")
+    if driver.isolation_level is not None:
+        connection.exec_driver_sql(f"BEGIN {driver.isolation_level}")

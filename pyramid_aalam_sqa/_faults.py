@@ -1,0 +1,121 @@
+"""Recognises an accident of the database where it happens, before anybody can swallow it.
+
+Of an error it is said at its birth whether the request may be tried again, whether the database is
+unavailable, and whether COMMIT had been sent. Of the transaction it is noted that it is broken, so
+that nobody can commit what is left of it.
+"""
+
+from weakref import WeakKeyDictionary
+
+from pyramid.interfaces import IException
+from pyramid_retry import mark_error_retryable
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Dialect, Engine, ExceptionContext, RootTransaction
+from zope.interface import Interface, alsoProvides
+
+from ._dialects import Fault, GenericDialect
+from .exceptions import ForeignCommit, NoTransaction
+
+BY_HAND = (
+    "The response decides whether the session commits: remove the commit(), "
+    "or use session.flush() to send what is pending, "
+    "or request.tm.commit() and request.tm.begin() to commit a part at once."
+)
+LATE = (
+    "request.sqa_session can only read here, before or after the transaction of the request: "
+    "a write would be lost. Write in the view, or inside `with request.tm:` where there is no view."
+)
+
+
+class IDatabaseUnavailable(IException):  # type: ignore[misc]  # pyramid has no types
+    """Marks an error that says the database cannot be used now: unreachable, full, silent."""
+
+
+class IOutcomeUnknown(Interface):  # type: ignore[misc]  # zope.interface has no types
+    """Marks an error that came after COMMIT was sent and before its answer was read."""
+
+
+class Work:
+    """What a session does in one transaction on one connection."""
+
+    def __init__(self, *, read_only: bool, may_commit: bool) -> None:
+        self.read_only = read_only
+        self.may_commit = may_commit
+        self.commit_sent = False
+        self.broken_by: BaseException | None = None
+
+
+_work: WeakKeyDictionary[RootTransaction, Work] = WeakKeyDictionary()
+_watched: WeakKeyDictionary[Dialect, GenericDialect] = WeakKeyDictionary()
+
+
+def watch(engine: Engine, dialect: GenericDialect) -> None:
+    """Recognise the accidents of *engine*, once however often it is handed in."""
+    if engine.dialect in _watched:
+        return
+    _watched[engine.dialect] = dialect
+    event.listen(engine, "handle_error", _recognise)
+    event.listen(engine, "commit", _before_commit)
+
+
+def begin_work(connection: Connection, *, read_only: bool, may_commit: bool) -> Work | None:
+    """Note that a session begins a transaction on *connection*; None when it had begun it."""
+    transaction = connection.get_transaction()
+    if transaction is None or transaction in _work:
+        return None
+    work = _work[transaction] = Work(read_only=read_only, may_commit=may_commit)
+    dialect = _watched.get(connection.dialect)
+    if read_only and dialect:
+        dialect.make_read_only(connection)
+    return work
+
+
+def _before_commit(connection: Connection) -> None:
+    transaction = connection.get_transaction()
+    work = _work.get(transaction) if transaction else None
+    if work is None:
+        return
+    if not work.may_commit:
+        # session.connection().commit(): half of the request would be stored, whatever comes.
+        raise ForeignCommit(LATE if work.read_only else BY_HAND)
+    work.commit_sent = True
+
+
+def _recognise(context: ExceptionContext) -> None:
+    if context.is_pre_ping:
+        # The pool replaces the connection, and nobody sees the error.
+        return
+    connection = context.connection
+    transaction = connection.get_transaction() if connection else None
+    work = _work.get(transaction) if transaction else None
+    dialect = _watched[context.dialect]
+    cause = context.original_exception
+    fault = dialect.fault(cause, connecting=not connection, disconnected=context.is_disconnect)
+    if work and work.read_only and fault in {Fault.READ_ONLY, Fault.REFUSED}:
+        raise NoTransaction(LATE)
+    if fault and fault.drops_pool:
+        context.is_disconnect = True
+    error = context.sqlalchemy_exception or cause
+    if work and connection and _breaks(dialect, fault, cause, connection):
+        work.broken_by = error
+    if work and work.commit_sent and dialect.lost_answer(fault, cause):
+        alsoProvides(error, IOutcomeUnknown)
+    elif fault:
+        _mark(error, fault)
+
+
+def _breaks(
+    dialect: GenericDialect, fault: Fault | None, cause: BaseException, connection: Connection
+) -> bool:
+    if fault in {None, Fault.LOCKED}:
+        # Only a statement failed. A savepoint around it undoes it, and the rest is whole.
+        failed = fault is Fault.LOCKED or dialect.breaks_transaction(cause)
+        return failed and not connection.in_nested_transaction()
+    return True
+
+
+def _mark(error: BaseException, fault: Fault) -> None:
+    if fault.retryable:
+        mark_error_retryable(error)
+    if fault.unavailable:
+        alsoProvides(error, IDatabaseUnavailable)
