@@ -4,8 +4,9 @@ import logging
 from typing import Any
 
 from pyramid.httpexceptions import HTTPServiceUnavailable
+from pyramid_retry import is_error_retryable
 
-from ._retry import name_of
+from ._retry import path_of
 from ._sqa import get_sqa
 
 log = logging.getLogger(__name__)
@@ -16,6 +17,9 @@ def unavailable(error: Exception, request: Any) -> HTTPServiceUnavailable:
 
     Nothing of *error* is in it: its text has the address of the server, and the statement.
     """
-    log.error("%s %s: no database: %s", request.method, request.path_info, name_of(error))
+    if not is_error_retryable(request, error):
+        # The driver's own words: they never hold the statement, its values or a password.
+        reason = getattr(error, "orig", None) or error
+        log.error("%s %s: no database: %s", request.method, path_of(request), reason)
     seconds = get_sqa(request).settings.switches["retry_after"]
     return HTTPServiceUnavailable(headers=[("Retry-After", str(seconds))])

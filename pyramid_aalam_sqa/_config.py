@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pyramid.config import PHASE0_CONFIG, PHASE1_CONFIG
+from pyramid.config import PHASE0_CONFIG, PHASE1_CONFIG, PHASE2_CONFIG, Configurator
 from pyramid.interfaces import IExecutionPolicy
 from pyramid.router import default_execution_policy
 from pyramid.tweens import EXCVIEW
@@ -15,8 +15,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from ._availability import unavailable
 from ._faults import IDatabaseUnavailable
 from ._ini import read_section
-from ._options import NEIGHBOURS
 from ._lifetime import ending_policy
+from ._options import NEIGHBOURS
 from ._request import sqa_after_commit, sqa_session, sqa_stream
 from ._retry import retry_deriver
 from ._settings import check_neighbours, read_settings
@@ -43,12 +43,8 @@ def includeme(config: Any) -> None:
     for method in (sqa_after_commit, sqa_stream):
         config.add_request_method(_bound(method), method.__name__, property=True)
     config.add_tween("pyramid_aalam_sqa.fresh_start_tween_factory", under=EXCVIEW)
-    config.add_tween(
-        "pyramid_aalam_sqa.retry_tween_factory", over="pyramid_tm.tm_tween_factory"
-    )
-    config.add_exception_view(unavailable, context=IDatabaseUnavailable)
-    # All connections in use for pool_timeout seconds.
-    config.add_exception_view(unavailable, context=PoolTimeout)
+    config.add_tween("pyramid_aalam_sqa.retry_tween_factory", over="pyramid_tm.tm_tween_factory")
+    config.action((KEY, "unavailable"), _answer_unavailable, (config,), order=PHASE2_CONFIG)
     config.add_view_deriver(retry_deriver, "sqa_retry")
     config.action((KEY, "policy"), _wrap_policy, (config,), order=LAST_CONFIG)
     config.add_sqa_database()
@@ -92,6 +88,17 @@ def _replace(registry: Any, sqa: Sqa) -> None:
         old.dispose()
     # Pyramid has no event for the end of an application: its registry is collected, or Python ends.
     weakref.finalize(registry, sqa.dispose)
+
+
+def _answer_unavailable(config: Any) -> None:
+    """Add our exception views before all others, so that the application's take their place.
+
+    As actions of the include they would conflict with those of another included module.
+    """
+    own = Configurator(registry=config.registry, autocommit=True)
+    own.add_exception_view(unavailable, context=IDatabaseUnavailable)
+    # All connections in use for pool_timeout seconds.
+    own.add_exception_view(unavailable, context=PoolTimeout)
 
 
 def _wrap_policy(config: Any) -> None:

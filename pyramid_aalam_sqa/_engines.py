@@ -7,14 +7,14 @@ from difflib import get_close_matches
 from functools import cache
 from inspect import Parameter, signature
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import QueuePool
 
-from ._dialects import dialect_for
+from ._dialects import GenericDialect, dialect_for
 from ._faults import watch
 from ._settings import Database, Given, read_options
 from .exceptions import SettingError
@@ -47,24 +47,28 @@ def make_engine(database: Database, switches: Mapping[str, Any]) -> Engine:
     _refuse_unknown_arguments(engine, database)
     dialect.prepare(engine)
     watch(engine, dialect)
-    _fork_safe().add(engine)
+    _fork_safe()[engine] = dialect
     return engine
 
 
 @cache
-def _fork_safe() -> WeakSet[Engine]:
-    """Return the set of engines that a child process starts without connections.
+def _fork_safe() -> WeakKeyDictionary[Engine, GenericDialect]:
+    """Return the engines that a child process starts without connections.
 
     Two processes on one connection read each other's answers.
     """
-    engines: WeakSet[Engine] = WeakSet()
+    engines: WeakKeyDictionary[Engine, GenericDialect] = WeakKeyDictionary()
+
+    def prepare() -> None:
+        for engine, dialect in list(engines.items()):
+            dialect.before_fork(engine)
 
     def forget_connections() -> None:
-        for engine in engines:
+        for engine in list(engines):
             # Not closed: the parent goes on using them.
             engine.dispose(close=False)
 
-    os.register_at_fork(after_in_child=forget_connections)
+    os.register_at_fork(before=prepare, after_in_child=forget_connections)
     return engines
 
 

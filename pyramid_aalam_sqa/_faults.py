@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection, Dialect, Engine, ExceptionContext, Roo
 from zope.interface import Interface, alsoProvides
 
 from ._dialects import Fault, GenericDialect
-from .exceptions import ForeignCommit, NoTransaction
+from .exceptions import BrokenTransaction, ForeignCommit, NoTransaction
 
 BY_HAND = (
     "The response decides whether the session commits: remove the commit(), "
@@ -25,6 +25,8 @@ LATE = (
     "request.sqa_session can only read here, before or after the transaction of the request: "
     "a write would be lost. Write in the view, or inside `with request.tm:` where there is no view."
 )
+FAILED = "A statement has failed before, and the database would answer COMMIT by undoing all."
+HUNG_UP = "The server has closed the connection before COMMIT was sent."
 
 
 class IDatabaseUnavailable(IException):  # type: ignore[misc]  # pyramid has no types
@@ -36,13 +38,21 @@ class IOutcomeUnknown(Interface):  # type: ignore[misc]  # zope.interface has no
 
 
 class Work:
-    """What a session does in one transaction on one connection."""
+    """What a session does in one transaction on one connection.
+
+    It is *stored* when the database has answered COMMIT, and not with an error.
+    """
 
     def __init__(self, *, read_only: bool, may_commit: bool) -> None:
         self.read_only = read_only
         self.may_commit = may_commit
         self.commit_sent = False
         self.broken_by: BaseException | None = None
+
+    @property
+    def stored(self) -> bool:
+        """Whether COMMIT was sent and no error came of it."""
+        return self.commit_sent and self.broken_by is None
 
 
 _work: WeakKeyDictionary[RootTransaction, Work] = WeakKeyDictionary()
@@ -78,6 +88,15 @@ def _before_commit(connection: Connection) -> None:
     if not work.may_commit:
         # session.connection().commit(): half of the request would be stored, whatever comes.
         raise ForeignCommit(LATE if work.read_only else BY_HAND)
+    dialect = _watched[connection.dialect]
+    if dialect.would_roll_back(connection.connection.dbapi_connection):
+        raise BrokenTransaction(FAILED)
+    if dialect.has_hung_up(connection.connection.dbapi_connection):
+        # A COMMIT would be written to nobody, and nobody could tell that from a lost answer.
+        error = BrokenTransaction(HUNG_UP)
+        _mark(error, Fault.DISCONNECT)
+        connection.invalidate(error)
+        raise error
     work.commit_sent = True
 
 
@@ -98,16 +117,35 @@ def _recognise(context: ExceptionContext) -> None:
     error = context.sqlalchemy_exception or cause
     if work and connection and _breaks(dialect, fault, cause, connection):
         work.broken_by = error
-    if work and work.commit_sent and dialect.lost_answer(fault, cause):
-        alsoProvides(error, IOutcomeUnknown)
-    elif fault:
+    if work and connection and work.commit_sent:
+        work.broken_by = error
+        if dialect.lost_answer(fault, cause):
+            context.is_disconnect = True
+            alsoProvides(error, IOutcomeUnknown)
+            return
+        _end_refused(context, connection)
+    if fault:
         _mark(error, fault)
+
+
+def _end_refused(context: ExceptionContext, connection: Connection) -> None:
+    """Roll back what the database has refused to commit and so still holds (SQLite, when busy).
+
+    For SQLAlchemy it has ended with COMMIT; the next commit on the connection would store it.
+    """
+    try:
+        context.dialect.do_rollback(connection.connection)
+    except context.dialect.loaded_dbapi.Error:
+        context.is_disconnect = True
 
 
 def _breaks(
     dialect: GenericDialect, fault: Fault | None, cause: BaseException, connection: Connection
 ) -> bool:
     if fault in {None, Fault.LOCKED}:
+        driver = None if connection.invalidated else connection.connection.dbapi_connection
+        if driver is not None and dialect.ends_transaction(cause, driver):
+            return True
         # Only a statement failed. A savepoint around it undoes it, and the rest is whole.
         failed = fault is Fault.LOCKED or dialect.breaks_transaction(cause)
         return failed and not connection.in_nested_transaction()

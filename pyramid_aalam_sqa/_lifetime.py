@@ -7,6 +7,8 @@ raise, subscribers, and each attempt of a retry. A body that is streamed outlive
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from pyramid.threadlocal import manager
+
 from ._session import JoinedSession
 
 # The sessions that were made for a request, in its environ.
@@ -40,10 +42,26 @@ def ending_policy(policy: Policy) -> Policy:
 
 def end_with_request(request: Any, session: JoinedSession) -> None:
     """Have *session* ended with *request*: by the policy, or by the closer of prepare()."""
+    session.on_commit = _keep_what_is_stored
     if SESSIONS in request.environ:
         request.environ[SESSIONS].append(session)
     else:
         request.add_finished_callback(_EndingCallback(session))
+
+
+def make_last_attempt(environ: dict[str, Any]) -> None:
+    """Have pyramid_retry make no attempt after this one, whatever comes."""
+    if "retry.attempt" in environ:
+        environ["retry.attempts"] = environ["retry.attempt"] + 1
+
+
+def _keep_what_is_stored() -> None:
+    """Let no request that this thread is in be tried again: what it stored would be there twice.
+
+    A subrequest with a transaction of its own commits inside another request.
+    """
+    for threadlocals in manager.stack:
+        make_last_attempt(getattr(threadlocals["request"], "environ", {}))
 
 
 def end_all(sessions: Iterable[JoinedSession]) -> None:
@@ -71,8 +89,9 @@ class EndingBody:
     def close(self) -> None:
         """End the sessions; a WSGI server calls this also when the client has hung up."""
         try:
-            if hasattr(self.body, "close"):
-                self.body.close()
+            close = getattr(self.body, "close", None)
+            if close is not None:
+                close()
         finally:
             end_all(self.sessions)
 

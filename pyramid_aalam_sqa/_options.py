@@ -249,7 +249,7 @@ SWITCHES = (
         "More errors after which a request is tried again: numbers of MySQL, MariaDB and SQLite, "
         "SQLSTATEs of PostgreSQL.",
     ),
-    Option("retry_pause", SECONDS, "Seconds before the second attempt, at most; then twice.", "0.05"),
+    Option("retry_pause", SECONDS, "Seconds at most before another attempt; doubles.", "0.05"),
     Option("retry_after", SIZE, "Seconds that a 503 asks its client to wait.", "5"),
     Option("mysql.sql_mode", SQL_MODE, "MySQL, MariaDB: how strict the server is.", "TRADITIONAL"),
     Option(

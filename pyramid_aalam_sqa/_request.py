@@ -10,8 +10,10 @@ from sqlalchemy import Select
 from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session
 
+from ._faults import LATE
 from ._lifetime import end_with_request
 from ._protocols import TransactionManager
+from ._session import JoinedSession
 from ._sqa import get_sqa
 from .exceptions import NoTransaction
 
@@ -27,6 +29,9 @@ class SqaRequest(Request):  # type: ignore[misc]  # pyramid has no types
 
     sqa_session: Session
     tm: TransactionManager
+    # What a type checker reads out of pyramid's code for these is wrong.
+    matchdict: Any
+    response: Any
 
     def sqa_after_commit(self, function: Callable[..., object], *args: Any) -> None:
         """Call *function* with *args* once the transaction is committed, and only then.
@@ -72,7 +77,8 @@ def sqa_after_commit(request: Any, function: Callable[..., object], *args: Any) 
     except Exception as error:
         msg = "request.sqa_after_commit() needs the transaction of a view, or `with request.tm:`."
         raise NoTransaction(msg) from error
-    transaction.addAfterCommitHook(_call_if_committed, (function, args))
+    find_session = partial(get_sqa(request).find_session, request.tm)
+    transaction.addAfterCommitHook(_call_if_committed, (find_session, function, args))
 
 
 def sqa_stream(request: Any, statement: Select[Any], *, size: int = 500) -> Iterator[Row[Any]]:
@@ -90,13 +96,23 @@ def _rows(session: Session, statement: Select[Any], size: int) -> Iterator[Row[A
             raise
 
 
-def _call_if_committed(committed: bool, function: Callable[..., object], args: Any) -> None:
+def _call_if_committed(
+    committed: bool,
+    find_session: Callable[[], JoinedSession | None],
+    function: Callable[..., object],
+    args: Any,
+) -> None:
     if not committed:
         return
     try:
         function(*args)
     except Exception:
         log.exception("The transaction is committed, but %r after it failed", function)
+    session = find_session()
+    if session is not None and session.has_lost_write:
+        # The end of the session would raise it, in place of a response that is true.
+        log.error("The transaction is committed, and %r after it wrote: %s", function, LATE)
+        session.rollback()
 
 
 def _window(request: Any) -> Callable[[], bool] | None:

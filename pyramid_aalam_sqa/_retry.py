@@ -5,9 +5,11 @@ import random
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 from pyramid_retry import is_error_retryable
 
+from ._lifetime import make_last_attempt
 from ._sqa import get_sqa
 
 log = logging.getLogger(__name__)
@@ -27,9 +29,12 @@ def retry_tween_factory(handler: Callable[[Any], Any], registry: object) -> Call
             if is_error_retryable(request, error):
                 _prepare(request, error)
             raise
-        error = request.exception
-        if error is not None and is_error_retryable(request, error):
-            _prepare(request, error)
+        squashed = request.exception
+        if squashed is not None and is_error_retryable(request, squashed):
+            _prepare(request, squashed)
+        else:
+            # What fails from here on, in a callback or a tween above, comes after the commit.
+            make_last_attempt(request.environ)
         return response
 
     return retry_tween
@@ -41,9 +46,7 @@ def retry_deriver(view: Any, info: Any) -> Any:
         return view
 
     def last_attempt_view(context: Any, request: Any) -> Any:
-        if "retry.attempt" in request.environ:
-            # What pyramid_retry goes by: this attempt is the last.
-            request.environ["retry.attempts"] = request.environ["retry.attempt"] + 1
+        make_last_attempt(request.environ)
         return view(context, request)
 
     return last_attempt_view
@@ -55,30 +58,43 @@ retry_deriver.options = ("sqa_retry",)  # type: ignore[attr-defined]  # Pyramid'
 def _prepare(request: Any, error: Exception) -> None:
     environ = request.environ
     number, attempts = environ["retry.attempt"] + 1, environ["retry.attempts"]
+    failed = (request.method, path_of(request), number, attempts, name_of(error))
+    if not _rewind(environ):
+        make_last_attempt(environ)
+        log.warning("%s %s: attempt %d of %d failed (%s), the last: its body is closed", *failed)
+        return
     # Half of it at random, so that two that met do not meet again; doubled with each attempt.
     pause = get_sqa(request).settings.switches["retry_pause"]
     pause *= 2 ** (number - 1) * random.uniform(0.5, 1)  # noqa: S311 - no secret depends on it
-    log.warning(
-        "%s %s: attempt %d of %d failed (%s), the next in %.0f ms",
-        *(request.method, request.path_info, number, attempts, name_of(error), pause * 1000),
-    )
-    _rewind(environ)
+    log.warning("%s %s: attempt %d of %d failed (%s), the next in %.0f ms", *failed, pause * 1000)
     time.sleep(pause)
 
 
 def name_of(error: BaseException) -> str:
     """Return what kind of error it is, without the statement and the values of its text."""
     cause = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
-    code = getattr(cause, "sqlstate", None) or (cause.args[0] if cause.args else "")
-    return f"{type(cause).__name__} {code}" if cause is not error else type(error).__name__
+    number = cause.args[0] if cause.args else None
+    names = (getattr(cause, name, None) for name in ("sqlstate", "sqlite_errorname"))
+    code = str(number) if isinstance(number, int) else next(filter(None, names), "")
+    return f"{type(cause).__name__} {code}".rstrip() if cause is not error else type(error).__name__
 
 
-def _rewind(environ: dict[str, Any]) -> None:
-    """Let the next attempt read the body from its beginning.
+def path_of(request: Any) -> str:
+    """Return the path as the client has sent it: of ASCII alone, and without a line break."""
+    return quote(request.environ.get("PATH_INFO", "").encode("latin-1"))
+
+
+def _rewind(environ: dict[str, Any]) -> bool:
+    """Let the next attempt read the body from its beginning; false when it cannot.
 
     WebOb keeps the parsed form in the environ, with files that this attempt has read to the end:
     the next one would store empty files.
     """
     environ.pop("webob._parsed_post_vars", None)
     if environ.get("webob.is_body_seekable"):
-        environ["wsgi.input"].seek(0)
+        try:
+            environ["wsgi.input"].seek(0)
+        except ValueError:
+            # Closed, as an io.TextIOWrapper around it does when it is collected.
+            return False
+    return True

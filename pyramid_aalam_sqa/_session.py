@@ -61,6 +61,8 @@ class JoinedSession(Session):
         self.window = window
         self.works: list[Work] = []
         self.data_manager: JoinedDataManager | None = None
+        # Called when the database has committed, or may have.
+        self.on_commit: Callable[[], object] = object
         self.voting = self.late = self.ended = False
         _seem_joined(self)
 
@@ -72,9 +74,14 @@ class JoinedSession(Session):
             self.data_manager.tx = None
             self.works = []
 
+    @property
+    def has_lost_write(self) -> bool:
+        """Whether objects were changed where nobody commits."""
+        return self.late and bool(self.new or self.deleted or any(map(self.is_modified, self)))
+
     def end(self) -> None:
         """Close the session for good. Raises :class:`NoTransaction` if it holds a lost write."""
-        lost = self.late and (self.new or self.deleted or any(map(self.is_modified, self)))
+        lost = self.has_lost_write
         if self.late:
             self.tm.unregisterSynch(self)
         self.ended = True
@@ -109,6 +116,7 @@ class JoinedSession(Session):
 class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlalchemy has no types
     """zope.sqlalchemy's one-phase data manager, voting last, with savepoints, refusing halves."""
 
+    session: Any
     # Whether a part of the work was ended by hand, without a rollback() that says so.
     lost = False
 
@@ -131,22 +139,20 @@ class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlal
 
     def tpc_vote(self, trans: Any) -> None:
         self._refuse_half()
-        session: JoinedSession = self.session
+        session = self.session
         session.voting = True
         for work in session.works:
             work.may_commit = True
         try:
             super().tpc_vote(trans)
         except BaseException as error:
-            # Closing would give the connection back with the transaction still open (SQLite, when
-            # it is busy), for the next request on it to commit.
-            Session.rollback(session)
             if IOutcomeUnknown.providedBy(error):
-                note = trans.description
-                log.error("COMMIT was sent and not answered, its outcome is unknown: %s", note)
-                msg = f"Nobody knows whether the database has committed: {note}"
-                raise OutcomeUnknown(msg) from error
-            raise
+                _say_unknown(session, error, trans.description)
+            if not isinstance(error, Exception) or not _is_stored(session):
+                raise
+            # A listener for "after_commit". An answer that denies the commit would be untrue.
+            log.exception("The transaction is committed, but a listener for its end failed")
+            self._finish("committed")
         finally:
             session.voting = False
 
@@ -159,7 +165,7 @@ class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlal
 
     def _refuse_half(self) -> None:
         """Raise when the database has lost a part of the work, whatever was made of its error."""
-        session: JoinedSession = self.session
+        session = self.session
         for work in session.works:
             if work.broken_by is not None:
                 msg = f"An error has ended this transaction before its end: {work.broken_by}"
@@ -171,8 +177,10 @@ class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlal
             raise NoTransaction(CLOSED)
 
     def _finish(self, final_state: str) -> None:
-        session: Any = self.session
+        session = self.session
         session.data_manager = None
+        if final_state == "committed":
+            session.on_commit()
         try:
             super()._finish(final_state)
         finally:
@@ -183,6 +191,20 @@ class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlal
         session, self.session = self.session, None
         if session is not None:
             session.data_manager = None
+
+
+def _say_unknown(session: JoinedSession, error: BaseException, note: str) -> None:
+    session.on_commit()
+    log.error("COMMIT was sent and not answered, its outcome is unknown: %s", note)
+    # The end of the process, or of a greenlet's time, stays what it is.
+    if isinstance(error, Exception):
+        msg = f"Nobody knows whether the database has committed: {note}"
+        raise OutcomeUnknown(msg) from error
+
+
+def _is_stored(session: JoinedSession) -> bool:
+    """Tell whether the database has answered the COMMIT of everything that *session* did."""
+    return bool(session.works) and all(work.stored for work in session.works)
 
 
 def _seem_joined(session: JoinedSession) -> None:

@@ -1,10 +1,14 @@
 """What holds for every database, and the shape of what is particular to one."""
 
+import select
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, ClassVar
 
 from sqlalchemy.engine import URL, Connection, Engine
+
+# Linux tells it without reading anything, and so under TLS too. Elsewhere it is not asked.
+CLOSED_BY_PEER = getattr(select, "POLLRDHUP", 0)
 
 
 class Fault(Enum):
@@ -65,6 +69,9 @@ class GenericDialect:
     def prepare(self, engine: Engine) -> None:
         """Add to *engine*, which has not connected yet, the listeners it needs."""
 
+    def before_fork(self, engine: Engine) -> None:
+        """Do to *engine* what has to be done before its process forks."""
+
     def code(self, error: BaseException) -> str:
         """Return what the database calls *error*, empty when it has no name for it."""
         return str(getattr(error, "sqlstate", None) or "")
@@ -80,16 +87,43 @@ class GenericDialect:
         fault = self.FAULTS.get(code, Fault.DISCONNECT if disconnected else None)
         if fault is Fault.DISCONNECT and isinstance(error.__context__, TimeoutError):
             fault = Fault.SILENT
-        if connecting and fault in {Fault.DISCONNECT, Fault.SILENT}:
-            return Fault.UNREACHABLE
         return fault
 
     def lost_answer(self, fault: Fault | None, error: BaseException) -> bool:
-        """Tell whether *error*, of a COMMIT, leaves open whether the server has committed."""
-        return fault in {Fault.DISCONNECT, Fault.SILENT} and self.code(error) not in self.NOT_SENT
+        """Tell whether *error*, of a COMMIT, leaves open whether the server has committed.
+
+        It does unless the server has answered with an error, which has a code, and stayed.
+        """
+        code = self.code(error)
+        answered = code.isalnum() and fault not in {Fault.DISCONNECT, Fault.SILENT}
+        return not answered and code not in self.NOT_SENT
+
+    def has_hung_up(self, connection: Any) -> bool:
+        """Tell whether the server is known to have closed the driver's *connection*."""
+        socket = self.socket(connection)
+        if socket is None or not CLOSED_BY_PEER:
+            return False
+        poll = select.poll()
+        poll.register(socket, CLOSED_BY_PEER)
+        return bool(poll.poll(0))
+
+    def socket(self, connection: Any) -> Any:
+        """Return what the driver's *connection* talks through; None where that is not known."""
+        return None
 
     def breaks_transaction(self, error: BaseException) -> bool:
         """Tell whether *error*, of one statement, has ended the transaction in the server."""
+        return False
+
+    def ends_transaction(self, error: BaseException, connection: Any) -> bool:
+        """Tell whether *error* has ended the transaction with all its savepoints.
+
+        *connection* is the driver's, on which it happened.
+        """
+        return False
+
+    def would_roll_back(self, connection: Any) -> bool:
+        """Tell whether a COMMIT on the driver's *connection* would undo all and be no error."""
         return False
 
     def make_read_only(self, connection: Connection) -> None:

@@ -86,6 +86,18 @@ class MySQLDialect(GenericDialect):
             return None
         return super().fault(error, connecting=connecting, disconnected=disconnected)
 
+    def socket(self, connection: Any) -> Any:
+        """Return PyMySQL's socket, which has no public name; other drivers keep theirs hidden."""
+        return getattr(connection, "_sock", None)
+
+    def ends_transaction(self, error: BaseException, connection: Any) -> bool:
+        """Tell whether the lock table is full, or a savepoint is gone and so all before it.
+
+        It goes with a lock wait that timed out under innodb_rollback_on_timeout.
+        """
+        code = self.code(error)
+        return code == "1206" or (code == "1305" and "SAVEPOINT" in str(error))
+
     def _set_up(self, connection: DBAPIConnection, _record: Any) -> None:
         statement = ceil(self.switches["statement_timeout"] * 1000)
         text = SET_UP.format(

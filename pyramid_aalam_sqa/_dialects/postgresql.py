@@ -10,6 +10,9 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from .generic import Fault, GenericDialect
 
+# libpq's PQTRANS_INERROR.
+FAILED = 3
+
 
 class PostgreSQLDialect(GenericDialect):
     """PostgreSQL with a bound on each wait."""
@@ -56,3 +59,8 @@ class PostgreSQLDialect(GenericDialect):
         A COMMIT of such a transaction is answered with success, and has rolled back.
         """
         return bool(self.code(error))
+
+    def would_roll_back(self, connection: Any) -> bool:
+        """Tell whether an error was seen by the driver alone, on a cursor of its own."""
+        status = getattr(getattr(connection, "info", None), "transaction_status", None)
+        return status == FAILED

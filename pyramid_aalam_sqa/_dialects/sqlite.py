@@ -10,6 +10,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
 from .._urls import is_memory
+from ..exceptions import SettingError
 from .generic import Fault, GenericDialect
 
 PRIMARY_CODE = 0xFF
@@ -48,10 +49,27 @@ class SQLiteDialect(GenericDialect):
         event.listen(engine, "connect", self._set_up)
         event.listen(engine, "begin", _begin)
 
+    def before_fork(self, engine: Engine) -> None:
+        """Close the idle connections to a file.
+
+        A child that inherits one takes the parent's locks for its own. What it then commits is
+        lost when the parent, thinking itself alone, removes the write-ahead log.
+        """
+        if not is_memory(self.url):
+            engine.dispose()
+
     def code(self, error: BaseException) -> str:
         """Return the number of the extended code where it means more than the primary one."""
         code: int = getattr(error, "sqlite_errorcode", 0)
-        return str(code) if str(code) in self.FAULTS else str(code & PRIMARY_CODE)
+        known = {*self.FAULTS, *(self.switches["retry_codes"] or ())}
+        return str(code) if str(code) in known else str(code & PRIMARY_CODE)
+
+    def ends_transaction(self, error: BaseException, connection: Any) -> bool:
+        """Tell whether SQLite has rolled back: ON CONFLICT ROLLBACK, a full disk.
+
+        What is written from then on would be stored at once.
+        """
+        return connection.isolation_level is not None and not connection.in_transaction
 
     def make_read_only(self, connection: Connection) -> None:
         """Refuse writes; the connection, not the transaction, is told, and told again later."""
@@ -61,7 +79,12 @@ class SQLiteDialect(GenericDialect):
     def _make_folder(self, *_: Any) -> None:
         path = self.url.database
         if path and not is_memory(self.url) and not path.startswith("file:"):
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            folder = Path(path).parent
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                msg = f"sqlalchemy.url: the folder {folder} cannot be made ({error.strerror})."
+                raise SettingError(msg) from error
 
     def _set_up(self, connection: sqlite3.Connection, _record: object) -> None:
         if self.switches["sqlite.foreign_keys"]:
