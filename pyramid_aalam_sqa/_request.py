@@ -17,6 +17,9 @@ class SqaRequest(Request):  # type: ignore[misc]  # pyramid has no types
 
     sqa_session: Session
     tm: TransactionManager
+    # What a type checker reads out of pyramid's code for these is wrong.
+    matchdict: Any
+    response: Any
 
 
 def sqa_session(request: Any) -> Session:
