@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from inspect import Parameter, signature
 from typing import Any
 
@@ -32,7 +33,7 @@ def make_engine(database: Database, switches: Mapping[str, Any]) -> Engine:
     except ValueError as error:
         msg = f"sqlalchemy.url: one of the parameters after the ? is wrong: {error}"
         raise SettingError(msg) from None
-    except (TypeError, ArgumentError) as error:
+    except (TypeError, AttributeError, ArgumentError) as error:
         # SQLAlchemy's text names the options, never their values.
         named = [name for name in database.options if re.search(rf"\b{name}\b", str(error))]
         keys = ", ".join(f"sqlalchemy.{name}" for name in named or ["*"])
@@ -45,7 +46,7 @@ def make_engine(database: Database, switches: Mapping[str, Any]) -> Engine:
 
 def _with_defaults(database: Database, defaults: Mapping[str, str]) -> dict[str, Any]:
     given = dict(database.options)
-    dialect = database.url.get_dialect()
+    dialect: Any = database.url.get_dialect()
     in_url = {f"connect_args.{name}" for name in database.url.query}
     options = read_options(
         (Given(key, key, text) for key, text in defaults.items() if key not in in_url), dialect
@@ -72,5 +73,7 @@ def _refuse_unknown_arguments(engine: Engine, database: Database) -> None:
         return
     for name in database.options.get("connect_args", {}):
         if name not in known:
-            msg = f"sqlalchemy.connect_args.{name}: the driver knows {', '.join(known)}."
+            near = get_close_matches(name, known, n=1)
+            advice = f"did you mean connect_args.{near[0]}?" if near else "remove it."
+            msg = f"sqlalchemy.connect_args.{name}: the driver has no such argument; {advice}"
             raise SettingError(msg)

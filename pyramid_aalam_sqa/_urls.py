@@ -13,6 +13,11 @@ from sqlalchemy.exc import NoSuchModuleError
 from .exceptions import SettingError
 
 EXAMPLE = "mysql+pymysql://user:password@host/database or sqlite:///%(here)s/app.sqlite"
+# Else a part of the password would become the host or the database, which errors print.
+ENCODE = (
+    "in the user name and the password write @ as %40, / as %2F and : as %3A "
+    "(in an ini file %%40, %%2F and %%3A)"
+)
 
 # What to install for a driver that SQLAlchemy knows and this environment lacks.
 PIP_NAMES = {
@@ -81,16 +86,15 @@ def _parsed(label: str, text: str) -> URL:
     if url is None or str(url.port or "") not in text:
         msg = f"{label}: the port is no number; write for example user:password@host:3306."
         raise SettingError(msg)
-    # The rest of such a password would become the host, which every connect error prints.
-    if text.count("@") > 1 and url.get_backend_name() != "sqlite":
-        msg = f"{label}: write each @ but the one before the host as %40 (in an ini file %%40)."
+    if url.get_backend_name() != "sqlite" and text.count("@") > (url.username is not None):
+        msg = f"{label}: {ENCODE}."
         raise SettingError(msg)
     return url
 
 
 def _problem(url: URL) -> str | None:
-    if "@" in (url.host or ""):
-        return "the host holds an @; write an @ in the password as %40 (in an ini file %%40)"
+    if url.get_backend_name() != "sqlite" and "@" in f"{url.host}{url.database}":
+        return ENCODE
     if url.port is not None and not 0 < url.port < 2**16:
         return "the port is out of range; write a number from 1 to 65535"
     if url.get_backend_name() == "sqlite" and (url.host or url.username or url.port):

@@ -29,6 +29,9 @@ class PostgreSQLDialect(GenericDialect):
         lock = max(1, ceil(self.switches["lock_timeout"] * 1000))
         statement = ceil(self.switches["statement_timeout"] * 1000)
         cursor = connection.cursor()
-        cursor.execute(f"SET lock_timeout = {lock}; SET statement_timeout = {statement}")
+        cursor.execute(
+            f"SELECT set_config('lock_timeout', '{lock}', false), "
+            f"set_config('statement_timeout', '{statement}', false)"
+        )
         cursor.close()
         connection.commit()
