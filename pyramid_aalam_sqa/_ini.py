@@ -24,7 +24,7 @@ def read_section(settings: Mapping[str, object]) -> dict[str, str]:
     """
     loader = _loader_in_use()
     path = settings.get("__file__")
-    if path and (loader is None or Path(loader.filename).absolute() != Path(str(path))):
+    if path and (loader is None or Path(loader.filename).resolve() != Path(str(path)).resolve()):
         loader = _load(str(path))
     try:
         return _section(loader.parser) if loader else {}
@@ -48,13 +48,15 @@ def _section(parser: configparser.ConfigParser) -> dict[str, str]:
 def _loader_in_use() -> Any:
     """PasteDeploy tells the file to nobody but the application's factory, so ask its frame.
 
-    Its loader, unlike the file, knows the variables of pserve's command line.
+    Its loader, unlike the file, knows the variables of pserve's command line. No other frame is
+    asked: until Python 3.13 one that was keeps what its variables held then.
     """
     frame = sys._getframe()  # noqa: SLF001 - inspect.stack() would read source files
     while frame := frame.f_back:  # type: ignore[assignment]  # None ends the walk
-        context = frame.f_locals.get("context")
-        if isinstance(context, LoaderContext) and isinstance(context.loader, ConfigLoader):
-            return context.loader
+        if frame.f_globals.get("__name__") == LoaderContext.__module__:
+            loader = getattr(frame.f_locals.get("context"), "loader", None)
+            if isinstance(loader, ConfigLoader):
+                return loader
     return None
 
 

@@ -5,10 +5,10 @@ It knows nothing of a particular database beyond the names of its switches.
 """
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from pkgutil import resolve_name
 
 from sqlalchemy import pool
@@ -109,9 +109,10 @@ def _seconds(value: object) -> bool:
     return isinstance(value, (int, float)) and type(value) is not bool and 0 <= value <= 10**6
 
 
-def _one_of(*words: str) -> Kind:
-    write = f"{', '.join(words[:-1])} or {words[-1]}"
-    return Kind(write, str.lower, lambda value: value in words)
+def one_of(*words: str, fold: Callable[[str], str] = str.lower) -> Kind:
+    """Return the kind of an option that has a few words for its values."""
+    write = " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    return Kind(write, fold, lambda value: value in words)
 
 
 def _matching(write: str, pattern: str) -> Kind:
@@ -159,9 +160,10 @@ DATABASE_URL = Kind("a database URL", _same, _is(str, URL))
 DRIVER_VALUE = Kind("text, or a JSON value", _driver_value, _is(object))
 JSON_OBJECT = Kind('a JSON object, {"name": value}', _json, _is(dict))
 NAMES = Kind("names, separated by spaces", str.split, _is(list, tuple))
-FILE = Kind("the path of a file", _same, lambda value: Path(str(value)).is_file())
+# Path.is_file() raises where the text cannot be a path at all.
+FILE = Kind("the path of a file", _same, lambda value: os.path.isfile(str(value)))  # noqa: PTH113
 # These two become part of a statement.
-SQL_MODE = _matching("the server's names, separated by commas", r"\w+(, *\w+)*")
+SQL_MODE = _matching("the server's names, separated by commas", r"\w+(,\w+)*")
 TIME_ZONE = _matching("an offset, +00:00, or a zone the server knows", r"[\w+:/-]+")
 
 ENGINE = (
@@ -190,7 +192,7 @@ ENGINE = (
     Option("module", MODULE, "The driver, in place of the URL's."),
     Option(
         "paramstyle",
-        _one_of("qmark", "numeric", "named", "format", "pyformat", "numeric_dollar"),
+        one_of("qmark", "numeric", "named", "format", "pyformat", "numeric_dollar"),
         "How parameters are written.",
     ),
     Option("plugins", NAMES, "SQLAlchemy's engine plugins."),
@@ -257,7 +259,7 @@ SWITCHES = (
     ),
     Option(
         "mysql.tls",
-        _one_of("auto", "off", "required", "verify_ca", "verify_identity"),
+        one_of("auto", "off", "required", "verify_ca", "verify_identity"),
         "PyMySQL: encrypt the connection. auto: when the server can, but not on a unix socket; "
         "with tls_ca it is verify_identity.",
         "auto",
@@ -266,7 +268,7 @@ SWITCHES = (
     Option("sqlite.foreign_keys", BOOLEAN, "SQLite: check foreign keys.", "true"),
     Option(
         "sqlite.journal_mode",
-        _one_of("wal", "delete", "truncate", "persist", "memory", "off"),
+        one_of("wal", "delete", "truncate", "persist", "memory", "off"),
         "SQLite files: wal lets readers and a writer work at once.",
         "wal",
     ),

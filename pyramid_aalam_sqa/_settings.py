@@ -20,6 +20,7 @@ from ._options import (
     SWITCHES,
     VETO,
     Option,
+    one_of,
     table,
 )
 from ._urls import masked, read_url
@@ -107,9 +108,10 @@ def read_options(given: Iterable[Given], dialect: type[Dialect] | None) -> dict[
         if argument and argument != item.name:
             arguments[argument] = _driver_argument(argument, item)
         else:
-            options[item.name] = _read(_known(item, known, "sqlalchemy."), item)
-        if item.name == "isolation_level" and dialect:
-            options[item.name] = _isolation_level(item, dialect)
+            option = _known(item, known, "sqlalchemy.")
+            if item.name == "isolation_level" and dialect:
+                option = _isolation_level(dialect)
+            options[item.name] = _read(option, item)
     if arguments:
         options["connect_args"] = {**options.get("connect_args", {}), **arguments}
     return options
@@ -166,20 +168,19 @@ def _read(option: Option, item: Given) -> Any:
     if value == "" and option.kind is not VETO:
         msg = f"{item.label} is blank: write {option.kind.write}, or remove the line."
         raise SettingError(msg)
+    # A URL in the wrong place holds a password too.
+    hidden = option.secret or (isinstance(value, str) and "://" in value)
     cause = None
     try:
         return option.kind.value(value)
     except ImportError as error:
-        cause = error
+        cause = None if hidden else error
     except ValueError:
         pass
-    # A URL in the wrong place holds a password too.
-    if option.secret or (isinstance(value, str) and "://" in value):
-        msg = f"{item.label}: write {option.kind.write}."
-        raise SettingError(msg)
     shown = repr(value) if isinstance(value, (str, int, float)) else type(value).__name__
+    given = item.label if hidden else f"{item.label} = {shown}"
     reason = f" ({cause})" if cause else ""
-    msg = f"{item.label} = {shown}: write {option.kind.write}{reason}."
+    msg = f"{given}: write {option.kind.write}{reason}."
     raise SettingError(msg) from cause
 
 
@@ -189,14 +190,11 @@ def _driver_argument(argument: str, item: Given) -> object:
     return _read(Option(argument, DRIVER_VALUE, "", secret=True), item)
 
 
-def _isolation_level(item: Given, dialect: Any) -> str:
-    level = str(item.value).strip().upper().replace("_", " ")
+def _isolation_level(dialect: Any) -> Option:
+    """Return the option with the values that are right for *dialect*."""
     try:
-        levels = sorted(dialect().get_isolation_level_values(None))
+        levels = dialect().get_isolation_level_values(None)
     except NotImplementedError:
-        msg = f"{item.label}: remove the line; this database has no isolation levels."
-        raise SettingError(msg) from None
-    if level not in levels:
-        msg = f"{item.label} = {item.value!r}: write {', '.join(levels[:-1])} or {levels[-1]}."
-        raise SettingError(msg)
-    return level
+        levels = ["nothing, since this database has none"]
+    kind = one_of(*sorted(levels), fold=lambda text: text.upper().replace("_", " "))
+    return Option("isolation_level", kind, "")

@@ -9,6 +9,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from ._engines import make_engine
+from ._ini import read_section
 from ._protocols import HasRegistry, TransactionManager
 from ._session import JoinedSession
 from ._settings import UNSET, Settings, read_settings
@@ -81,9 +82,12 @@ def engine_from_settings(settings: Mapping[str, object]) -> Engine:
     """Return an engine for the ``sqlalchemy.*`` and ``sqa.*`` keys in *settings*.
 
     It is made as an application's is, for Alembic's ``env.py`` and for scripts without an
-    application, and is the caller's to dispose. Raises :class:`SettingError` as start-up does.
+    application, and is the caller's to dispose. The section ``[sqlalchemy]`` is understood when
+    *settings* come from ``get_appsettings()``. Raises :class:`SettingError` as start-up does.
     """
-    return Sqa(read_settings(settings)).engine
+    # What get_appsettings() returns knows its file, in an attribute of its own.
+    known = {**getattr(settings, "global_conf", {}), **settings}
+    return Sqa(read_settings(settings, read_section(known))).engine
 
 
 def _own(tm: TransactionManager) -> Any:

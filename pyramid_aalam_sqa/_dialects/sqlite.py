@@ -90,10 +90,10 @@ class SQLiteDialect(GenericDialect):
         if self.switches["sqlite.foreign_keys"]:
             connection.execute("PRAGMA foreign_keys = ON")
         deadline = monotonic() + self.switches["lock_timeout"]
-        while not self._has_journal_mode(connection, last_try=monotonic() > deadline):
+        while not self._has_journal_mode(connection, deadline):
             sleep(0.01)
 
-    def _has_journal_mode(self, connection: sqlite3.Connection, *, last_try: bool) -> bool:
+    def _has_journal_mode(self, connection: sqlite3.Connection, deadline: float) -> bool:
         """Set the mode, which is kept in the file; false when somebody else is at it just now.
 
         SQLite does not wait here as it waits for other locks.
@@ -104,7 +104,7 @@ class SQLiteDialect(GenericDialect):
                 connection.execute(f"PRAGMA journal_mode = {mode}")
         except sqlite3.OperationalError as error:
             code = error.sqlite_errorcode & PRIMARY_CODE
-            if code == sqlite3.SQLITE_BUSY and not last_try:
+            if code == sqlite3.SQLITE_BUSY and monotonic() < deadline:
                 return False
             # A file that is read-only can be read in any mode.
             if code != sqlite3.SQLITE_READONLY:

@@ -1,0 +1,76 @@
+"""Writes the table in docs/settings.md from the code: python docs/make_settings.py."""
+
+import re
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+
+from pyramid_aalam_sqa._dialects import dialect_for
+from pyramid_aalam_sqa._dialects.generic import GenericDialect
+from pyramid_aalam_sqa._options import SWITCHES, table
+
+PAGE = Path(__file__).parent / "settings.md"
+BEGIN = "<!-- made by make_settings.py -->"
+END = "<!-- end -->"
+SWITCH_DEFAULTS = {
+    option.key: option.kind.value(option.default) if option.default else None for option in SWITCHES
+}
+EVERYWHERE = GenericDialect(make_url("any+driver://"), SWITCH_DEFAULTS).engine_defaults()
+DATABASES = {
+    name: dialect_for(make_url(url), SWITCH_DEFAULTS).engine_defaults()
+    for name, url in (
+        ("MySQL", "mysql+pymysql://"),
+        ("PostgreSQL", "postgresql+psycopg://"),
+        ("SQLite", "sqlite:///file"),
+        ("SQLite in memory", "sqlite://"),
+    )
+}
+
+
+def code(text):
+    """Return *text* as Markdown's code, and nothing for nothing."""
+    return f"`{text}`" if text else ""
+
+
+def arguments(defaults):
+    """Return the connect_args among *defaults*."""
+    found = {key: text for key, text in defaults.items() if key.startswith("connect_args.")}
+    return ", ".join(f"{key.removeprefix('connect_args.')} = {text}" for key, text in found.items())
+
+
+def default_in(defaults, option):
+    """Return the default of *option* on a database with these *defaults*."""
+    name = option.key.removeprefix("sqlalchemy.")
+    return arguments(defaults) if name == "connect_args" else defaults.get(name, option.default)
+
+
+def default(option):
+    """Return the default everywhere, and each database that has another."""
+    everywhere = default_in(EVERYWHERE, option)
+    cells = [code(everywhere)]
+    shown = {}
+    if option.key.startswith("sqlalchemy."):
+        shown = {name: default_in(defaults, option) for name, defaults in DATABASES.items()}
+    if shown.get("SQLite in memory") == shown.get("SQLite"):
+        shown.pop("SQLite in memory", None)
+    cells += [f"{name}: {code(text)}" for name, text in shown.items() if text != everywhere]
+    return "; ".join(filter(None, cells))
+
+
+def rows():
+    """Yield the lines of the table."""
+    yield "| key | write | default | meaning |"
+    yield "|---|---|---|---|"
+    for option in table():
+        cells = (code(option.key), option.kind.write, default(option), option.meaning)
+        yield f"| {' | '.join(cells)} |"
+
+
+def page(text):
+    """Return the page *text* with its table as the code is now."""
+    made = "\n".join([BEGIN, *rows(), END])
+    return re.sub(f"{BEGIN}.*{END}", lambda _: made, text, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text()))

@@ -1,0 +1,98 @@
+"""The guest book: the page with its form, and the same entries as JSON."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pyramid.config import Configurator
+from pyramid.csrf import CookieCSRFStoragePolicy
+from pyramid.httpexceptions import HTTPSeeOther
+from sqlalchemy import func, select
+
+from pyramid_aalam_sqa import SqaRequest
+
+from .models import MESSAGE_LENGTH, NAME_LENGTH, Entry
+
+PAGE = "templates/book.jinja2"
+LENGTHS = {"name": NAME_LENGTH, "message": MESSAGE_LENGTH}
+SHOWN = 100
+
+
+def includeme(config: Configurator) -> None:
+    """Add the pages of the guest book, and have every form of the application checked."""
+    config.set_csrf_storage_policy(CookieCSRFStoragePolicy(httponly=True))
+    config.set_default_csrf_options(require_csrf=True)
+    config.add_static_view("static", "static")
+    config.add_route("book", "/")
+    config.add_route("entries", "/entries.json")
+    config.add_view(read, route_name="book", request_method="GET", renderer=PAGE)
+    config.add_view(write, route_name="book", request_method="POST", renderer=PAGE)
+    config.add_view(as_json, route_name="entries", request_method="GET", renderer="json")
+
+
+def read(request: SqaRequest) -> dict[str, object]:
+    """Show the entries and an empty form."""
+    return _page(request, typed=dict.fromkeys(LENGTHS, ""), problems={})
+
+
+def write(request: SqaRequest) -> Any:
+    """Store an entry and lead to it, or show the form again with what is wrong in it.
+
+    Nothing is committed here: the redirect does it, as the answer of a request that went well.
+    """
+    typed = {field: request.POST.get(field, "") for field in LENGTHS}
+    entry = Entry(**{field: _tidy(text) for field, text in typed.items()})
+    problems = find_problems(entry)
+    if problems:
+        request.response.status_int = 400
+        return _page(request, typed, problems)
+    request.sqa_session.add(entry)
+    request.sqa_session.flush()  # gives the entry its id
+    return HTTPSeeOther(request.route_path("book", _anchor=f"entry-{entry.id}"))
+
+
+def as_json(request: SqaRequest) -> list[dict[str, object]]:
+    """List the entries for a program."""
+    return [
+        {
+            "id": entry.id,
+            "name": entry.name,
+            "message": entry.message,
+            "created": entry.created.isoformat(),
+        }
+        for entry in _newest(request)
+    ]
+
+
+def find_problems(entry: Entry) -> dict[str, str]:
+    """Return a sentence for each field of *entry* that cannot be stored as it is."""
+    problems = {}
+    for field, most in LENGTHS.items():
+        length = len(getattr(entry, field))
+        if not length:
+            problems[field] = f"Please write your {field}."
+        elif length > most:
+            problems[field] = (
+                f"Please shorten this: it has {length:,} characters, and {most:,} fit."
+            )
+    return problems
+
+
+def _tidy(text: str) -> str:
+    # A browser sends the end of a line as two characters, but counts one.
+    return "\n".join(text.strip().splitlines())
+
+
+def _newest(request: SqaRequest) -> Sequence[Entry]:
+    return request.sqa_session.scalars(select(Entry).order_by(Entry.id.desc()).limit(SHOWN)).all()
+
+
+def _page(
+    request: SqaRequest, typed: Mapping[str, str], problems: Mapping[str, str]
+) -> dict[str, object]:
+    return {
+        "entries": _newest(request),
+        "total": request.sqa_session.scalar(select(func.count()).select_from(Entry)),
+        "typed": typed,
+        "problems": problems,
+        "lengths": LENGTHS,
+    }

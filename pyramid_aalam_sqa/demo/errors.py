@@ -1,0 +1,53 @@
+"""The pages for what goes wrong. None of them touches the database, which may be what is wrong."""
+
+import logging
+
+from pyramid.config import Configurator
+from pyramid.exceptions import URLDecodeError
+from pyramid.httpexceptions import HTTPBadRequest
+
+from pyramid_aalam_sqa import SqaRequest
+
+PAGE = "templates/notice.jinja2"
+log = logging.getLogger(__name__)
+
+
+def includeme(config: Configurator) -> None:
+    """Add a page for each status that an accident has."""
+    config.add_notfound_view(not_found, renderer=PAGE)
+    config.add_exception_view(not_found, context=URLDecodeError, renderer=PAGE)
+    config.add_exception_view(bad_request, context=HTTPBadRequest, renderer=PAGE)
+    config.add_exception_view(server_error, context=Exception, renderer=PAGE)
+
+
+def not_found(request: SqaRequest) -> dict[str, object]:
+    """Answer 404, also to an address whose %-codes are no text."""
+    request.response.status_int = 404
+    return {
+        "status": "404 Not Found",
+        "title": "This page is blank",
+        "text": "There is nothing at this address. Perhaps it was mistyped, or has been removed.",
+    }
+
+
+def bad_request(request: SqaRequest) -> dict[str, object]:
+    """Answer 400, to a form without the token of the page it came from too."""
+    request.response.status_int = 400
+    return {
+        "status": "400 Bad Request",
+        "title": "This form cannot be read",
+        "text": "Nothing was stored. Open its page again and send it from there; "
+        "your browser has to allow cookies.",
+    }
+
+
+def server_error(error: Exception, request: SqaRequest) -> dict[str, object]:
+    """Answer 500, and log what happened for those who can mend it."""
+    log.error("%s %s failed", request.method, request.path, exc_info=error)
+    request.response.status_int = 500
+    return {
+        "status": "500 Internal Server Error",
+        "title": "A blot of ink",
+        "text": "Something went wrong here, and nothing of this request was stored. "
+        "Please try again in a moment.",
+    }

@@ -1,0 +1,104 @@
+"""The rule at work: a row is written, the answer decides, and another request looks."""
+
+import inspect
+from secrets import token_hex
+from typing import Any
+
+from pyramid.config import Configurator
+from pyramid.httpexceptions import HTTPBadRequest, HTTPFound, HTTPNotFound
+from sqlalchemy import func, select
+
+from pyramid_aalam_sqa import SqaRequest
+
+from .models import Trial
+
+PAGE = "templates/rule.jinja2"
+ANSWERS = {
+    "200": "OK",
+    "302": "Found",
+    "404": "Not Found",
+    "500": "Server Error",
+    "raise": "an exception",
+}
+SHOWN = 5
+
+
+class Accident(Exception):  # noqa: N818 - it happens on purpose
+    """What a view raises that had already written the trial named *token*."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__(token)
+        self.token = token
+
+
+def includeme(config: Configurator) -> None:
+    """Add the page with the buttons, and what it takes to see what each has done."""
+    config.add_route("rule", "/rule")
+    config.add_route("redirected", "/rule/{token}")
+    config.add_route("trials", r"/trials/{token:\w*}")
+    config.add_view(show, route_name="rule", request_method="GET", renderer=PAGE)
+    config.add_view(press, route_name="rule", request_method="POST", renderer=PAGE)
+    config.add_exception_view(show_accident, context=Accident, renderer=PAGE)
+    config.add_view(show_redirected, route_name="redirected", renderer=PAGE)
+    config.add_view(look, route_name="trials", renderer="templates/trials.jinja2", http_cache=0)
+
+
+def show(request: SqaRequest) -> dict[str, object]:
+    """Show the buttons."""
+    return _page()
+
+
+def press(request: SqaRequest) -> Any:
+    """Write a row, then answer as the button says."""
+    answer = request.POST.get("answer")
+    if answer not in ANSWERS:
+        raise HTTPBadRequest
+    trial = Trial(token=token_hex(4), answer=answer)
+    request.sqa_session.add(trial)
+    request.sqa_session.flush()  # the INSERT is sent now
+    if answer == "raise":
+        raise Accident(trial.token)
+    if answer == "302":
+        return HTTPFound(request.route_path("redirected", token=trial.token))
+    request.response.status_int = int(answer)
+    return _page(trial.token, answer)
+
+
+def show_accident(error: Accident, request: SqaRequest) -> dict[str, object]:
+    """Answer 500 to a request whose view raised."""
+    request.response.status_int = 500
+    return _page(error.token, "raise")
+
+
+def show_redirected(request: SqaRequest) -> dict[str, object]:
+    """Show where the answer 302 leads, which is there only if the row is."""
+    trial = _find(request)
+    if trial is None:
+        raise HTTPNotFound
+    return _page(trial.token, trial.answer)
+
+
+def look(request: SqaRequest) -> dict[str, object]:
+    """Show the table as this request finds it; the page with the buttons shows it in a frame."""
+    newest = select(Trial).order_by(Trial.id.desc()).limit(SHOWN)
+    return {
+        "token": request.matchdict["token"],
+        "found": _find(request),
+        "newest": request.sqa_session.scalars(newest).all(),
+        "total": request.sqa_session.scalar(select(func.count()).select_from(Trial)),
+        "answers": ANSWERS,
+    }
+
+
+def _find(request: SqaRequest) -> Trial | None:
+    wanted = select(Trial).where(Trial.token == request.matchdict["token"])
+    return request.sqa_session.scalars(wanted).one_or_none()
+
+
+def _page(token: str = "", answer: str = "") -> dict[str, object]:
+    return {
+        "token": token,
+        "answer": answer,
+        "answers": ANSWERS,
+        "source": inspect.getsource(press),
+    }
