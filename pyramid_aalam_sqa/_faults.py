@@ -5,16 +5,18 @@ unavailable, and whether COMMIT had been sent. Of the transaction it is noted th
 that nobody can commit what is left of it.
 """
 
+import weakref
 from weakref import WeakKeyDictionary
 
 from pyramid.interfaces import IException
 from pyramid_retry import mark_error_retryable
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Dialect, Engine, ExceptionContext, RootTransaction
+from sqlalchemy.orm import SessionTransaction
 from zope.interface import Interface, alsoProvides
 
 from ._dialects import Fault, GenericDialect
-from .exceptions import BrokenTransaction, ForeignCommit, NoTransaction
+from .exceptions import BrokenTransaction, ForeignCommit, NoTransaction, TransactionError
 
 BY_HAND = (
     "The response decides whether the session commits: remove the commit(), "
@@ -26,6 +28,10 @@ LATE = (
     "a write would be lost. Write in the view, or inside `with request.tm:` where there is no view."
 )
 FAILED = "A statement has failed before, and the database would answer COMMIT by undoing all."
+ROLLED_BACK = (
+    "The transaction was ended by a rollback() of its connection, and its session does not know: "
+    "call session.rollback() instead."
+)
 HUNG_UP = "The server has closed the connection before COMMIT was sent."
 
 
@@ -43,11 +49,21 @@ class Work:
     It is *stored* when the database has answered COMMIT, and not with an error.
     """
 
-    def __init__(self, *, read_only: bool, may_commit: bool) -> None:
+    def __init__(
+        self, transaction: SessionTransaction, *, read_only: bool, may_commit: bool
+    ) -> None:
+        # Weak: it holds the connection.
+        self._transaction = weakref.ref(transaction)
         self.read_only = read_only
         self.may_commit = may_commit
         self.commit_sent = False
         self.broken_by: BaseException | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the session has ended its transaction."""
+        transaction = self._transaction()
+        return transaction is None or transaction.session.get_transaction() is not transaction
 
     @property
     def stored(self) -> bool:
@@ -56,6 +72,7 @@ class Work:
 
 
 _work: WeakKeyDictionary[RootTransaction, Work] = WeakKeyDictionary()
+_latest: WeakKeyDictionary[Connection, Work] = WeakKeyDictionary()
 _watched: WeakKeyDictionary[Dialect, GenericDialect] = WeakKeyDictionary()
 
 
@@ -66,18 +83,36 @@ def watch(engine: Engine, dialect: GenericDialect) -> None:
     _watched[engine.dialect] = dialect
     event.listen(engine, "handle_error", _recognise)
     event.listen(engine, "commit", _before_commit)
+    event.listen(engine, "begin", _refuse_second_begin)
+    event.listen(engine, "reset", dialect.make_writable)
 
 
-def begin_work(connection: Connection, *, read_only: bool, may_commit: bool) -> Work | None:
-    """Note that a session begins a transaction on *connection*; None when it had begun it."""
-    transaction = connection.get_transaction()
-    if transaction is None or transaction in _work:
+def reads_on(engine: Engine) -> bool:
+    """Tell whether the driver of *engine* reads an answer to its end before it closes it."""
+    dialect = _watched.get(engine.dialect)
+    return dialect is None or dialect.READS_ON
+
+
+def begin_work(
+    connection: Connection, transaction: SessionTransaction, *, read_only: bool, may_commit: bool
+) -> Work | None:
+    """Note that a session begins *transaction* on *connection*; None when it had begun before."""
+    root = connection.get_transaction()
+    if root is None or root in _work:
         return None
-    work = _work[transaction] = Work(read_only=read_only, may_commit=may_commit)
+    work = Work(transaction, read_only=read_only, may_commit=may_commit)
+    _work[root] = _latest[connection] = work
     dialect = _watched.get(connection.dialect)
     if read_only and dialect:
         dialect.make_read_only(connection)
     return work
+
+
+def _refuse_second_begin(connection: Connection) -> None:
+    """Refuse what follows a rollback by hand: nobody would commit it, or somebody by hand."""
+    work = _latest.get(connection)
+    if work is not None and not work.over:
+        raise BrokenTransaction(ROLLED_BACK)
 
 
 def _before_commit(connection: Connection) -> None:
@@ -85,6 +120,17 @@ def _before_commit(connection: Connection) -> None:
     work = _work.get(transaction) if transaction else None
     if work is None:
         return
+    try:
+        _refuse_commit(connection, work)
+    except TransactionError:
+        if not connection.invalidated and not _roll_back(connection):
+            connection.invalidate()
+        raise
+    work.commit_sent = True
+
+
+def _refuse_commit(connection: Connection, work: Work) -> None:
+    """Raise when there must not be a COMMIT."""
     if not work.may_commit:
         # session.connection().commit(): half of the request would be stored, whatever comes.
         raise ForeignCommit(LATE if work.read_only else BY_HAND)
@@ -97,7 +143,6 @@ def _before_commit(connection: Connection) -> None:
         _mark(error, Fault.DISCONNECT)
         connection.invalidate(error)
         raise error
-    work.commit_sent = True
 
 
 def _recognise(context: ExceptionContext) -> None:
@@ -116,27 +161,30 @@ def _recognise(context: ExceptionContext) -> None:
         context.is_disconnect = True
     error = context.sqlalchemy_exception or cause
     if work and connection and _breaks(dialect, fault, cause, connection):
-        work.broken_by = error
+        # Of several the first is the reason, the others may be its consequences.
+        work.broken_by = work.broken_by or error
     if work and connection and work.commit_sent:
         work.broken_by = error
         if dialect.lost_answer(fault, cause):
             context.is_disconnect = True
             alsoProvides(error, IOutcomeUnknown)
             return
-        _end_refused(context, connection)
+        if not _roll_back(connection):
+            context.is_disconnect = True
     if fault:
         _mark(error, fault)
 
 
-def _end_refused(context: ExceptionContext, connection: Connection) -> None:
-    """Roll back what the database has refused to commit and so still holds (SQLite, when busy).
+def _roll_back(connection: Connection) -> bool:
+    """Roll back what was refused to be committed; false when the connection is lost.
 
-    For SQLAlchemy it has ended with COMMIT; the next commit on the connection would store it.
+    For SQLAlchemy it has ended, and the next commit on the connection would store it.
     """
     try:
-        context.dialect.do_rollback(connection.connection)
-    except context.dialect.loaded_dbapi.Error:
-        context.is_disconnect = True
+        connection.dialect.do_rollback(connection.connection)
+    except connection.dialect.loaded_dbapi.Error:
+        return False
+    return True
 
 
 def _breaks(

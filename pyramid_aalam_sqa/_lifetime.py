@@ -4,55 +4,130 @@ The execution policy is the only place around everything a request does: tweens,
 raise, subscribers, and each attempt of a retry. A body that is streamed outlives even that.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack
+from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
+from pyramid.response import FileResponse
 from pyramid.threadlocal import manager
 
-from ._session import JoinedSession
+from ._session import ENDED, JoinedSession
+from .exceptions import NoTransaction
 
-# The sessions that were made for a request, in its environ.
-SESSIONS = "sqa.sessions"
+# What ends with a request, in its environ.
+LIFETIME = "sqa.lifetime"
+# pyramid_retry deletes these at the end of the application that was called last.
+ATTEMPT, ATTEMPTS = "retry.attempt", "retry.attempts"
 
 Policy = Callable[[dict[str, Any], Any], Any]
+
+
+class Lifetime:
+    """What ends with a request: its sessions, and the rows it streams."""
+
+    def __init__(self, *, served: bool) -> None:
+        # By a request that a server has sent, or a subrequest of it; a script makes others.
+        self.served = served
+        self.sessions: list[JoinedSession] = []
+        self.streams: list[Generator[Any]] = []
+        self.attempt = 0
+        self.over = False
+
+    def end(self, outer: "Lifetime | None" = None) -> None:
+        """End everything; leave to *outer* a session whose transaction is not over.
+
+        That is one which a subrequest shares with the request that makes it. When ends fail, the
+        others come all the same, and the last error is raised.
+        """
+        self.over = True
+        with ExitStack() as ends:
+            while self.sessions:
+                session = self.sessions.pop()
+                if outer is not None and session.data_manager is not None:
+                    outer.sessions.append(session)
+                else:
+                    ends.callback(session.end)
+            while self.streams:
+                ends.callback(self.streams.pop().close)
+
+    def begin_attempt(self, number: int) -> None:
+        """End the sessions of the attempts before, of which one may still hold a connection."""
+        if number > self.attempt:
+            self.end()
+            self.attempt, self.over = number, False
+
+    def __del__(self) -> None:
+        # Of a response that was never begun to be sent nobody closes the body.
+        self.end()
+
+
+# The one of the request that this thread is in, to which a subrequest leaves what they share.
+_current: ContextVar[Lifetime | None] = ContextVar(LIFETIME, default=None)
 
 
 def ending_policy(policy: Policy) -> Policy:
     """Return *policy*, an execution policy of Pyramid, followed by the end of its sessions."""
 
     def execution_policy(environ: dict[str, Any], router: Any) -> Any:
+        outer = _current.get()
         # One application may call another with its own environ.
-        outer = environ.get(SESSIONS)
-        sessions: list[JoinedSession] = []
-        environ[SESSIONS] = sessions
+        keys = (LIFETIME, ATTEMPT, ATTEMPTS) if outer else ()
+        before = {key: environ[key] for key in keys if key in environ}
+        environ[LIFETIME] = lifetime = Lifetime(served=True)
+        token = _current.set(lifetime)
+        streamed = False
         try:
             response = policy(environ, router)
-            if sessions and _is_streamed(response):
-                response.app_iter = EndingBody(response.app_iter, sessions.copy())
-                sessions.clear()
+            streamed = _is_streamed(response)
+            if streamed:
+                _end_with_body(response, lifetime)
             return response
         finally:
-            environ.pop(SESSIONS)
-            if outer is not None:
-                environ[SESSIONS] = outer
-            end_all(sessions)
+            _current.reset(token)
+            environ.update(before)
+            if not streamed:
+                lifetime.end(outer)
 
     return execution_policy
 
 
+def lifetime_of(request: Any) -> Lifetime:
+    """Return what ends with *request*: by the policy, or by the closer of prepare().
+
+    Raises :class:`NoTransaction` when it has ended.
+    """
+    lifetime: Lifetime | None = request.environ.get(LIFETIME)
+    if lifetime is None:
+        lifetime = request.environ[LIFETIME] = Lifetime(served=_current.get() is not None)
+        request.finished_callbacks.appendleft(partial(_finish, lifetime))
+    if lifetime.over:
+        raise NoTransaction(ENDED)
+    return lifetime
+
+
 def end_with_request(request: Any, session: JoinedSession) -> None:
-    """Have *session* ended with *request*: by the policy, or by the closer of prepare()."""
+    """Have *session* ended with *request*."""
     session.on_commit = _keep_what_is_stored
-    if SESSIONS in request.environ:
-        request.environ[SESSIONS].append(session)
-    else:
-        request.add_finished_callback(_EndingCallback(session))
+    lifetime = lifetime_of(request)
+    lifetime.begin_attempt(request.environ.get(ATTEMPT, 0))
+    lifetime.sessions.append(session)
+
+
+def _finish(lifetime: Lifetime, request: Any) -> None:
+    """Call the other finished callbacks, which may read and may raise, and end *lifetime*."""
+    try:
+        while request.finished_callbacks:
+            request.finished_callbacks.popleft()(request)
+    finally:
+        lifetime.end(_current.get())
 
 
 def make_last_attempt(environ: dict[str, Any]) -> None:
     """Have pyramid_retry make no attempt after this one, whatever comes."""
-    if "retry.attempt" in environ:
-        environ["retry.attempts"] = environ["retry.attempt"] + 1
+    if ATTEMPT in environ:
+        environ[ATTEMPTS] = environ[ATTEMPT] + 1
 
 
 def _keep_what_is_stored() -> None:
@@ -60,51 +135,45 @@ def _keep_what_is_stored() -> None:
 
     A subrequest with a transaction of its own commits inside another request.
     """
-    for threadlocals in manager.stack:
-        make_last_attempt(getattr(threadlocals["request"], "environ", {}))
+    for environ in environs_of_thread():
+        make_last_attempt(environ)
 
 
-def end_all(sessions: Iterable[JoinedSession]) -> None:
-    """End each of *sessions*; raise the first error of any when all have ended."""
-    errors = []
-    for session in sessions:
-        try:
-            session.end()
-        except Exception as error:  # noqa: BLE001 - raised below, when the others have ended
-            errors.append(error)
-    if errors:
-        raise errors[0]
+def environs_of_thread() -> list[dict[str, Any]]:
+    """Return the environ of each request that this thread is in: a subrequest is in another."""
+    return [getattr(frame["request"], "environ", {}) for frame in manager.stack]
 
 
 class EndingBody:
-    """The body of a response, which ends the sessions it reads from when the server closes it."""
+    """The body of a response, which ends what it reads from when the server closes it."""
 
-    def __init__(self, body: Iterable[bytes], sessions: list[JoinedSession]) -> None:
+    def __init__(self, body: Iterable[bytes], lifetime: Lifetime) -> None:
         self.body = body
-        self.sessions = sessions
+        self.lifetime = lifetime
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.body)
 
     def close(self) -> None:
-        """End the sessions; a WSGI server calls this also when the client has hung up."""
+        """End it; a WSGI server calls this also when the client has hung up."""
         try:
             close = getattr(self.body, "close", None)
             if close is not None:
                 close()
         finally:
-            end_all(self.sessions)
+            self.lifetime.end()
 
 
-class _EndingCallback:
-    """Holds the session but not the request, which holds the callback."""
-
-    def __init__(self, session: JoinedSession) -> None:
-        self.session = session
-
-    def __call__(self, request: Any) -> None:
-        self.session.end()
+def _end_with_body(response: Any, lifetime: Lifetime) -> None:
+    length = response.content_length
+    response.app_iter = EndingBody(response.app_iter, lifetime)
+    # WebOb takes the length for that of the body before.
+    response.content_length = length
 
 
 def _is_streamed(response: Any) -> bool:
-    return not isinstance(getattr(response, "app_iter", None), (list, tuple, type(None)))
+    """Tell whether the body may read from a session while it is sent; a file does not."""
+    body = getattr(response, "app_iter", None)
+    return not isinstance(body, (list, tuple, type(None))) and not isinstance(
+        response, FileResponse
+    )

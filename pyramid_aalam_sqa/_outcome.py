@@ -14,6 +14,9 @@ from ._request import ENVIRON_SESSION
 
 log = logging.getLogger(__name__)
 
+# Under it a transaction knows that a request has it.
+OWNER = object()
+
 
 def commit_veto(request: Any, response: Any) -> bool:
     """Return whether *response* rolls back: any status but 200 to 399 does.
@@ -35,19 +38,39 @@ def fresh_start_tween_factory(
     The exception view then has a session that works, and what it writes follows the status of
     the page it renders. An exception that is a response (``raise HTTPFound(...)``) is the view's
     answer, not an accident, and is left to its status. This tween stands below pyramid's.
+
+    A subrequest that shares the transaction of another request undoes nothing of it: the view that
+    made the subrequest knows what to do with the error.
     """
 
     def fresh_start_tween(request: Any) -> Any:
+        is_owner = _own_transaction(request)
         try:
             return handler(request)
         except Exception as error:
             # A session in the environ is a test's, which looks at it after the request.
             mine = is_tm_active(request) and ENVIRON_SESSION not in request.environ
-            if mine and not IResponse.providedBy(error):
+            if mine and is_owner and not IResponse.providedBy(error):
                 _start_over(request, error)
             raise
 
     return fresh_start_tween
+
+
+def _own_transaction(request: Any) -> bool:
+    """Take the transaction for *request*, unless a request around it has taken it."""
+    try:
+        current = request.tm.get() if is_tm_active(request) else None
+    except NoTransaction:
+        current = None
+    if current is None:
+        return True
+    try:
+        current.data(OWNER)
+    except KeyError:
+        current.set_data(OWNER, True)
+        return True
+    return False
 
 
 def _start_over(request: Any, error: Exception) -> None:

@@ -1,17 +1,18 @@
 """What a request has: its session, what it does after the commit, and rows to stream."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
+import transaction
 from pyramid.request import Request
 from sqlalchemy import Select
 from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session
 
-from ._faults import LATE
-from ._lifetime import end_with_request
+from ._faults import LATE, reads_on
+from ._lifetime import end_with_request, environs_of_thread, lifetime_of
 from ._protocols import TransactionManager
 from ._session import JoinedSession
 from ._sqa import get_sqa
@@ -72,28 +73,42 @@ def sqa_session(request: Any) -> Session:
 
 def sqa_after_commit(request: Any, function: Callable[..., object], *args: Any) -> None:
     """See :meth:`SqaRequest.sqa_after_commit`."""
+    msg = "request.sqa_after_commit() needs the transaction of a view, or `with request.tm:`."
+    window = _window(request)
+    if window is not None and not window():
+        raise NoTransaction(msg)
     try:
-        transaction = request.tm.get()
+        current = request.tm.get()
     except Exception as error:
-        msg = "request.sqa_after_commit() needs the transaction of a view, or `with request.tm:`."
         raise NoTransaction(msg) from error
     find_session = partial(get_sqa(request).find_session, request.tm)
-    transaction.addAfterCommitHook(_call_if_committed, (find_session, function, args))
+    current.addAfterCommitHook(_call_if_committed, (find_session, function, args))
 
 
 def sqa_stream(request: Any, statement: Select[Any], *, size: int = 500) -> Iterator[Row[Any]]:
     """See :meth:`SqaRequest.sqa_stream`."""
-    return _rows(Session(get_sqa(request).engine), statement, size)
+    given: Session | None = request.environ.get(ENVIRON_SESSION)
+    if given is not None:
+        return iter(given.execute(statement))
+    # A manager that begins no transaction: a session that can only read.
+    tm = cast("TransactionManager", transaction.TransactionManager(explicit=True))
+    rows = _rows(get_sqa(request).make_session(tm), statement, size)
+    lifetime_of(request).streams.append(rows)
+    return rows
 
 
-def _rows(session: Session, statement: Select[Any], size: int) -> Iterator[Row[Any]]:
-    with session:
-        try:
-            yield from session.execute(statement, execution_options={"yield_per": size})
-        except GeneratorExit:
-            # The client has hung up. Giving the connection back would first read all other rows.
+def _rows(
+    session: JoinedSession, statement: Select[Any], size: int
+) -> Generator[Row[Any], None, None]:
+    try:
+        yield from session.execute(statement, execution_options={"yield_per": size})
+    except GeneratorExit:
+        # The client has hung up.
+        if reads_on(session.get_bind().engine):
             session.invalidate()
-            raise
+        raise
+    finally:
+        session.end()
 
 
 def _call_if_committed(
@@ -119,9 +134,12 @@ def _window(request: Any) -> Callable[[], bool] | None:
     """Tell until when pyramid_tm ends the transaction.
 
     An explicit manager knows by itself. Any other begins a transaction whenever it is asked for
-    one, after the end of the request's too, and nobody would end that.
+    one, before and after the request's too, and nobody would end that. A script would.
     """
-    environ = request.environ
-    if getattr(request.tm, "explicit", False) or ACTIVE not in environ:
+    if getattr(request.tm, "explicit", False) or not lifetime_of(request).served:
         return None
-    return partial(environ.__contains__, ACTIVE)
+    return _is_active
+
+
+def _is_active() -> bool:
+    return any(ACTIVE in environ for environ in environs_of_thread())

@@ -11,8 +11,11 @@ from pyramid_retry import is_error_retryable
 
 from ._lifetime import make_last_attempt
 from ._sqa import get_sqa
+from .exceptions import BrokenTransaction
 
 log = logging.getLogger(__name__)
+
+PATH_SAFE = "/~!$&'()*+,;=:@"
 
 
 def retry_tween_factory(handler: Callable[[Any], Any], registry: object) -> Callable[[Any], Any]:
@@ -72,16 +75,19 @@ def _prepare(request: Any, error: Exception) -> None:
 
 def name_of(error: BaseException) -> str:
     """Return what kind of error it is, without the statement and the values of its text."""
-    cause = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
+    if isinstance(error, BrokenTransaction):
+        error = error.reason or error
+    cause = getattr(error, "orig", None) or error
     number = cause.args[0] if cause.args else None
-    names = (getattr(cause, name, None) for name in ("sqlstate", "sqlite_errorname"))
-    code = str(number) if isinstance(number, int) else next(filter(None, names), "")
-    return f"{type(cause).__name__} {code}".rstrip() if cause is not error else type(error).__name__
+    codes = (getattr(cause, name, None) for name in ("sqlstate", "sqlite_errorname"))
+    code = number if isinstance(number, int) else next(filter(None, codes), "")
+    return f"{type(cause).__name__} {code}".rstrip()
 
 
 def path_of(request: Any) -> str:
-    """Return the path as the client has sent it: of ASCII alone, and without a line break."""
-    return quote(request.environ.get("PATH_INFO", "").encode("latin-1"))
+    """Return the path much as the client has sent it: in ASCII, and without a line break."""
+    path = request.environ.get("SCRIPT_NAME", "") + request.environ.get("PATH_INFO", "")
+    return quote(path.encode("latin-1"), safe=PATH_SAFE)
 
 
 def _rewind(environ: dict[str, Any]) -> bool:

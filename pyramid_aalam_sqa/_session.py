@@ -77,21 +77,29 @@ class JoinedSession(Session):
     @property
     def has_lost_write(self) -> bool:
         """Whether objects were changed where nobody commits."""
-        return self.late and bool(self.new or self.deleted or any(map(self.is_modified, self)))
+        if not self.late:
+            return False
+        return bool(self.new or self.deleted or any(map(self.is_modified, self.dirty)))
+
+    def close(self) -> None:
+        """Close the session. Raises :class:`NoTransaction` if it holds a lost write."""
+        lost = self.has_lost_write
+        super().close()
+        if lost:
+            raise NoTransaction(LATE)
 
     def end(self) -> None:
-        """Close the session for good. Raises :class:`NoTransaction` if it holds a lost write."""
-        lost = self.has_lost_write
-        if self.late:
+        """Close the session for good, as :meth:`close` does."""
+        if self.late and not self.ended:
             self.tm.unregisterSynch(self)
         self.ended = True
         self.close()
-        if lost:
-            raise NoTransaction(LATE)
 
     def newTransaction(self, transaction: Any) -> None:  # noqa: N802 - transaction's interface
         """Leave the read-only transaction when the manager begins one, to join that."""
         if transaction.status == ZopeStatus.ACTIVE and self._in_window():
+            if self.has_lost_write:
+                raise NoTransaction(LATE)
             self.tm.unregisterSynch(self)
             self.late = False
             super().rollback()
@@ -103,11 +111,12 @@ class JoinedSession(Session):
 
     def can_join(self) -> bool:
         """Tell whether there is a transaction that somebody is going to end."""
+        if not self._in_window():
+            return False
         try:
-            status = self.tm.get().status
+            return self.tm.get().status in {ZopeStatus.ACTIVE, ZopeStatus.DOOMED}
         except NothingBegun:
             return False
-        return self._in_window() and status in {ZopeStatus.ACTIVE, ZopeStatus.DOOMED}
 
     def _in_window(self) -> bool:
         return self.window is None or self.window()
@@ -170,6 +179,7 @@ class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlal
             if work.broken_by is not None:
                 msg = f"An error has ended this transaction before its end: {work.broken_by}"
                 refusal = BrokenTransaction(msg)
+                refusal.reason = work.broken_by
                 if IRetryableError.providedBy(work.broken_by):
                     mark_error_retryable(refusal)
                 raise refusal from work.broken_by
@@ -237,7 +247,7 @@ def _join(session: JoinedSession, transaction: SessionTransaction) -> None:
 
 @event.listens_for(JoinedSession, "after_begin", propagate=True)
 def _begin(session: JoinedSession, transaction: SessionTransaction, connection: Connection) -> None:
-    work = begin_work(connection, read_only=session.late, may_commit=session.voting)
+    work = begin_work(connection, transaction, read_only=session.late, may_commit=session.voting)
     if work is not None:
         session.works.append(work)
 

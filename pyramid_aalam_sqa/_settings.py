@@ -12,17 +12,8 @@ from typing import Any
 from sqlalchemy import util
 from sqlalchemy.engine import URL, Dialect, Engine
 
-from ._options import (
-    DRIVER_VALUE,
-    ENGINE,
-    NEIGHBOURS,
-    SESSION,
-    SWITCHES,
-    VETO,
-    Option,
-    one_of,
-    table,
-)
+from ._kinds import DRIVER_VALUE, VETO, one_of
+from ._options import ENGINE, NEIGHBOURS, SESSION, SWITCHES, Option, table
 from ._urls import masked, read_url
 from .exceptions import SettingError
 

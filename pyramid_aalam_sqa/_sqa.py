@@ -55,8 +55,9 @@ class Sqa:
         self, tm: TransactionManager, window: Callable[[], bool] | None = None
     ) -> JoinedSession:
         """Make the session of *tm*; *window* is explained there."""
+        tm = _own(tm)
         session = self._session_class(self.engine, tm=tm, window=window, **self._options)
-        self._sessions[_own(tm)] = weakref.ref(session)
+        self._sessions[tm] = weakref.ref(session)
         return session
 
     def dispose(self) -> None:

@@ -33,9 +33,12 @@ class TransactionError(SqaError):
 class BrokenTransaction(TransactionError):  # noqa: N818 - named for what happened, as in the docs
     """The database had ended the transaction, and the view went on as if it had not.
 
-    Raised in place of a commit that would store only what came after. Its ``__cause__`` is the
+    Raised in place of a commit that would store only what came after. Its ``reason`` is the
     database's error; when that is a conflict, the request is tried again.
     """
+
+    # As __cause__ it would be lost: pyramid_tm raises "from None".
+    reason: BaseException | None = None
 
 
 class ForeignCommit(TransactionError):  # noqa: N818 - as above

@@ -1,4 +1,4 @@
-"""An application whose MySQL server is behind a proxy, somebody who visits it, and what she is told."""
+"""An application whose database has accidents, somebody who visits it, and what she is told."""
 
 import io
 import itertools
@@ -7,6 +7,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from proxy import Proxy
 from pyramid.config import Configurator
 from pyramid.response import Response
 from sqlalchemy import text
@@ -17,16 +18,15 @@ from pyramid_aalam_sqa import OutcomeUnknown, get_sqa
 
 PASSWORD = "the-secret-of-the-test"
 SETTINGS = {
-    "sqa.mysql.tls": "off",
     "sqa.retry_pause": "0",
     "sqlalchemy.pool_size": "1",
     "sqlalchemy.max_overflow": "0",
-    "sqlalchemy.connect_args.read_timeout": "20",
 }
 # Far more than all timeouts of a request together.
 HANGS = 60
 SELECT = text("SELECT count(*) FROM note WHERE body = :body")
 INSERT = text("INSERT INTO note (body) VALUES (:body)")
+
 _numbers = itertools.count(1)
 
 
@@ -38,7 +38,7 @@ class Told:
     error: BaseException | None
     attempts: int
     rows: int
-    # The lines of the log that say that nobody knows, and name this request.
+    # The lines of the log that say of this request that nobody knows.
     lines: int
 
     @property
@@ -56,58 +56,40 @@ class Told:
 class Visitor:
     """Makes requests, each of which reads, and writes one row that no other writes."""
 
-    def __init__(self, database, port=None, catch_all=False, settings=(), setup=None):
+    def __init__(self, database, url, log, *, catch_all=False, setup=None, settings=()):
         self.database = database
+        self.log = log
         self.attempts = []
-        self.errors = []
-        url = make_url(database.url)
-        url = url.set(port=port or url.port, username=url.database, password=PASSWORD)
-        url = url.render_as_string(hide_password=False)
-        with Configurator(settings={**SETTINGS, "sqlalchemy.url": url, **dict(settings)}) as config:
+        self.pages = {}
+        given = {**SETTINGS, "sqlalchemy.url": url, **dict(settings)}
+        with Configurator(settings=given) as config:
             config.include("pyramid_aalam_sqa")
             config.add_route("write", "/write/{body}")
-            config.add_view(self.write, route_name="write")
+            config.add_view(self._write, route_name="write")
             if catch_all:
-                config.add_exception_view(self.page, context=Exception)
+                config.add_exception_view(self._page, context=Exception)
             if setup:
                 setup(config)
         self.app = config.make_wsgi_app()
         self.engine = get_sqa(self.app).engine
 
-    def write(self, request):
-        body, step = request.matchdict["body"], request.environ["step"]
-        self.attempts.append(body)
-        request.sqa_session.scalar(SELECT, {"body": body})
-        step("read", request)
-        request.sqa_session.execute(INSERT, {"body": body})
-        step("written", request)
-        return Response("stored")
-
-    def page(self, error, request):
-        self.errors.append((request.matchdict["body"], error))
-        return Response("Sorry", status=500)
-
     def visit(self, step=lambda name, request: None):
-        """Make a request; *step* is called between its statements."""
+        """Make a request; *step* is called after each of its statements."""
         body = f"row-{next(_numbers)}."
         got = []
-        with written_log() as log:
-            thread = threading.Thread(target=self._get, args=(body, step, got), daemon=True)
-            thread.start()
-            thread.join(HANGS)
-            assert got, "the request hangs"
-            lines = log()
+        thread = threading.Thread(target=self._get, args=(body, step, got), daemon=True)
+        thread.start()
+        thread.join(HANGS)
+        assert got, "the request hangs"
+        assert self.engine.pool.checkedout() == 0
         status, error = got
-        shown = [error for of, error in self.errors if of == body]
-        found = self.database.scalar(f"SELECT count(*) FROM note WHERE body = '{body}'")
-        unknown = [line for line in lines if "outcome is unknown" in line and body in line]
-        assert PASSWORD not in "\n".join(lines)
+        lines = self.log.getvalue().splitlines()
         return Told(
             status,
-            error or (shown[-1] if shown else None),
+            error or self.pages.get(body),
             self.attempts.count(body),
-            found,
-            len(unknown),
+            self.database.scalar(f"SELECT count(*) FROM note WHERE body = '{body}'"),
+            sum("outcome is unknown" in line and f"/write/{body}" in line for line in lines),
         )
 
     def _get(self, body, step, got):
@@ -116,37 +98,63 @@ class Visitor:
             answer = TestApp(self.app, lint=False).get(
                 f"/write/{body}", extra_environ={"step": step}, expect_errors=True
             )
-        except Exception as error:
-            # What a server makes of it.
+        except Exception as error:  # noqa: BLE001 - of any a server makes a 500
             got[:] = 500, error
         else:
             got[:] = answer.status_int, None
 
+    def _write(self, request):
+        body, step = request.matchdict["body"], request.environ["step"]
+        self.attempts.append(body)
+        request.sqa_session.scalar(SELECT, {"body": body})
+        step("read", request)
+        request.sqa_session.execute(INSERT, {"body": body})
+        step("written", request)
+        return Response("stored")
+
+    def _page(self, error, request):
+        self.pages[request.matchdict["body"]] = error
+        return Response("Sorry", status=500)
+
 
 @contextmanager
-def written_log():
-    """Yield a function that returns the lines of everything that is logged, at every level."""
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
+def visitors(database, url):
+    """Yield what makes a Visitor, and see to it that nothing they log holds the password."""
+    made = []
+    log = io.StringIO()
+    handler = logging.StreamHandler(log)
     root = logging.getLogger()
     level = root.level
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
+
+    def make(url=url, **options):
+        made.append(Visitor(database, url, log, **options))
+        return made[-1]
+
     try:
-        yield lambda: stream.getvalue().splitlines()
+        yield make
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
+        for visitor in made:
+            visitor.engine.dispose()
+    assert PASSWORD not in log.getvalue()
 
 
 @contextmanager
-def account(database):
-    """An account of the database's own name, with a password that must not be seen anywhere."""
-    name = make_url(database.url).database
+def behind_a_proxy(database):
+    """Yield a proxy to *database* and the URL of an account that has a password."""
+    url = make_url(database.url)
+    name = url.database
     database.run(
-        "CREATE TABLE note (body VARCHAR(50))",
         f"CREATE USER '{name}'@'%' IDENTIFIED BY '{PASSWORD}'",
         f"GRANT ALL ON `{name}`.* TO '{name}'@'%'",
     )
-    yield
-    database.run(f"DROP USER '{name}'@'%'")
+    proxy = Proxy(url.host, url.port)
+    proxied = url.set(username=name, password=PASSWORD, host="127.0.0.1", port=proxy.port)
+    try:
+        yield proxy, proxied.render_as_string(hide_password=False)
+    finally:
+        proxy.close()
+        database.run(f"DROP USER '{name}'@'%'")

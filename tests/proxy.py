@@ -10,16 +10,16 @@ import select
 import socket
 import struct
 import threading
-import time
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 HEADER = 4
 QUIT, QUERY = 0x01, 0x03
 COMMANDS = {0x0E: "PING"}
-# What the connection is asked before its first command.
+# The two exchanges before the first command; in the first one nothing is asked.
 GREETING, LOGIN = "GREETING", "LOGIN"
+# Closing with this option and no time to linger sends a reset.
+TORN = struct.pack("ii", 1, 0)
 
 
 class Then(Enum):
@@ -29,7 +29,7 @@ class Then(Enum):
     RESET = "both ends are torn down, as by a firewall"
     SILENCE = "nothing comes any more, and nobody says so"
     INSTEAD = "the client gets another answer than the server's, and the connection goes on"
-    DELAY = "it goes on, later"
+    DELAY = "the rest comes later, and the connection goes on"
 
 
 @dataclass
@@ -38,14 +38,15 @@ class Accident:
 
     at: str | int
     then: Then
-    # How many bytes of the question get through; None: all of it.
+    # How many bytes of the question get through; None: all of it, and the answer is waited for.
     asked: int | None = None
-    # How many bytes of the answer get through, once there are more than that.
+    # How many bytes of the answer get through.
     answered: int = 0
     instead: bytes = b""
     seconds: float = 0
     times: int = 1
     happened: int = 0
+    at_last: threading.Event = field(default_factory=threading.Event)
 
     def meets(self, said, number):
         wanted = said.startswith(self.at) if isinstance(self.at, str) else number == self.at
@@ -55,16 +56,16 @@ class Accident:
 class Proxy:
     """Listens on a port of its own; ``said`` is what the clients have asked, in order."""
 
-    def __init__(self, server_port):
-        self.server_port = server_port
+    def __init__(self, host, port):
+        self.server = host, port
         self.said = []
         self.accidents = []
         self._lock = threading.Lock()
         self._threads = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        # Wakes every thread at the end.
-        self._end, self._ended = socket.socketpair()
+        # Readable for every thread once the other half is closed.
+        self.end, self._ending = socket.socketpair()
         self._start(self._accept)
 
     def have(self, at, then, **how):
@@ -73,26 +74,30 @@ class Proxy:
         self.accidents.append(accident)
         return accident
 
-    def refuse(self, at, code, message, state="HY000", **how):
+    def refuse(self, at, code, message="No.", **how):
         """Answer *at* with an error; the server never hears of it."""
-        packet = error_packet(1, code, message, state)
-        return self.have(at, Then.INSTEAD, instead=packet, asked=0, **how)
+        error = b"\xff" + struct.pack("<H", code) + b"#HY000" + message.encode()
+        return self.have(at, Then.INSTEAD, asked=0, instead=error, **how)
 
     def forget(self):
         """Begin a new log, without accidents."""
-        self.accidents = []
-        self.said = []
+        with self._lock:
+            self.accidents, self.said = [], []
 
-    def count(self, beginning):
-        return sum(said.startswith(beginning) for said in self.said)
+    def note(self, said):
+        """Write *said* into the log and return the accident that it meets."""
+        with self._lock:
+            number = len(self.said)
+            self.said.append(said)
+            return next((it for it in self.accidents if it.meets(said, number)), None)
 
     def close(self):
-        self._ended.close()
-        self._listener.close()
+        self._ending.close()
         for thread in self._threads:
             thread.join(10)
             assert not thread.is_alive()
-        self._end.close()
+        self._listener.close()
+        self.end.close()
 
     def _start(self, function, *args):
         thread = threading.Thread(target=function, args=args, daemon=True)
@@ -100,10 +105,7 @@ class Proxy:
         thread.start()
 
     def _accept(self):
-        while True:
-            ready, _, _ = select.select([self._listener, self._end], [], [])
-            if self._end in ready:
-                return
+        while self.end not in readable(self._listener, self.end):
             client, _ = self._listener.accept()
             self._start(self._serve, client)
 
@@ -112,122 +114,107 @@ class Proxy:
             for end in (client, server):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
-                _Link(self, client, server, self._end).run()
+                _Link(self, client, server).run()
             except ConnectionError:
                 # One end is gone; leaving closes the other.
                 return
 
-    def note(self, said):
-        """Write *said* into the log and return the accident that it meets."""
-        with self._lock:
-            number = len(self.said)
-            self.said.append(said)
-            for accident in self.accidents:
-                if accident.meets(said, number):
-                    return accident
-        return None
-
 
 class _Link:
-    """One client's connection."""
+    """One client's connection to the server; its methods return whether it goes on."""
 
-    def __init__(self, proxy, client, server, end):
-        self.proxy, self.client, self.server, self.end = proxy, client, server, end
+    def __init__(self, proxy, client, server):
+        self.proxy, self.client, self.server = proxy, client, server
+        self.question = b""
         self.accident = None
         self.answered = 0
+        # The number of the answer's first packet.
+        self.number = 0
 
     def run(self):
-        self.accident = self.proxy.note(GREETING)
-        if self.accident and self.accident.asked is not None and not self.happen(b""):
-            return
-        self.server.connect(("127.0.0.1", self.proxy.server_port))
-        question = b""
-        while True:
-            ready, _, _ = select.select([self.client, self.server, self.end], [], [])
-            if self.end in ready:
-                return
-            if self.server in ready:
-                answer = self.server.recv(65536)
-                if not answer or not self.answer(answer):
-                    return
-            if self.client in ready:
-                more = self.client.recv(65536)
-                question += more
-                if not more:
-                    return
-                while len(question) >= HEADER + length_of(question):
-                    packet = question[: HEADER + length_of(question)]
-                    question = question[len(packet) :]
-                    if not self.ask(packet):
-                        return
+        goes_on = self.begin(GREETING, b"")
+        self.server.connect(self.proxy.server)
+        while goes_on:
+            ready = readable(self.client, self.server, self.proxy.end)
+            goes_on = self.proxy.end not in ready
+            if goes_on and self.server in ready:
+                goes_on = self.answer(self.server.recv(1 << 16))
+            if goes_on and self.client in ready:
+                goes_on = self.ask(self.client.recv(1 << 16))
 
-    def ask(self, packet):
-        """Send *packet* on to the server; false when that was the end."""
-        if packet[3:] == bytes([0, QUIT]):
-            # Nobody answers it, nor waits for it to be heard.
-            return False
-        self.accident = self.proxy.note(said_by(packet))
-        self.answered = 0
-        accident = self.accident
-        if accident is None or accident.asked is None:
-            self.server.sendall(packet)
+    def ask(self, data):
+        """Send *data* of the client on, packet by packet."""
+        self.question += data
+        goes_on = bool(data)
+        while goes_on and len(self.question) >= HEADER + length_of(self.question):
+            end = HEADER + length_of(self.question)
+            packet, self.question = self.question[:end], self.question[end:]
+            # Nobody answers a QUIT, nor waits for it to be heard.
+            goes_on = packet[HEADER - 1 :] != bytes([0, QUIT])
+            if goes_on:
+                self.number = packet[HEADER - 1] + 1
+                goes_on = self.begin(said_by(packet), packet)
+        return goes_on
+
+    def begin(self, said, packet):
+        """Begin an exchange."""
+        self.accident, self.answered = self.proxy.note(said), 0
+        if self.accident is None or self.accident.asked is None:
+            self.server.sendall(packet) if packet else None
             return True
-        self.server.sendall(packet[: accident.asked])
-        return self.happen(packet[accident.asked :])
+        self.server.sendall(packet[: self.accident.asked]) if packet else None
+        return self.happen(b"")
 
     def answer(self, data):
-        """Send *data* on to the client; false when that was the end."""
-        accident = self.accident
-        if accident is None:
+        """Send *data* of the server on."""
+        if self.accident is None:
             self.client.sendall(data)
-            return True
-        room = accident.answered - self.answered
+            return bool(data)
+        room = self.accident.answered - self.answered
         self.client.sendall(data[:room])
         self.answered += len(data[:room])
-        if self.answered < accident.answered:
-            return True
-        return self.happen(data[room:])
+        missing = self.answered < self.accident.answered
+        return bool(data) if missing else self.happen(data[room:])
 
     def happen(self, rest):
         accident, self.accident = self.accident, None
         accident.happened += 1
-        match accident.then:
-            case Then.INSTEAD:
-                self.client.sendall(accident.instead)
-                return True
-            case Then.DELAY:
-                select.select([self.end], [], [], accident.seconds)
-                self.client.sendall(rest)
-                return True
-            case Then.RESET:
-                for end in (self.client, self.server):
-                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            case Then.SILENCE:
-                self.listen_in_vain()
+        accident.at_last.set()
+        if accident.then is Then.INSTEAD:
+            self.client.sendall(framed(self.number, accident.instead))
+            return True
+        if accident.then is Then.DELAY:
+            readable(self.proxy.end, seconds=accident.seconds)
+            self.client.sendall(rest)
+            return True
+        if accident.then is Then.RESET:
+            for end in (self.client, self.server):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, TORN)
+        if accident.then is Then.SILENCE:
+            # Until the client gives up.
+            while self.proxy.end not in readable(self.client, self.proxy.end):
+                if not self.client.recv(1 << 16):
+                    break
         return False
 
-    def listen_in_vain(self):
-        """Say nothing to anybody until the client gives up."""
-        while True:
-            ready, _, _ = select.select([self.client, self.end], [], [])
-            if self.end in ready or not self.client.recv(65536):
-                return
+
+def readable(*sockets, seconds=None):
+    return select.select(sockets, [], [], seconds)[0]
 
 
 def length_of(packet):
-    """How many bytes come after the header; more than any when it is not whole."""
+    """How many bytes come after the header; more than any has when the header is not whole."""
     return int.from_bytes(packet[:3], "little") if len(packet) >= HEADER else 1 << 24
+
+
+def framed(number, payload):
+    return len(payload).to_bytes(3, "little") + bytes([number]) + payload
 
 
 def said_by(packet):
     """Name what the client asks: its SQL, or the name of the command."""
-    if packet[3]:
+    if packet[HEADER - 1]:
         return LOGIN
     if packet[HEADER] == QUERY:
         return packet[HEADER + 1 :].decode()
     return COMMANDS.get(packet[HEADER], f"COMMAND {packet[HEADER]}")
-
-
-def error_packet(number, code, message, state):
-    payload = b"\xff" + struct.pack("<H", code) + f"#{state}{message}".encode()
-    return len(payload).to_bytes(3, "little") + bytes([number]) + payload

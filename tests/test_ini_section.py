@@ -326,7 +326,7 @@ def test_the_settings_of_get_appsettings_lead_to_the_section(tmp_path):
     """Alembic's env.py finds the same database as the application does."""
     ini = tmp_path / "app.ini"
     ini.write_text(
-        "[app:main]\nuse = call:nowhere:main\n"
+        "[app:main]\nuse = call:rule_app:main\n"
         "[sqlalchemy]\nurl = sqlite:///%(here)s/found.sqlite\npool_size = 3\n"
     )
     engine = engine_from_settings(get_appsettings(str(ini)))

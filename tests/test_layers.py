@@ -11,6 +11,7 @@ ORDER = [
     "exceptions",
     "_protocols",
     "_urls",
+    "_kinds",
     "_options",
     "_ini",
     "_settings",
@@ -19,15 +20,19 @@ ORDER = [
     "_dialects.postgresql",
     "_dialects.sqlite",
     "_dialects",
+    "_faults",
     "_engines",
     "_session",
     "_sqa",
+    "_lifetime",
     "_request",
+    "_retry",
+    "_availability",
     "_outcome",
     "_config",
     "",
 ]
-ONLY_HERE = {"pyramid.config": {"_config"}, "zope": {"_session"}}
+ONLY_HERE = {"pyramid.config": {"_config"}, "zope.sqlalchemy": {"_session"}}
 
 
 def module_name(path):

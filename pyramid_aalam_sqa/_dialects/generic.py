@@ -6,9 +6,13 @@ from enum import Enum
 from typing import Any, ClassVar
 
 from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 # Linux tells it without reading anything, and so under TLS too. Elsewhere it is not asked.
 CLOSED_BY_PEER = getattr(select, "POLLRDHUP", 0)
+
+
+REFUSES_WRITES = "sqa.refuses_writes"
 
 
 class Fault(Enum):
@@ -44,7 +48,9 @@ class GenericDialect:
     ``ENGINE_DEFAULTS`` are create_engine options spelled as in an ini file, ``DRIVERS`` those
     drivers that are known to take the ``connect_args`` among them. ``FAULTS`` says what the codes
     of the driver's errors mean, ``NOT_SENT`` which of them a statement has when it never left.
-    ``READ_ONLY`` makes a transaction that has just begun refuse writes.
+    ``READ_ONLY`` makes a transaction that has just begun refuse writes, ``READ_WRITE`` undoes it
+    where it holds for the connection. ``READS_ON`` tells whether the driver reads an answer to its
+    end before it closes it.
     """
 
     ENGINE_DEFAULTS: ClassVar[Mapping[str, str]] = {"pool_pre_ping": "true", "pool_timeout": "5"}
@@ -52,6 +58,8 @@ class GenericDialect:
     FAULTS: ClassVar[Mapping[str, Fault]] = {}
     NOT_SENT: ClassVar[frozenset[str]] = frozenset()
     READ_ONLY: ClassVar[str] = ""
+    READ_WRITE: ClassVar[str] = ""
+    READS_ON: ClassVar[bool] = True
 
     def __init__(self, url: URL, switches: Mapping[str, Any]) -> None:
         self.url = url
@@ -129,4 +137,13 @@ class GenericDialect:
     def make_read_only(self, connection: Connection) -> None:
         """Have the transaction that has just begun on *connection* refuse every write."""
         if self.READ_ONLY:
+            # Noted first: when the answer is lost, it holds all the same.
+            connection.info[REFUSES_WRITES] = True
             connection.exec_driver_sql(self.READ_ONLY)
+
+    def make_writable(self, connection: DBAPIConnection | None, record: Any, _state: Any) -> None:
+        """Undo it before the pool hands *connection* to somebody else."""
+        if connection is not None and record.info.pop(REFUSES_WRITES, False) and self.READ_WRITE:
+            cursor = connection.cursor()
+            cursor.execute(self.READ_WRITE)
+            cursor.close()

@@ -51,7 +51,9 @@ class MySQLDialect(GenericDialect):
     }
     # 2006: writing failed; 0: PyMySQL had closed the connection before.
     NOT_SENT = frozenset({"2006", "0"})
-    READ_ONLY = "SET TRANSACTION READ ONLY"
+    # Not of one transaction: DDL would end that first, and then be done.
+    READ_ONLY = "SET SESSION TRANSACTION READ ONLY"
+    READ_WRITE = "SET SESSION TRANSACTION READ WRITE"
 
     def engine_defaults(self) -> Mapping[str, str]:
         """Return the options, the driver waiting a little longer than the server works."""

@@ -32,6 +32,7 @@ class PostgreSQLDialect(GenericDialect):
         **dict.fromkeys(("57P03", "53300"), Fault.UNREACHABLE),
     }
     READ_ONLY = "SET TRANSACTION READ ONLY"
+    READS_ON = False
 
     def prepare(self, engine: Engine) -> None:
         event.listen(engine, "connect", self._set_up)
@@ -52,6 +53,10 @@ class PostgreSQLDialect(GenericDialect):
         """Tell what accident *error* is; libpq gives no code when there is no connection."""
         found = super().fault(error, connecting=connecting, disconnected=disconnected)
         return Fault.UNREACHABLE if connecting and not self.code(error) else found
+
+    def socket(self, connection: Any) -> Any:
+        """Return the connection itself, which knows its socket while it is open."""
+        return None if connection.closed else connection
 
     def breaks_transaction(self, error: BaseException) -> bool:
         """Tell whether the server has seen it: every error ends its transaction there.

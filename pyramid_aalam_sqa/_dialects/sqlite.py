@@ -14,7 +14,6 @@ from ..exceptions import SettingError
 from .generic import Fault, GenericDialect
 
 PRIMARY_CODE = 0xFF
-QUERY_ONLY = "sqa.query_only"
 
 
 class SQLiteDialect(GenericDialect):
@@ -38,6 +37,10 @@ class SQLiteDialect(GenericDialect):
         str(sqlite3.SQLITE_READONLY): Fault.REFUSED,
         str(sqlite3.SQLITE_CANTOPEN): Fault.UNREACHABLE,
     }
+
+    READ_ONLY = "PRAGMA query_only = ON"
+    READ_WRITE = "PRAGMA query_only = OFF"
+    READS_ON = False
 
     def engine_defaults(self) -> Mapping[str, str]:
         """Return the options, waiting for locks as long as other databases do."""
@@ -70,11 +73,6 @@ class SQLiteDialect(GenericDialect):
         What is written from then on would be stored at once.
         """
         return connection.isolation_level is not None and not connection.in_transaction
-
-    def make_read_only(self, connection: Connection) -> None:
-        """Refuse writes; the connection, not the transaction, is told, and told again later."""
-        connection.exec_driver_sql("PRAGMA query_only = ON")
-        connection.info[QUERY_ONLY] = True
 
     def _make_folder(self, *_: Any) -> None:
         path = self.url.database
@@ -115,8 +113,6 @@ class SQLiteDialect(GenericDialect):
 def _begin(connection: Connection) -> None:
     """Begin as the driver would, but always: it leaves reads, DDL and savepoints outside."""
     driver: Any = connection.connection.dbapi_connection
-    if connection.info.pop(QUERY_ONLY, False):
-        driver.execute("PRAGMA query_only = OFF")
     # None is how SQLAlchemy tells the driver of AUTOCOMMIT.
     if driver.isolation_level is not None:
         connection.exec_driver_sql(f"BEGIN {driver.isolation_level}")
