@@ -127,5 +127,7 @@ def pytest_terminal_summary(terminalreporter):
 def pytest_sessionfinish(session, exitstatus):
     """Where skips are forbidden (in CI), a skipped test fails the run."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if os.environ.get("SQA_FORBID_SKIPS") and reporter.stats.get("skipped") and not exitstatus:
+    # The workers of a parallel run report to the one process that has the reporter.
+    skipped = reporter is not None and reporter.stats.get("skipped")
+    if os.environ.get("SQA_FORBID_SKIPS") and skipped and not exitstatus:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
