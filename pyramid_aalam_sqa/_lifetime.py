@@ -20,6 +20,14 @@ from .exceptions import NoTransaction
 LIFETIME = "sqa.lifetime"
 # pyramid_retry deletes these at the end of the application that was called last.
 ATTEMPT, ATTEMPTS = "retry.attempt", "retry.attempts"
+# pyramid_tm, or a test around the application, is going to end the transaction.
+ACTIVE = "tm.active"
+# Statuses from here on say that nothing is stored.
+BAD = 400
+OPEN = (
+    "The transaction of this request was never ended, or a hook before its commit has failed, and "
+    "what it has written is lost: use `with request.tm:` where pyramid_tm does not end it."
+)
 
 Policy = Callable[[dict[str, Any], Any], Any]
 
@@ -52,6 +60,11 @@ class Lifetime:
             while self.streams:
                 ends.callback(self.streams.pop().close)
 
+    def refuse_open_transaction(self) -> None:
+        """Raise when a session is still in a transaction, of which nobody has decided."""
+        if any(session.data_manager and session.works for session in self.sessions):
+            raise NoTransaction(OPEN)
+
     def begin_attempt(self, number: int) -> None:
         """End the sessions of the attempts before, of which one may still hold a connection."""
         if number > self.attempt:
@@ -80,6 +93,8 @@ def ending_policy(policy: Policy) -> Policy:
         streamed = False
         try:
             response = policy(environ, router)
+            if outer is None and ACTIVE not in environ and response.status_int < BAD:
+                lifetime.refuse_open_transaction()
             streamed = _is_streamed(response)
             if streamed:
                 _end_with_body(response, lifetime)

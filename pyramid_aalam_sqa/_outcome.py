@@ -9,13 +9,11 @@ from pyramid_retry import is_error_retryable
 from pyramid_tm import is_tm_active, maybe_tag_retryable
 from transaction.interfaces import NoTransaction
 
+from ._lifetime import environs_of_thread
 from ._protocols import TransactionManager
 from ._request import ENVIRON_SESSION
 
 log = logging.getLogger(__name__)
-
-# Under it a transaction knows that a request has it.
-OWNER = object()
 
 
 def commit_veto(request: Any, response: Any) -> bool:
@@ -44,33 +42,22 @@ def fresh_start_tween_factory(
     """
 
     def fresh_start_tween(request: Any) -> Any:
-        is_owner = _own_transaction(request)
         try:
             return handler(request)
         except Exception as error:
             # A session in the environ is a test's, which looks at it after the request.
             mine = is_tm_active(request) and ENVIRON_SESSION not in request.environ
-            if mine and is_owner and not IResponse.providedBy(error):
+            if mine and not _is_shared(request) and not IResponse.providedBy(error):
                 _start_over(request, error)
             raise
 
     return fresh_start_tween
 
 
-def _own_transaction(request: Any) -> bool:
-    """Take the transaction for *request*, unless a request around it has taken it."""
-    try:
-        current = request.tm.get() if is_tm_active(request) else None
-    except NoTransaction:
-        current = None
-    if current is None:
-        return True
-    try:
-        current.data(OWNER)
-    except KeyError:
-        current.set_data(OWNER, True)
-        return True
-    return False
+def _is_shared(request: Any) -> bool:
+    """Tell whether another request that this thread is in has the same transaction."""
+    managers = [environ.get("tm.manager") for environ in environs_of_thread()]
+    return managers.count(request.tm) > 1
 
 
 def _start_over(request: Any, error: Exception) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session
 
 from ._faults import LATE, reads_on
-from ._lifetime import end_with_request, environs_of_thread, lifetime_of
+from ._lifetime import ACTIVE, end_with_request, environs_of_thread, lifetime_of
 from ._protocols import TransactionManager
 from ._session import JoinedSession
 from ._sqa import get_sqa
@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 # Where a test puts a session of its own, shared by the requests it makes.
 ENVIRON_SESSION = "sqa.session"
-ACTIVE = "tm.active"
 
 
 class SqaRequest(Request):  # type: ignore[misc]  # pyramid has no types

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from proxy import Proxy
 from pyramid.config import Configurator
 from pyramid.response import Response
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from webtest import TestApp
 
@@ -28,6 +28,10 @@ SELECT = text("SELECT count(*) FROM note WHERE body = :body")
 INSERT = text("INSERT INTO note (body) VALUES (:body)")
 
 _numbers = itertools.count(1)
+
+
+def no_step(name, request):
+    """Do nothing at that step of the view."""
 
 
 @dataclass
@@ -56,28 +60,26 @@ class Told:
 class Visitor:
     """Makes requests, each of which reads, and writes one row that no other writes."""
 
-    def __init__(self, database, url, log, *, catch_all=False, setup=None, settings=()):
-        self.database = database
+    def __init__(self, find, log, url, pages=(), settings=()):
+        self.find = find
         self.log = log
         self.attempts = []
-        self.pages = {}
+        self.shown = {}
         given = {**SETTINGS, "sqlalchemy.url": url, **dict(settings)}
         with Configurator(settings=given) as config:
             config.include("pyramid_aalam_sqa")
             config.add_route("write", "/write/{body}")
             config.add_view(self._write, route_name="write")
-            if catch_all:
-                config.add_exception_view(self._page, context=Exception)
-            if setup:
-                setup(config)
+            for kind in pages:
+                config.add_exception_view(self._page, context=kind)
         self.app = config.make_wsgi_app()
         self.engine = get_sqa(self.app).engine
 
-    def visit(self, step=lambda name, request: None):
-        """Make a request; *step* is called after each of its statements."""
+    def visit(self, step=no_step):
+        """Make a request; *step* is called at its beginning and after each statement."""
         body = f"row-{next(_numbers)}."
         got = []
-        thread = threading.Thread(target=self._get, args=(body, step, got), daemon=True)
+        thread = threading.Thread(target=self._visit, args=(body, step, got), daemon=True)
         thread.start()
         thread.join(HANGS)
         assert got, "the request hangs"
@@ -86,26 +88,31 @@ class Visitor:
         lines = self.log.getvalue().splitlines()
         return Told(
             status,
-            error or self.pages.get(body),
+            error or self.shown.get(body),
             self.attempts.count(body),
-            self.database.scalar(f"SELECT count(*) FROM note WHERE body = '{body}'"),
+            self.find(SELECT, {"body": body}),
             sum("outcome is unknown" in line and f"/write/{body}" in line for line in lines),
         )
 
-    def _get(self, body, step, got):
+    def get(self, body, step=no_step):
+        # Unchecked, for WSGI has strings alone in the environ.
+        app = TestApp(self.app, lint=False)
+        return app.get(f"/write/{body}", extra_environ={"step": step}, expect_errors=True)
+
+    def warm_up(self):
+        """See to it that the pool has a connection."""
+        self.engine.connect().close()
+
+    def _visit(self, body, step, got):
         try:
-            # Unchecked, for WSGI has strings alone in the environ.
-            answer = TestApp(self.app, lint=False).get(
-                f"/write/{body}", extra_environ={"step": step}, expect_errors=True
-            )
+            got[:] = self.get(body, step).status_int, None
         except Exception as error:  # noqa: BLE001 - of any a server makes a 500
             got[:] = 500, error
-        else:
-            got[:] = answer.status_int, None
 
     def _write(self, request):
         body, step = request.matchdict["body"], request.environ["step"]
         self.attempts.append(body)
+        step("begun", request)
         request.sqa_session.scalar(SELECT, {"body": body})
         step("read", request)
         request.sqa_session.execute(INSERT, {"body": body})
@@ -113,7 +120,7 @@ class Visitor:
         return Response("stored")
 
     def _page(self, error, request):
-        self.pages[request.matchdict["body"]] = error
+        self.shown[request.matchdict["body"]] = error
         return Response("Sorry", status=500)
 
 
@@ -129,12 +136,20 @@ def visitors(database, url):
     root.setLevel(logging.DEBUG)
 
     def make(url=url, **options):
-        made.append(Visitor(database, url, log, **options))
+        made.append(Visitor(find, log, url, **options))
         return made[-1]
+
+    # One connection to look through, for PyMySQL takes its time to make one.
+    independent = create_engine(database.url, isolation_level="AUTOCOMMIT")
+
+    def find(statement, values):
+        with independent.connect() as connection:
+            return connection.scalar(statement, values)
 
     try:
         yield make
     finally:
+        independent.dispose()
         root.removeHandler(handler)
         root.setLevel(level)
         for visitor in made:
@@ -144,10 +159,11 @@ def visitors(database, url):
 
 @contextmanager
 def behind_a_proxy(database):
-    """Yield a proxy to *database* and the URL of an account that has a password."""
+    """Yield a proxy to *database* and the URL there of an account that has a password."""
     url = make_url(database.url)
     name = url.database
     database.run(
+        "CREATE TABLE note (body VARCHAR(50))",
         f"CREATE USER '{name}'@'%' IDENTIFIED BY '{PASSWORD}'",
         f"GRANT ALL ON `{name}`.* TO '{name}'@'%'",
     )

@@ -80,9 +80,10 @@ class Proxy:
         return self.have(at, Then.INSTEAD, asked=0, instead=error, **how)
 
     def forget(self):
-        """Begin a new log, without accidents."""
+        """Begin a new log, without accidents, and return the old one."""
         with self._lock:
-            self.accidents, self.said = [], []
+            said, self.accidents, self.said = self.said, [], []
+        return said
 
     def note(self, said):
         """Write *said* into the log and return the accident that it meets."""

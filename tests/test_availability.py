@@ -1,5 +1,6 @@
 """While the database cannot be used the application says so, and it recovers by itself."""
 
+import importlib
 import signal
 import socket
 import threading
@@ -16,11 +17,13 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool
+from test_docs import ROOT, blocks
 from webtest import TestApp
 
 from pyramid_aalam_sqa import IDatabaseUnavailable, get_sqa
 from pyramid_aalam_sqa._options import table
 
+FAULTS = ROOT / "docs" / "faults.md"
 SECRETS = ["127.0.0.1", "top-secret", "notes_db", "select", "insert", "pymysql", "psycopg", "error"]
 MYSQL = "mysql+pymysql://app:top-secret@127.0.0.1:{port}/notes_db"
 POSTGRESQL = "postgresql+psycopg://app:top-secret@127.0.0.1:{port}/notes_db"
@@ -317,9 +320,11 @@ def test_when_all_connections_are_in_use_the_next_request_gets_503(
     thread = threading.Thread(target=lambda: held.append(client.get("/hold").text))
     thread.start()
     assert holding.wait(BOUND)
-    unavailable(client, "/read")
-    release.set()
-    thread.join(BOUND)
+    try:
+        unavailable(client, "/read")
+    finally:
+        release.set()
+        thread.join(BOUND)
 
     assert held == ["held"]
     assert client.get("/read").text == "1"
@@ -601,3 +606,26 @@ def test_every_bound_is_in_the_table_of_settings():
     bounds |= {"sqa.lock_timeout", "sqa.statement_timeout", "sqa.retry_after"}
 
     assert bounds <= {option.key for option in table() if option.meaning}
+
+
+def test_the_views_of_the_faults_page_work(serve, sqlite, tmp_path, monkeypatch, capsys):
+    """What is stored is confirmed, the rows are streamed, the page of the application wins."""
+    (tmp_path / "page_of_faults.py").write_text("\n".join(blocks(FAULTS, "python")))
+    monkeypatch.syspath_prepend(tmp_path)
+    page = importlib.import_module("page_of_faults")
+    sqlite.run("CREATE TABLE note (body VARCHAR(50))")
+
+    def setup(config):
+        config.add_view(page.order, name="order")
+        config.add_view(page.export, name="export")
+        config.scan(page)
+
+    client = serve(sqlite.url, setup, **POOL_OF_ONE)
+    client.get("/order?address=me")
+    client.get("/charge")
+
+    assert capsys.readouterr().out == "a mail to me\n"
+    assert client.get("/export").text == "charged\nordered\n"
+    with get_sqa(client.app).engine.connect():
+        response = client.get("/read", status=503)
+    assert (response.text, response.headers["Retry-After"]) == ("Back in a minute", "60")

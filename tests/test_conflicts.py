@@ -4,11 +4,12 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import chain
 
 import pymysql
 import pytest
-from conftest import own_database
+from conftest import Database, own_database
 from pyramid.config import Configurator
 from pyramid.response import Response
 from sqlalchemy import create_engine, event, func, select, text, update
@@ -62,7 +63,7 @@ class Note(Base):
 
     __tablename__ = "note"
     id: Mapped[int] = mapped_column(primary_key=True)
-    who: Mapped[int] = mapped_column(unique=True)
+    who: Mapped[int]
 
 
 class Versioned(Base):
@@ -144,12 +145,6 @@ def in_the_flush_of_the_commit(session, write):
 PLACES = [in_the_view, in_the_flush_of_the_commit]
 
 
-@pytest.fixture(params=[False, True], ids=["no_page", "page_for_every_error"])
-def page(request):
-    """The application has an exception view for everything, or none."""
-    return request.param
-
-
 @contextmanager
 def tables(database):
     """Make the tables, for all tests."""
@@ -172,10 +167,16 @@ def emptied(database):
     return database
 
 
+def without_tls(database):
+    """The same database, at a tenth of what a connection costs."""
+    url = make_url(database.url).update_query_dict({"ssl_disabled": "true"})
+    return Database(url.render_as_string(hide_password=False))
+
+
 @pytest.fixture(scope="module")
 def mariadb_tables(mariadb_url):
     hit = "UPDATE account SET hits = hits + 1 WHERE id ="
-    with own_database(mariadb_url) as database, tables(database):
+    with own_database(mariadb_url) as given, tables(without_tls(given)) as database:
         database.run(
             f"CREATE TRIGGER made AFTER INSERT ON entry FOR EACH ROW {hit} NEW.account",
             f"CREATE TRIGGER gone AFTER DELETE ON ticket FOR EACH ROW {hit} OLD.account",
@@ -219,16 +220,31 @@ def anywhere(request):
     return request.getfixturevalue(request.param)
 
 
-def make_app(url, view, *, page=False, **settings):
-    """An application of one view at /{style}/{who}."""
-    given = {"sqlalchemy.url": url, "sqa.retry_pause": "0.01", **settings}
-    with Configurator(settings=given) as config:
-        config.include("pyramid_aalam_sqa")
-        config.add_route("view", "/{style}/{who}")
-        config.add_view(view, route_name="view")
-        if page:
-            config.add_exception_view(lambda error, request: Response("Sorry", status=500))
-    return config.make_wsgi_app()
+@pytest.fixture
+def serve():
+    """Make an application of one view at /{style}/{who}; its connections end with the test."""
+    apps = []
+
+    def serve(url, view, *, page=False, **settings):
+        given = {"sqlalchemy.url": url, "sqa.retry_pause": "0.01", **settings}
+        with Configurator(settings=given) as config:
+            config.include("pyramid_aalam_sqa")
+            config.add_route("view", "/{style}/{who}")
+            config.add_view(view, route_name="view")
+            if page:
+                config.add_exception_view(lambda error, request: Response("Sorry", status=500))
+        apps.append(config.make_wsgi_app())
+        return apps[-1]
+
+    yield serve
+    for app in apps:
+        get_sqa(app).dispose()
+
+
+@pytest.fixture(params=[False, True], ids=["no_page", "page_for_every_error"])
+def serve_either_way(request, serve):
+    """The application has an exception view for everything, or none."""
+    return partial(serve, page=request.param)
 
 
 def at_once(app, *paths):
@@ -323,9 +339,11 @@ def refuse_first_commit(app, code):
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", STYLES)
-def test_a_deadlock_of_two_requests_ends_in_two_successes(bank, caplog, page, place, name):
+def test_a_deadlock_of_two_requests_ends_in_two_successes(
+    serve_either_way, bank, caplog, place, name
+):
     """The one that the server throws away is made again, and nothing of it is there twice."""
-    app = make_app(bank.url, crossing(STYLES[name], place), page=page)
+    app = serve_either_way(bank.url, crossing(STYLES[name], place))
 
     assert at_once(app, f"/{name}/1", f"/{name}/2") == [200, 200]
     assert hits(bank) == {1: 2, 2: 2}
@@ -335,7 +353,9 @@ def test_a_deadlock_of_two_requests_ends_in_two_successes(bank, caplog, page, pl
 
 
 @pytest.mark.parametrize("name", STYLES)
-def test_a_commit_that_is_refused_for_a_conflict_is_made_again(bank, caplog, page, name):
+def test_a_commit_that_is_refused_for_a_conflict_is_made_again(
+    serve_either_way, bank, caplog, name
+):
     """A cluster finds the conflict no earlier than at COMMIT."""
     barrier = threading.Barrier(2)
 
@@ -347,7 +367,7 @@ def test_a_commit_that_is_refused_for_a_conflict_is_made_again(bank, caplog, pag
         meet(barrier, request)
         return Response()
 
-    app = make_app(bank.url, view, page=page)
+    app = serve_either_way(bank.url, view)
     refuse_first_commit(app, 1213)
 
     assert at_once(app, f"/{name}/1", f"/{name}/2") == [200, 200]
@@ -358,14 +378,14 @@ def test_a_commit_that_is_refused_for_a_conflict_is_made_again(bank, caplog, pag
 
 
 @pytest.mark.parametrize("code", [1020, 1205, 3101])
-def test_other_conflicts_at_commit_are_tried_again_too(bank, caplog, code):
+def test_other_conflicts_at_commit_are_tried_again_too(serve, bank, caplog, code):
     """Snapshot conflicts, lock waits, and MySQL's group replication."""
 
     def view(request):
         core_update(request.sqa_session, 1, 1)
         return Response()
 
-    app = make_app(bank.url, view)
+    app = serve(bank.url, view)
     refuse_first_commit(app, code)
 
     assert at_once(app, "/any/1") == [200]
@@ -373,10 +393,10 @@ def test_other_conflicts_at_commit_are_tried_again_too(bank, caplog, code):
     assert f"OperationalError {code}" in retries(caplog)[0]
 
 
-def test_a_deadlock_is_known_under_mariadbs_own_url(bank, caplog):
+def test_a_deadlock_is_known_under_mariadbs_own_url(serve, bank, caplog):
     """mariadb+pymysql:// is the same database."""
     url = make_url(bank.url).set(drivername="mariadb+pymysql")
-    app = make_app(url, crossing(core_update))
+    app = serve(url, crossing(core_update))
 
     assert at_once(app, "/any/1", "/any/2") == [200, 200]
     assert hits(bank) == {1: 2, 2: 2}
@@ -384,7 +404,7 @@ def test_a_deadlock_is_known_under_mariadbs_own_url(bank, caplog):
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_lock_wait_that_timed_out_is_tried_again(bank, caplog, page, place):
+def test_a_lock_wait_that_timed_out_is_tried_again(serve_either_way, bank, caplog, place):
     """Every style of writing, at once, while somebody holds all rows until each has given up."""
     everybody_failed = threading.Barrier(len(STYLES) + 1)
     let_go = threading.Event()
@@ -398,7 +418,7 @@ def test_a_lock_wait_that_timed_out_is_tried_again(bank, caplog, page, place):
         place(session, lambda: STYLES[request.matchdict["style"]](session, who, who))
         return Response()
 
-    app = make_app(bank.url, view, page=page, **{"sqa.lock_timeout": "1"})
+    app = serve_either_way(bank.url, view, **{"sqa.lock_timeout": "1"})
     paths = [f"/{name}/{who}" for who, name in enumerate(STYLES, 1)]
     with locked(bank) as release, ThreadPoolExecutor(1) as thread:
         answers = thread.submit(at_once, app, *paths)
@@ -416,7 +436,7 @@ def test_a_lock_wait_that_timed_out_is_tried_again(bank, caplog, page, place):
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", STYLES)
 def test_a_snapshot_that_somebody_else_has_overtaken_is_tried_again(
-    bank, caplog, page, place, name
+    serve_either_way, bank, caplog, place, name
 ):
     """MariaDB refuses to change a row that is newer than what the transaction has read."""
     if not bank.rows("SHOW VARIABLES LIKE 'innodb_snapshot_isolation'"):
@@ -436,15 +456,15 @@ def test_a_snapshot_that_somebody_else_has_overtaken_is_tried_again(
         "sqlalchemy.connect_args.init_command": "SET innodb_snapshot_isolation = ON",
     }
 
-    assert at_once(make_app(bank.url, view, page=page, **settings), f"/{name}/1") == [200]
+    assert at_once(serve_either_way(bank.url, view, **settings), f"/{name}/1") == [200]
     assert hits(bank) == {1: 11}
     assert notes(bank) == [1]
     assert ["OperationalError 1020" in line for line in retries(caplog)] == [True]
 
 
-def test_a_view_that_swallows_a_deadlock_is_tried_again(bank, caplog, page):
+def test_a_view_that_swallows_a_deadlock_is_tried_again(serve_either_way, bank, caplog):
     """What came after the deadlock would be stored, and what came before it would not."""
-    app = make_app(bank.url, crossing(core_update, swallowing), page=page)
+    app = serve_either_way(bank.url, crossing(core_update, swallowing))
 
     assert at_once(app, "/any/1", "/any/2") == [200, 200]
     assert hits(bank) == {1: 2, 2: 2}
@@ -452,7 +472,7 @@ def test_a_view_that_swallows_a_deadlock_is_tried_again(bank, caplog, page):
     assert ["OperationalError 1213" in line for line in retries(caplog)] == [True]
 
 
-def test_a_swallowed_deadlock_that_cannot_be_tried_again_is_no_success(bank):
+def test_a_swallowed_deadlock_that_cannot_be_tried_again_is_no_success(serve, bank):
     """The loser gets an error and stores nothing; the winner has stored everything."""
     barrier = threading.Barrier(2)
 
@@ -464,7 +484,7 @@ def test_a_swallowed_deadlock_that_cannot_be_tried_again_is_no_success(bank):
         session.execute(text(f"INSERT INTO note (who) VALUES ({who})"))
         return Response()
 
-    app = make_app(bank.url, view, **{"retry.attempts": "1"})
+    app = serve(bank.url, view, **{"retry.attempts": "1"})
     answers = at_once(app, "/any/1", "/any/2")
 
     assert {type(answer) for answer in answers} == {int, BrokenTransaction}
@@ -473,7 +493,7 @@ def test_a_swallowed_deadlock_that_cannot_be_tried_again_is_no_success(bank):
 
 
 @pytest.mark.parametrize("where", ["around", "inside"])
-def test_a_deadlock_swallowed_around_a_savepoint_is_tried_again(bank, caplog, where):
+def test_a_deadlock_swallowed_around_a_savepoint_is_tried_again(serve, bank, caplog, where):
     """The savepoint is gone as everything else: no part can be undone or kept."""
 
     def in_a_savepoint(session, write):
@@ -486,7 +506,7 @@ def test_a_deadlock_swallowed_around_a_savepoint_is_tried_again(bank, caplog, wh
                 write()
             session.execute(text("UPDATE account SET hits = hits WHERE id = 9"))
 
-    app = make_app(bank.url, crossing(core_update, in_a_savepoint))
+    app = serve(bank.url, crossing(core_update, in_a_savepoint))
 
     assert at_once(app, "/any/1", "/any/2") == [200, 200]
     assert hits(bank) == {1: 2, 2: 2}
@@ -506,7 +526,7 @@ def begins_again(request):
 @pytest.mark.parametrize("start_over", [rolls_back, begins_again])
 @pytest.mark.parametrize("write", [core_update, attribute_change])
 def test_a_view_may_handle_a_deadlock_by_rolling_back_and_doing_it_again(
-    bank, caplog, start_over, write
+    serve, bank, caplog, start_over, write
 ):
     """Everything after the rollback is stored once, with no retry of ours."""
     barrier = threading.Barrier(2)
@@ -528,7 +548,7 @@ def test_a_view_may_handle_a_deadlock_by_rolling_back_and_doing_it_again(
         session.add(Note(who=who))
         return Response()
 
-    app = make_app(bank.url, view)
+    app = serve(bank.url, view)
 
     assert at_once(app, "/any/1", "/any/2") == [200, 200]
     assert len(deadlocks) == 1
@@ -543,7 +563,7 @@ AT_ONCE = text(
 )
 
 
-def test_a_swallowed_lock_wait_is_tried_again(bank, caplog):
+def test_a_swallowed_lock_wait_is_tried_again(serve, bank, caplog):
     """One statement of the view is missing, and nobody knows whether it mattered."""
 
     def view(request):
@@ -556,12 +576,12 @@ def test_a_swallowed_lock_wait_is_tried_again(bank, caplog):
             core_update(session, 2, 1)
         return Response()
 
-    assert at_once(make_app(bank.url, view), "/any/1") == [200]
+    assert at_once(serve(bank.url, view), "/any/1") == [200]
     assert hits(bank) == {1: 1, 2: 1}
     assert ["OperationalError 1205" in line for line in retries(caplog)] == [True]
 
 
-def test_a_lock_wait_swallowed_around_a_savepoint_is_the_views_own_business(bank, caplog):
+def test_a_lock_wait_swallowed_around_a_savepoint_is_the_views_own_business(serve, bank, caplog):
     """The savepoint undoes the statement alone; the rest is whole and is stored."""
 
     def view(request):
@@ -574,13 +594,13 @@ def test_a_lock_wait_swallowed_around_a_savepoint_is_the_views_own_business(bank
         session.add(Note(who=3))
         return Response()
 
-    assert at_once(make_app(bank.url, view), "/any/1") == [200]
+    assert at_once(serve(bank.url, view), "/any/1") == [200]
     assert hits(bank) == {1: 1}
     assert notes(bank) == [2, 3]
     assert retries(caplog) == []
 
 
-def test_a_transaction_that_lost_its_savepoint_is_not_committed(bank):
+def test_a_transaction_that_lost_its_savepoint_is_not_committed(serve, bank):
     """Under innodb_rollback_on_timeout a timed out wait in a savepoint ends everything before."""
 
     def view(request):
@@ -593,28 +613,28 @@ def test_a_transaction_that_lost_its_savepoint_is_not_committed(bank):
         core_update(session, 2, 1)
         return Response()
 
-    (answer,) = at_once(make_app(bank.url, view), "/any/1")
+    (answer,) = at_once(serve(bank.url, view), "/any/1")
 
     assert isinstance(answer, BrokenTransaction)
     assert hits(bank) == {}
 
 
-def flush_twice(session):
-    session.add_all([Note(who=1), Note(who=1)])
+def flush_a_duplicate(session):
+    session.add(Account(id=2, hits=0))
     session.flush()
 
 
 def query_with_autoflush(session):
-    session.add_all([Note(who=1), Note(who=1)])
+    session.add(Account(id=2, hits=0))
     session.scalar(select(func.count()).select_from(Account))
 
 
 def save_in_bulk(session):
-    session.bulk_save_objects([Note(who=1), Note(who=1)])
+    session.bulk_save_objects([Account(id=2, hits=0)])
 
 
-@pytest.mark.parametrize("fail", [flush_twice, query_with_autoflush, save_in_bulk])
-def test_a_view_that_swallows_a_failed_flush_stores_nothing_and_is_no_success(anywhere, fail):
+@pytest.mark.parametrize("fail", [flush_a_duplicate, query_with_autoflush, save_in_bulk])
+def test_a_swallowed_failed_flush_stores_nothing_and_is_no_success(serve, anywhere, fail):
     """SQLAlchemy has rolled back all that the view did before."""
 
     def view(request):
@@ -624,29 +644,29 @@ def test_a_view_that_swallows_a_failed_flush_stores_nothing_and_is_no_success(an
             fail(session)
         return Response()
 
-    (answer,) = at_once(make_app(anywhere.url, view), "/any/1")
+    (answer,) = at_once(serve(anywhere.url, view), "/any/1")
 
     assert isinstance(answer, (PendingRollbackError, BrokenTransaction))
     assert hits(anywhere) == {}
     assert notes(anywhere) == []
 
 
-def test_a_view_that_rolls_back_a_failed_flush_stores_what_comes_after(anywhere):
+def test_a_view_that_rolls_back_a_failed_flush_stores_what_comes_after(serve, anywhere):
     """The rollback says that the view knows."""
 
     def view(request):
         session = request.sqa_session
         with pytest.raises(IntegrityError):
-            flush_twice(session)
+            flush_a_duplicate(session)
         session.rollback()
         session.add(Note(who=3))
         return Response()
 
-    assert at_once(make_app(anywhere.url, view), "/any/1") == [200]
+    assert at_once(serve(anywhere.url, view), "/any/1") == [200]
     assert notes(anywhere) == [3]
 
 
-def test_a_failure_that_made_sqlite_roll_back_is_no_success(sqlite):
+def test_a_failure_that_made_sqlite_roll_back_is_no_success(serve, sqlite):
     """ON CONFLICT ROLLBACK, as a full disk: what comes after would be stored on its own."""
     sqlite.run("CREATE TABLE note (who INTEGER UNIQUE ON CONFLICT ROLLBACK)")
 
@@ -656,7 +676,7 @@ def test_a_failure_that_made_sqlite_roll_back_is_no_success(sqlite):
             swallowing(session, lambda: session.execute(text(f"INSERT INTO note VALUES ({who})")))  # noqa: B023
         return Response()
 
-    (answer,) = at_once(make_app(sqlite.url, view), "/any/1")
+    (answer,) = at_once(serve(sqlite.url, view), "/any/1")
 
     assert isinstance(answer, BrokenTransaction)
 
@@ -691,7 +711,7 @@ def versioned_row_flushed(session, meet):
 
 
 COUNTERS = [
-    pytest.param(kind, write, isolation, id=f"{kind}-{write.__name__}")
+    pytest.param((kind, write, isolation), id=f"{kind}-{write.__name__}")
     for kind, isolation, ways in [
         ("book", None, [orm_attribute, read_and_update, versioned_row]),
         ("bank", None, [select_for_update, versioned_row, versioned_row_flushed]),
@@ -702,9 +722,10 @@ COUNTERS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "write", "isolation"), COUNTERS)
-def test_a_counter_ends_at_the_number_of_successes(request, caplog, kind, write, isolation):
+@pytest.mark.parametrize("case", COUNTERS)
+def test_a_counter_ends_at_the_number_of_successes(serve, request, caplog, case):
     """Eight threads of ten requests: what was answered with 200 was counted, and nothing else."""
+    kind, write, isolation = case
     database = request.getfixturevalue(kind)
     barrier = threading.Barrier(8)
 
@@ -715,7 +736,7 @@ def test_a_counter_ends_at_the_number_of_successes(request, caplog, kind, write,
         return Response()
 
     settings = {"sqlalchemy.isolation_level": isolation} if isolation else {}
-    app = make_app(database.url, view, page=True, **settings)
+    app = serve(database.url, view, page=True, **settings)
 
     def visit(_):
         client = TestApp(app)
@@ -731,10 +752,10 @@ def test_a_counter_ends_at_the_number_of_successes(request, caplog, kind, write,
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_deadlock_on_postgresql_ends_in_two_successes(ledger, caplog, page, place):
+def test_a_deadlock_on_postgresql_ends_in_two_successes(serve_either_way, ledger, caplog, place):
     """40P01."""
     settings = {"sqlalchemy.connect_args.options": "-c deadlock_timeout=20ms"}
-    app = make_app(ledger.url, crossing(core_update, place), page=page, **settings)
+    app = serve_either_way(ledger.url, crossing(core_update, place), **settings)
 
     assert at_once(app, "/any/1", "/any/2") == [200, 200]
     assert hits(ledger) == {1: 2, 2: 2}
@@ -744,7 +765,7 @@ def test_a_deadlock_on_postgresql_ends_in_two_successes(ledger, caplog, page, pl
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_row_that_has_changed_since_a_serializable_transaction_began_is_tried_again(
-    ledger, caplog, page, place
+    serve_either_way, ledger, caplog, place
 ):
     """40001 at a statement, in the view and in the flush of the commit."""
 
@@ -759,13 +780,13 @@ def test_a_row_that_has_changed_since_a_serializable_transaction_began_is_tried_
 
     settings = {"sqlalchemy.isolation_level": "SERIALIZABLE"}
 
-    assert at_once(make_app(ledger.url, view, page=page, **settings), "/any/1") == [200]
+    assert at_once(serve_either_way(ledger.url, view, **settings), "/any/1") == [200]
     assert hits(ledger) == {1: 11}
     assert notes(ledger) == [1]
     assert ["SerializationFailure 40001" in line for line in retries(caplog)] == [True]
 
 
-def test_a_commit_that_postgresql_refuses_is_made_again(ledger, caplog, page):
+def test_a_commit_that_postgresql_refuses_is_made_again(serve_either_way, ledger, caplog):
     """Each has read what the other changes: no statement fails, one COMMIT does."""
     barrier = threading.Barrier(2)
 
@@ -778,7 +799,7 @@ def test_a_commit_that_postgresql_refuses_is_made_again(ledger, caplog, page):
         meet(barrier, request)
         return Response()
 
-    app = make_app(ledger.url, view, page=page, **{"sqlalchemy.isolation_level": "SERIALIZABLE"})
+    app = serve_either_way(ledger.url, view, **{"sqlalchemy.isolation_level": "SERIALIZABLE"})
 
     assert at_once(app, "/any/1", "/any/2") == [200, 200]
     # One after the other, as SERIALIZABLE says.
@@ -805,12 +826,12 @@ FAILURES = {
     "not null": failing("INSERT INTO account (id) VALUES (7)"),
     "cancelled": failing("SET LOCAL statement_timeout = 1; SELECT pg_sleep(5)"),
     "a cursor of the driver": raw_cursor,
-    "a failed flush": flush_twice,
+    "a failed flush": flush_a_duplicate,
 }
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_an_error_swallowed_on_postgresql_is_no_success(ledger, name):
+def test_an_error_swallowed_on_postgresql_is_no_success(serve, ledger, name):
     """COMMIT would be answered, and would have undone all that the view did before."""
 
     def view(request):
@@ -820,14 +841,14 @@ def test_an_error_swallowed_on_postgresql_is_no_success(ledger, name):
             FAILURES[name](session)
         return Response()
 
-    (answer,) = at_once(make_app(ledger.url, view), "/any/1")
+    (answer,) = at_once(serve(ledger.url, view), "/any/1")
 
     assert isinstance(answer, (BrokenTransaction, PendingRollbackError))
     assert hits(ledger) == {}
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_an_error_swallowed_around_a_savepoint_on_postgresql_leaves_the_rest_whole(ledger, name):
+def test_an_error_swallowed_around_a_savepoint_leaves_the_rest_whole(serve, ledger, name):
     """The savepoint is what the application has to write around a statement that may fail."""
 
     def view(request):
@@ -837,11 +858,11 @@ def test_an_error_swallowed_around_a_savepoint_on_postgresql_leaves_the_rest_who
             FAILURES[name](session)
         return Response()
 
-    assert at_once(make_app(ledger.url, view), "/any/1") == [200]
+    assert at_once(serve(ledger.url, view), "/any/1") == [200]
     assert hits(ledger) == {1: 1}
 
 
-def test_a_swallowed_lock_timeout_on_postgresql_is_tried_again(ledger, caplog):
+def test_a_swallowed_lock_timeout_on_postgresql_is_tried_again(serve, ledger, caplog):
     """55P03 outside a savepoint has ended the transaction there."""
 
     def view(request):
@@ -853,7 +874,7 @@ def test_a_swallowed_lock_timeout_on_postgresql_is_tried_again(ledger, caplog):
                 swallowing(session, lambda: session.execute(nowait))
         return Response()
 
-    assert at_once(make_app(ledger.url, view), "/any/1") == [200]
+    assert at_once(serve(ledger.url, view), "/any/1") == [200]
     assert hits(ledger) == {1: 1}
     assert ["LockNotAvailable 55P03" in line for line in retries(caplog)] == [True]
 

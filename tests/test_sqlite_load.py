@@ -23,8 +23,9 @@ REQUESTS = 25
 BOUND = 30
 IMPATIENT = {
     "sqa.lock_timeout": "0.05",
-    "sqa.retry_pause": "0",
-    "retry.attempts": "200",
+    # The pauses double, up to some seconds: one who never paused would find the lock held forever.
+    "sqa.retry_pause": "0.002",
+    "retry.attempts": "13",
     "sqlalchemy.pool_timeout": "60",
 }
 START = "CREATE TABLE counter (value INTEGER)", "INSERT INTO counter VALUES (0)"
@@ -97,7 +98,7 @@ def paths(index):
         name = ("increment", "read_first")[number % 2]
         status = (200, 200, 303, 404, 500)[number % 5]
         query = {"body": f"{index}-{number}", "status": status, "meet": "1" if number == 1 else ""}
-        yield f"/{name}?{urlencode(query)}", query["body"]
+        yield f"/{name}?{urlencode(query)}", query["body"], status
 
 
 def assert_stored(counter, told):
@@ -112,21 +113,21 @@ def assert_stored(counter, told):
 def test_eight_threads_store_exactly_what_they_were_told(make, counter, caplog, mode):
     """A counter and rows: conflicts happen, are tried again, and nobody notices."""
     barrier = threading.Barrier(THREADS)
-    settings = {**IMPATIENT, "meet": lambda: barrier.wait(BOUND), "sqa.sqlite.journal_mode": mode}
-    app = make(counter.url, **settings)
+    # In the other mode who reads keeps the others from their COMMIT: not all could meet.
+    meet = {"meet": lambda: barrier.wait(BOUND)} if mode == "wal" else {}
+    app = make(counter.url, **IMPATIENT, **meet, **{"sqa.sqlite.journal_mode": mode})
     told = {}
 
     def visit(index):
         client = TestApp(app, lint=False)
-        for path, body in paths(index):
-            told[body] = client.get(path, status="*").status_int
+        for path, body, status in paths(index):
+            told[body] = client.get(path, status=status).status_int
 
     together(THREADS, visit)
 
-    assert len(told) == THREADS * REQUESTS
     assert_stored(counter, told)
     retries = [line for line in caplog.messages if "the next in" in line]
-    assert len(retries) >= THREADS - 1
+    assert len(retries) >= (THREADS - 1 if mode == "wal" else 1)
     assert counter.scalar("PRAGMA journal_mode") == mode
 
 
@@ -151,7 +152,7 @@ def test_a_conflict_that_is_never_resolved_stores_nothing_and_is_no_success(make
 def test_threads_of_real_processes_store_exactly_what_they_were_told(counter, tmp_path, processes):
     """One pserve with eight threads, and two of them on one file."""
     settings = "\n".join(f"{key} = {value}" for key, value in IMPATIENT.items())
-    told = {}
+    told, wrong = {}, []
     with ExitStack() as stack:
         ports, logs = [], []
         for number in range(processes):
@@ -165,19 +166,19 @@ def test_threads_of_real_processes_store_exactly_what_they_were_told(counter, tm
         def visit(index):
             port = ports[index % processes]
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-            for path, body in paths(index):
+            for path, body, status in paths(index):
                 connection.request("GET", path)
                 response = connection.getresponse()
                 response.read()
                 told[body] = response.status
+                wrong.extend([] if response.status == status else [(path, response.status)])
             connection.close()
 
         together(THREADS, visit)
 
-    assert len(told) == THREADS * REQUESTS
+    assert wrong == []
     assert_stored(counter, told)
     assert all("the next in" in log.read_text() for log in logs)
-    print([log.read_text().count("the next in") for log in logs])
 
 
 def test_a_reader_is_served_while_another_request_writes(make, counter):
@@ -224,8 +225,8 @@ def test_memory_is_one_database_for_sixteen_threads(make):
 
     def visit(index):
         client = TestApp(app, lint=False)
-        for path, body in paths(index):
-            if client.get(path, status="*").status_int < 400:
+        for path, body, status in paths(index):
+            if client.get(path, status=status).status_int < 400:
                 promised.append(body)
 
     together(16, visit)
