@@ -9,10 +9,10 @@ from inspect import Parameter, signature
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from ._dialects import GenericDialect, dialect_for
 from ._faults import watch
@@ -46,9 +46,16 @@ def make_engine(database: Database, switches: Mapping[str, Any]) -> Engine:
         raise SettingError(msg) from None
     _refuse_unknown_arguments(engine, database)
     dialect.prepare(engine)
+    if switches["reset_connection"]:
+        event.listen(engine, "checkin", _renew)
     watch(engine, dialect)
     _fork_safe()[engine] = dialect
     return engine
+
+
+def _renew(_connection: object, record: ConnectionPoolEntry) -> None:
+    """Close a connection that comes back, and with it all that was set on it."""
+    record.invalidate()
 
 
 @cache

@@ -133,6 +133,12 @@ SWITCHES = (
     ),
     Option("retry_pause", SECONDS, "Seconds at most before another attempt; doubles.", "0.05"),
     Option("retry_after", SIZE, "Seconds that a 503 asks its client to wait.", "5"),
+    Option(
+        "reset_connection",
+        BOOLEAN,
+        "Give each request a connection that no other request has changed, by making a new one.",
+        "false",
+    ),
     Option("mysql.sql_mode", SQL_MODE, "MySQL, MariaDB: how strict the server is.", "TRADITIONAL"),
     Option(
         "mysql.time_zone", TIME_ZONE, "MySQL, MariaDB: the zone of TIMESTAMP and NOW().", "+00:00"

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from sqlalchemy import event
 from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..exceptions import SettingError
 from .generic import Fault, GenericDialect
@@ -17,6 +18,7 @@ from .generic import Fault, GenericDialect
 log = logging.getLogger(__name__)
 
 NO_TLS_ON_SERVER = 2026
+AUTOCOMMIT = "sqa.autocommit"
 THIS_MACHINE = {None, "localhost", "127.0.0.1", "::1"}
 # Each server reads the comment of the other as a comment (MariaDB skips 50700 to 99999).
 SET_UP = (
@@ -68,6 +70,8 @@ class MySQLDialect(GenericDialect):
     def prepare(self, engine: Engine) -> None:
         # Before SQLAlchemy's own listener, which looks at sql_mode to learn how to quote.
         event.listen(engine, "connect", self._set_up, insert=True)
+        event.listen(engine, "checkout", _note_autocommit)
+        event.listen(engine, "checkin", _restore_autocommit)
         connect = PyMySQLConnect(self.switches)
         if engine.dialect.driver == "pymysql":
             event.listen(engine, "do_connect", connect)
@@ -112,6 +116,20 @@ class MySQLDialect(GenericDialect):
         cursor = connection.cursor()
         cursor.execute(text)
         cursor.close()
+
+
+def _note_autocommit(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+    record.info.setdefault(AUTOCOMMIT, connection.get_autocommit())
+
+
+def _restore_autocommit(connection: Any, record: ConnectionPoolEntry) -> None:
+    """Undo `SET autocommit = 1`: the next request could roll nothing back.
+
+    Both sides know it without a round trip, the server says it with each answer.
+    """
+    wanted = record.info.get(AUTOCOMMIT)
+    if connection is not None and wanted is not None and connection.get_autocommit() != wanted:
+        connection.autocommit(wanted)
 
 
 class PyMySQLConnect:

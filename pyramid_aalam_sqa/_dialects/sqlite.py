@@ -48,6 +48,9 @@ class SQLiteDialect(GenericDialect):
         return {**defaults, "connect_args.timeout": str(self.switches["lock_timeout"])}
 
     def prepare(self, engine: Engine) -> None:
+        if self.switches["reset_connection"] and is_memory(self.url):
+            msg = "sqa.reset_connection: a database in memory would be lost; write false."
+            raise SettingError(msg)
         event.listen(engine, "do_connect", self._make_folder)
         event.listen(engine, "connect", self._set_up)
         event.listen(engine, "begin", _begin)
