@@ -87,10 +87,9 @@ def watch(engine: Engine, dialect: GenericDialect) -> None:
     event.listen(engine, "reset", dialect.make_writable)
 
 
-def reads_on(engine: Engine) -> bool:
-    """Tell whether the driver of *engine* reads an answer to its end before it closes it."""
-    dialect = _watched.get(engine.dialect)
-    return dialect is None or dialect.READS_ON
+def abandon(connection: Connection) -> None:
+    """Give up the answer that is being read on *connection*, without reading it to its end."""
+    _watched[connection.dialect].abandon(connection)
 
 
 def begin_work(

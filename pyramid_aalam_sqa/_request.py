@@ -11,7 +11,7 @@ from sqlalchemy import Select
 from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session
 
-from ._faults import LATE, reads_on
+from ._faults import LATE, abandon
 from ._lifetime import ACTIVE, end_with_request, environs_of_thread, lifetime_of
 from ._protocols import TransactionManager
 from ._session import JoinedSession
@@ -100,11 +100,13 @@ def _rows(
     session: JoinedSession, statement: Select[Any], size: int
 ) -> Generator[Row[Any], None, None]:
     try:
-        yield from session.execute(statement, execution_options={"yield_per": size})
+        # Held by a name: what is closed with it would first read the answer to its end.
+        parts = session.execute(statement, execution_options={"yield_per": size}).partitions()
+        for part in parts:
+            yield from part
     except GeneratorExit:
         # The client has hung up.
-        if reads_on(session.get_bind().engine):
-            session.invalidate()
+        abandon(session.connection())
         raise
     finally:
         session.end()

@@ -133,8 +133,8 @@ class _Link:
         self.number = 0
 
     def run(self):
-        goes_on = self.begin(GREETING, b"")
         self.server.connect(self.proxy.server)
+        goes_on = self.begin(GREETING, b"")
         while goes_on:
             ready = readable(self.client, self.server, self.proxy.end)
             goes_on = self.proxy.end not in ready
@@ -161,9 +161,9 @@ class _Link:
         """Begin an exchange."""
         self.accident, self.answered = self.proxy.note(said), 0
         if self.accident is None or self.accident.asked is None:
-            self.server.sendall(packet) if packet else None
+            self.server.sendall(packet)
             return True
-        self.server.sendall(packet[: self.accident.asked]) if packet else None
+        self.server.sendall(packet[: self.accident.asked])
         return self.happen(b"")
 
     def answer(self, data):

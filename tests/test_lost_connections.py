@@ -129,6 +129,7 @@ def test_a_request_is_told_the_truth_whatever_byte_of_the_question_is_the_last(v
         answer = visitor.visit()
         told.add((answer_of(answer), answer.attempts, answer.rows))
         assert happens.happened == 1
+        assert at == "INSERT" or proxy.said.count("COMMIT") == 1
 
     # The server has not heard the whole of it.
     assert told == {("200", 2, 1) if at == "INSERT" else ("unknown", 1, 0)}
@@ -147,6 +148,7 @@ def test_a_request_is_told_the_truth_whatever_byte_of_the_answer_is_the_last(vis
         answer = visitor.visit()
         told.append((answer_of(answer), answer.attempts, answer.rows))
         happened = happens.happened
+        assert at == "INSERT" or proxy.said.count("COMMIT") == 1
     *cut, whole, beyond = told
 
     assert len(cut) >= 4 + 7

@@ -1,8 +1,8 @@
 """A request that is tried again is the whole request again, and what must happen once does."""
 
 import io
-import threading
-from contextlib import suppress
+import sqlite3
+from contextlib import closing, suppress
 
 import pytest
 from pyramid.config import Configurator
@@ -11,11 +11,13 @@ from pyramid.request import Request
 from pyramid.response import Response
 from pyramid_retry import BeforeRetry, RetryableException, is_last_attempt, mark_error_retryable
 from sqlalchemy import String, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from webtest import TestApp
+from webtest.app import TestRequest
 
-from pyramid_aalam_sqa import NoTransaction, _retry, get_sqa
+from pyramid_aalam_sqa import BrokenTransaction, NoTransaction, _retry, get_sqa
 
 INSERT = text("INSERT INTO note (body) VALUES (:body)")
 COUNT = text("SELECT count(*) FROM note")
@@ -63,6 +65,19 @@ def serve(sqlite, notes):
         get_sqa(app).dispose()
 
 
+@pytest.fixture
+def serve_on(serve, request):
+    """Make it on another database, and return that too."""
+
+    def serve_on(kind, view, **settings):
+        target = request.getfixturevalue(kind)
+        if kind != "sqlite":
+            target.run("CREATE TABLE note (body VARCHAR(100) PRIMARY KEY)")
+        return serve(view, url=target.url, **settings), target
+
+    return serve_on
+
+
 def write(request, body):
     request.sqa_session.execute(INSERT, {"body": body})
 
@@ -92,6 +107,27 @@ def apologise(error, request):
 
 def page_for_everything(config):
     config.add_exception_view(apologise, context=Exception)
+
+
+class Refusing:
+    """Another data manager, which may say no when the commit has begun."""
+
+    transaction_manager = None
+
+    def __init__(self, vote, *args):
+        self.vote = vote, args
+
+    def sortKey(self):  # noqa: N802 - transaction's interface
+        return "other"
+
+    def tpc_begin(self, transaction):
+        """It has nothing to do."""
+
+    commit = abort = tpc_abort = tpc_finish = tpc_begin
+
+    def tpc_vote(self, transaction):
+        vote, args = self.vote
+        vote(*args)
 
 
 # Bodies
@@ -147,10 +183,7 @@ def upload(content):
 def chunked(app):
     """A body whose length the client did not tell."""
     environ = {"wsgi.input_terminated": True, "wsgi.input": io.BytesIO(LARGE)}
-    request = Request.blank("/", method="POST", environ=environ)
-    request.content_type = "application/octet-stream"
-    del request.environ["CONTENT_LENGTH"]
-    return request.get_response(app.app)
+    return app.do_request(TestRequest.blank("/", method="POST", environ=environ))
 
 
 BODIES = {
@@ -179,12 +212,14 @@ def test_each_attempt_reads_the_complete_body(serve, notes, sqlite, name, how):
         seen.append(read(request))
         write(request, "row")
         if how == "commit":
-            request.tm.get().addBeforeCommitHook(fail_at_first, (request,))
+            request.tm.get().join(Refusing(fail_at_first, request))
         else:
             fail_at_first(request)
         return Response()
 
     response = post(serve(view, setup=page_for_everything if how == "page" else None))
+    # A file, where the body is large; WebOb leaves it to the collector.
+    response.request.environ["wsgi.input"].close()
 
     assert response.status_int == 200
     assert seen == [expected] * 3
@@ -200,7 +235,8 @@ def test_a_body_that_was_read_in_part_is_read_from_its_beginning(serve):
         fail_at_first(request)
         return Response()
 
-    serve(view).post("/", LARGE, content_type="text/plain")
+    response = serve(view).post("/", LARGE, content_type="text/plain")
+    response.request.environ["wsgi.input"].close()
 
     assert seen == [LARGE[:7], LARGE[:7], LARGE]
 
@@ -251,29 +287,12 @@ def test_what_comes_after_the_commit_happens_once_when_a_commit_was_refused(serv
     def view(request):
         write(request, "row")
         request.sqa_after_commit(called.append, number(request))
-        request.tm.get().addBeforeCommitHook(fail_at_first, (request,))
+        request.tm.get().join(Refusing(fail_at_first, request))
         return Response()
 
     serve(view).get("/")
 
     assert called == [3]
-
-
-class Refusing:
-    """Another data manager, which says no."""
-
-    transaction_manager = None
-
-    def sortKey(self):  # noqa: N802 - transaction's interface
-        return "other"
-
-    def tpc_begin(self, transaction):
-        """It has nothing to do."""
-
-    commit = abort = tpc_abort = tpc_finish = tpc_begin
-
-    def tpc_vote(self, transaction):
-        raise RuntimeError("no")
 
 
 def not_found(request):
@@ -290,7 +309,7 @@ def doomed(request):
 
 
 def refused(request):
-    request.tm.get().join(Refusing())
+    request.tm.get().join(Refusing(fails, request))
     return Response()
 
 
@@ -330,10 +349,8 @@ def test_each_part_that_a_view_commits_has_its_own_after(serve, notes):
 
     serve(view).get("/")
 
-    assert called == notes() == ["one", "three"] or (called, notes()) == (
-        ["one", "three"],
-        ["one", "three"],
-    )
+    assert called == ["one", "three"]
+    assert notes() == ["one", "three"]
 
 
 def test_an_error_after_the_commit_is_logged_and_does_not_change_the_response(serve, notes, caplog):
@@ -519,7 +536,7 @@ def raises(request):
 
 
 def refuses_to_commit(request):
-    request.tm.get().addBeforeCommitHook(raises, (request,))
+    request.tm.get().join(Refusing(raises, request))
     return Response()
 
 
@@ -569,17 +586,13 @@ def test_a_request_is_not_tried_again_after_a_subrequest_has_committed(serve, no
 def test_a_subrequest_that_fails_is_tried_again_with_the_request_around_it(serve, notes, caplog):
     """There is one line in the log and one pause for each attempt."""
 
-    def child(request):
-        write(request, "child")
-        raise Conflict
-
     def view(request):
         write(request, "view")
         if number(request) < 3:
             request.invoke_subrequest(Request.blank("/child"), use_tweens=number(request) == 2)
         return Response()
 
-    serve(view, setup=lambda config: config.add_view(child, name="child")).get("/")
+    serve(view, setup=lambda config: config.add_view(raises, name="child")).get("/")
 
     assert notes() == ["view"]
     assert len(lines(caplog)) == 2
@@ -666,27 +679,21 @@ def raise_exception(request):
 
 
 @pytest.mark.parametrize(
-    ("kind", "codes", "fail", "found"),
+    ("kind", "codes", "fail"),
     [
-        ("sqlite", "19", duplicate, True),
-        ("sqlite", "5 1555", duplicate, True),
-        ("sqlite", "2067", duplicate, False),
-        ("sqlite", "", duplicate, False),
-        ("mariadb", "1644 1062", duplicate, True),
-        ("mariadb", "1644", signal, True),
-        ("mariadb", "1064", signal, False),
-        ("postgresql", "23505", duplicate, True),
-        ("postgresql", "AA123\n 57014", raise_exception, True),
-        ("postgresql", "23503", duplicate, False),
+        ("sqlite", "19", duplicate),
+        ("sqlite", "5 1555", duplicate),
+        ("mariadb", "1644 1062", duplicate),
+        ("mariadb", "1644", signal),
+        ("postgresql", "23505", duplicate),
+        ("postgresql", "AA123\n 57014", raise_exception),
     ],
 )
+@pytest.mark.parametrize("named", [True, False])
 def test_the_ini_can_name_more_errors_that_are_worth_another_attempt(
-    serve, request, kind, codes, fail, found
+    serve_on, kind, codes, fail, named
 ):
     """sqa.retry_codes: numbers of MySQL, MariaDB and SQLite, SQLSTATEs of PostgreSQL."""
-    target = request.getfixturevalue(kind)
-    if kind != "sqlite":
-        target.run("CREATE TABLE note (body VARCHAR(100) PRIMARY KEY)")
     attempts = []
 
     def view(request):
@@ -694,10 +701,11 @@ def test_the_ini_can_name_more_errors_that_are_worth_another_attempt(
         write(request, "row")
         fail(request)
 
+    app, target = serve_on(kind, view, **{"sqa.retry_codes": codes if named else "4321"})
     with pytest.raises(DBAPIError):
-        serve(view, url=target.url, **{"sqa.retry_codes": codes}).get("/")
+        app.get("/")
 
-    assert len(attempts) == (3 if found else 1)
+    assert len(attempts) == (3 if named else 1)
     assert target.rows("SELECT * FROM note") == []
 
 
@@ -837,35 +845,34 @@ def test_nothing_is_locked_and_no_connection_is_held_during_the_pause(serve, sql
     assert free == [0, 0]
 
 
-def nothing_pending(request):
-    """The error stands in the statement alone."""
-
-
-@pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])
-def test_the_log_names_the_error_and_not_what_was_in_it(serve, request, caplog, kind):
+@pytest.mark.parametrize(
+    ("kind", "code_and_name"),
+    [
+        ("sqlite", ("19", "IntegrityError SQLITE_CONSTRAINT_PRIMARYKEY")),
+        ("mariadb", ("1062", "IntegrityError 1062")),
+        ("postgresql", ("23505", "UniqueViolation 23505")),
+    ],
+)
+@pytest.mark.parametrize("swallowed", [True, False])
+def test_the_log_names_the_error_and_not_what_was_in_it(
+    serve_on, caplog, kind, code_and_name, swallowed
+):
     """No statement and no value: the visitor's data does not end in the log."""
-    target = request.getfixturevalue(kind)
-    if kind != "sqlite":
-        target.run("CREATE TABLE note (body VARCHAR(100) PRIMARY KEY)")
-    codes = {"sqlite": "19", "mariadb": "1062", "postgresql": "23505"}[kind]
-    expected = {
-        "sqlite": "IntegrityError SQLITE_CONSTRAINT_PRIMARYKEY",
-        "mariadb": "IntegrityError 1062",
-        "postgresql": "UniqueViolation 23505",
-    }[kind]
+    code, name = code_and_name
 
     def view(request):
         write(request, SECRET)
-        with suppress(DBAPIError):
+        with suppress(DBAPIError if swallowed else ()):
             write(request, SECRET)
         return Response()
 
-    with pytest.raises(Exception, match="An error has ended"):
-        serve(view, url=target.url, **{"sqa.retry_codes": codes}).post("/order", {"a": SECRET})
+    app, _ = serve_on(kind, view, **{"sqa.retry_codes": code})
+    with pytest.raises((BrokenTransaction, DBAPIError)):
+        app.post(f"/?a={SECRET}", {"a": SECRET})
 
-    first, second = lines(caplog)
-    assert first == f"POST /order: attempt 1 of 3 failed ({expected}), the next in 0 ms"
-    assert second == f"POST /order: attempt 2 of 3 failed ({expected}), the next in 0 ms"
+    assert lines(caplog) == [
+        f"POST /: attempt {n} of 3 failed ({name}), the next in 0 ms" for n in (1, 2)
+    ]
     assert SECRET not in caplog.text
 
 
@@ -949,11 +956,10 @@ def test_a_busy_file_is_tried_again_and_then_the_applications_error(serve, sqlit
     app = serve(lambda request: write(request, "row") or Response(), **{"sqa.lock_timeout": "0.01"})
     app.get("/")
     sqlite.run("DELETE FROM note")
-    holder = sqlite._engine.connect()
-    holder.exec_driver_sql("BEGIN IMMEDIATE")
-    with pytest.raises(OperationalError, match="locked"):
-        app.get("/")
-    holder.close()
+    with closing(sqlite3.connect(make_url(sqlite.url).database)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(OperationalError, match="locked"):
+            app.get("/")
 
     assert notes() == []
     assert len(lines(caplog)) == 2

@@ -25,7 +25,7 @@ IMPATIENT = {
     "sqa.lock_timeout": "0.05",
     # The pauses double, up to some seconds: one who never paused would find the lock held forever.
     "sqa.retry_pause": "0.002",
-    "retry.attempts": "13",
+    "retry.attempts": "15",
     "sqlalchemy.pool_timeout": "60",
 }
 START = "CREATE TABLE counter (value INTEGER)", "INSERT INTO counter VALUES (0)"

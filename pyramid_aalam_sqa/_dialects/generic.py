@@ -49,8 +49,7 @@ class GenericDialect:
     drivers that are known to take the ``connect_args`` among them. ``FAULTS`` says what the codes
     of the driver's errors mean, ``NOT_SENT`` which of them a statement has when it never left.
     ``READ_ONLY`` makes a transaction that has just begun refuse writes, ``READ_WRITE`` undoes it
-    where it holds for the connection. ``READS_ON`` tells whether the driver reads an answer to its
-    end before it closes it.
+    where it holds for the connection.
     """
 
     ENGINE_DEFAULTS: ClassVar[Mapping[str, str]] = {"pool_pre_ping": "true", "pool_timeout": "5"}
@@ -59,7 +58,6 @@ class GenericDialect:
     NOT_SENT: ClassVar[frozenset[str]] = frozenset()
     READ_ONLY: ClassVar[str] = ""
     READ_WRITE: ClassVar[str] = ""
-    READS_ON: ClassVar[bool] = True
 
     def __init__(self, url: URL, switches: Mapping[str, Any]) -> None:
         self.url = url
@@ -133,6 +131,13 @@ class GenericDialect:
     def would_roll_back(self, connection: Any) -> bool:
         """Tell whether a COMMIT on the driver's *connection* would undo all and be no error."""
         return False
+
+    def abandon(self, connection: Connection) -> None:
+        """Give up the answer that is being read on *connection*.
+
+        The connection with it: a driver may read to the end of an answer before it closes it.
+        """
+        connection.invalidate()
 
     def make_read_only(self, connection: Connection) -> None:
         """Have the transaction that has just begun on *connection* refuse every write."""

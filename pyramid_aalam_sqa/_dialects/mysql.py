@@ -8,7 +8,7 @@ from math import ceil
 from typing import Any, ClassVar
 
 from sqlalchemy import event
-from sqlalchemy.engine import Dialect, Engine
+from sqlalchemy.engine import Connection, Dialect, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -95,6 +95,13 @@ class MySQLDialect(GenericDialect):
     def socket(self, connection: Any) -> Any:
         """Return PyMySQL's socket, which has no public name; other drivers keep theirs hidden."""
         return getattr(connection, "_sock", None)
+
+    def abandon(self, connection: Connection) -> None:
+        """Give up the answer and the connection; PyMySQL would try to read on all the same."""
+        result = getattr(connection.connection.dbapi_connection, "_result", None)
+        if result is not None:
+            result.unbuffered_active = False
+        super().abandon(connection)
 
     def ends_transaction(self, error: BaseException, connection: Any) -> bool:
         """Tell whether the lock table is full, or a savepoint is gone and so all before it.

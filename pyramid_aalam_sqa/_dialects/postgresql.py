@@ -5,7 +5,7 @@ from math import ceil
 from typing import Any, ClassVar
 
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from .generic import Fault, GenericDialect
@@ -32,7 +32,6 @@ class PostgreSQLDialect(GenericDialect):
         **dict.fromkeys(("57P03", "53300"), Fault.UNREACHABLE),
     }
     READ_ONLY = "SET TRANSACTION READ ONLY"
-    READS_ON = False
 
     def prepare(self, engine: Engine) -> None:
         event.listen(engine, "connect", self._set_up)
@@ -57,6 +56,9 @@ class PostgreSQLDialect(GenericDialect):
     def socket(self, connection: Any) -> Any:
         """Return the connection itself, which knows its socket while it is open."""
         return None if connection.closed else connection
+
+    def abandon(self, connection: Connection) -> None:
+        """Do nothing: the server keeps what was not fetched, and forgets it."""
 
     def breaks_transaction(self, error: BaseException) -> bool:
         """Tell whether the server has seen it: every error ends its transaction there.

@@ -40,7 +40,6 @@ class SQLiteDialect(GenericDialect):
 
     READ_ONLY = "PRAGMA query_only = ON"
     READ_WRITE = "PRAGMA query_only = OFF"
-    READS_ON = False
 
     def engine_defaults(self) -> Mapping[str, str]:
         """Return the options, waiting for locks as long as other databases do."""
@@ -69,6 +68,9 @@ class SQLiteDialect(GenericDialect):
         code: int = getattr(error, "sqlite_errorcode", 0)
         known = {*self.FAULTS, *(self.switches["retry_codes"] or ())}
         return str(code) if str(code) in known else str(code & PRIMARY_CODE)
+
+    def abandon(self, connection: Connection) -> None:
+        """Do nothing: rows are made when they are fetched. A database in memory is kept."""
 
     def ends_transaction(self, error: BaseException, connection: Any) -> bool:
         """Tell whether SQLite has rolled back: ON CONFLICT ROLLBACK, a full disk.
