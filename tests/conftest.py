@@ -18,13 +18,20 @@ MISSING = {
 _numbers = itertools.count(1)
 
 
+def plain_engine(url, **options):
+    """Make an engine that owes nothing to the package, with a connection for each use."""
+    # PyMySQL would build a TLS context for each.
+    arguments = {"ssl_disabled": True} if make_url(url).get_driver_name() == "pymysql" else {}
+    return create_engine(url, poolclass=NullPool, connect_args=arguments, **options)
+
+
 class Database:
     """A database of one test's own, looked at through connections of its own."""
 
     def __init__(self, url):
         self.url = url
         self.kind = make_url(url).get_backend_name()
-        self._engine = create_engine(url, poolclass=NullPool)
+        self._engine = plain_engine(url)
 
     def run(self, *statements):
         """Run and commit statements, independently of the application."""
@@ -45,7 +52,7 @@ class Database:
 def own_database(server_url):
     """A new database on the server at *server_url*, dropped at the end."""
     name = f"sqa_{os.getpid()}_{next(_numbers)}"
-    server = create_engine(server_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    server = plain_engine(server_url, isolation_level="AUTOCOMMIT")
     quoted = server.dialect.identifier_preparer.quote(name)
     with server.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {quoted}"))

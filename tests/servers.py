@@ -126,7 +126,11 @@ class MariaDB(Server):
     def connect(self, **options):
         """A connection of root by the driver alone, independent of the package."""
         return pymysql.connect(
-            unix_socket=f"{self.folder}/socket", user="root", autocommit=True, **options
+            unix_socket=f"{self.folder}/socket",
+            user="root",
+            autocommit=True,
+            ssl_disabled=True,
+            **options,
         )
 
     def url(self, database=""):
