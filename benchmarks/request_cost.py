@@ -100,9 +100,7 @@ def by_hand(engine):
 
     def dbsession(request):
         session = Session(engine, info={"request": request})
-        zope.sqlalchemy.register(
-            session, transaction_manager=request.tm, initial_state="changed"
-        )
+        zope.sqlalchemy.register(session, transaction_manager=request.tm, initial_state="changed")
         return session
 
     config = Configurator(settings={"tm.manager_hook": "pyramid_tm.explicit_manager"})
