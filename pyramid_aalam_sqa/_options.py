@@ -131,7 +131,12 @@ SWITCHES = (
         "More errors after which a request is tried again: numbers of MySQL, MariaDB and SQLite, "
         "SQLSTATEs of PostgreSQL.",
     ),
-    Option("retry_pause", SECONDS, "Seconds at most before another attempt; doubles.", "0.05"),
+    Option(
+        "retry_pause",
+        SECONDS,
+        "Seconds at most before the second attempt; doubles up to 2.",
+        "0.05",
+    ),
     Option("retry_after", SIZE, "Seconds that a 503 asks its client to wait.", "5"),
     Option(
         "reset_connection",

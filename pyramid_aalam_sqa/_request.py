@@ -100,14 +100,16 @@ def _rows(
     session: JoinedSession, statement: Select[Any], size: int
 ) -> Generator[Row[Any], None, None]:
     try:
-        # Held by a name: what is closed with it would first read the answer to its end.
-        parts = session.execute(statement, execution_options={"yield_per": size}).partitions()
-        for part in parts:
-            yield from part
-    except GeneratorExit:
-        # The client has hung up.
-        abandon(session.connection())
-        raise
+        with session.execute(statement, execution_options={"yield_per": size}) as result:
+            # Held by a name: when it is closed, the answer is read to its end.
+            parts = result.partitions()
+            try:
+                for part in parts:
+                    yield from part
+            except GeneratorExit:
+                # The client has hung up.
+                abandon(session.connection())
+                raise
     finally:
         session.end()
 

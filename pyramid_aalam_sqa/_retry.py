@@ -15,6 +15,8 @@ from .exceptions import BrokenTransaction
 
 log = logging.getLogger(__name__)
 
+# Seconds; a thread that sleeps serves nobody.
+LONGEST_PAUSE = 2
 PATH_SAFE = "/~!$&'()*+,;=:@"
 
 
@@ -66,9 +68,10 @@ def _prepare(request: Any, error: Exception) -> None:
         make_last_attempt(environ)
         log.warning("%s %s: attempt %d of %d failed (%s), the last: its body is closed", *failed)
         return
-    # Half of it at random, so that two that met do not meet again; doubled with each attempt.
-    pause = get_sqa(request).settings.switches["retry_pause"]
-    pause *= 2 ** (number - 1) * random.uniform(0.5, 1)  # noqa: S311 - no secret depends on it
+    first = get_sqa(request).settings.switches["retry_pause"]
+    pause = min(first * 2 ** (number - 1), max(first, LONGEST_PAUSE))
+    # Half of it at random, so that two that met do not meet again.
+    pause *= random.uniform(0.5, 1)  # noqa: S311 - no secret depends on it
     log.warning("%s %s: attempt %d of %d failed (%s), the next in %.0f ms", *failed, pause * 1000)
     time.sleep(pause)
 
@@ -97,10 +100,10 @@ def _rewind(environ: dict[str, Any]) -> bool:
     the next one would store empty files.
     """
     environ.pop("webob._parsed_post_vars", None)
-    if environ.get("webob.is_body_seekable"):
-        try:
-            environ["wsgi.input"].seek(0)
-        except ValueError:
-            # Closed, as an io.TextIOWrapper around it does when it is collected.
-            return False
+    try:
+        # pyramid_retry has made it seekable before the first attempt.
+        environ["wsgi.input"].seek(0)
+    except ValueError:
+        # Closed, as an io.TextIOWrapper around it does when it is collected.
+        return False
     return True

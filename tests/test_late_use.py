@@ -8,6 +8,7 @@ import pytest
 import transaction
 from pyramid.config import Configurator
 from pyramid.events import BeforeRender, NewRequest, NewResponse
+from pyramid.httpexceptions import HTTPNotFound
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.scripting import prepare
@@ -679,6 +680,35 @@ def test_a_session_kept_after_its_request_is_dead_and_says_so(serve, bodies, use
 
     assert checked_out(client) == 0
     assert bodies() == ["seed"]
+
+
+def test_an_answer_that_was_not_read_to_its_end_is_not_in_the_way_of_the_next_request(
+    serve, database, bodies
+):
+    """The traceback of a 404 holds it, and the database's state, until the collector runs."""
+
+    def missing(request):
+        result = request.sqa_session.execute(text(BODIES))
+        assert result.fetchone().body == "one"
+        raise HTTPNotFound
+
+    def count(request):
+        return Response(str(request.sqa_session.scalar(text("SELECT count(*) FROM note"))))
+
+    client = serve(with_view(missing), with_view(count, name="count"))
+    database.run("INSERT INTO note (body) VALUES ('one'), ('two')")
+    gc.collect()
+    gc.disable()
+    try:
+        client.get("/", status=404)
+        database.run("DELETE FROM note WHERE body <> 'seed'")
+        seen = client.get("/count").text
+        client.get("/next")
+    finally:
+        gc.enable()
+
+    assert seen == "1"
+    assert bodies() == ["next", "seed"]
 
 
 def test_a_request_kept_after_its_end_has_no_session_any_more(serve):

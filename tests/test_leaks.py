@@ -190,7 +190,7 @@ def make_app(database):
         "sqlalchemy.url": database.url,
         "sqlalchemy.pool_size": "2",
         "sqlalchemy.max_overflow": "0",
-        "sqlalchemy.pool_timeout": "30",
+        "sqlalchemy.pool_timeout": "10",
         "tm.activate_hook": is_managed,
     }
     with Configurator(settings=settings) as config:
@@ -271,17 +271,19 @@ def run(app):
 
     def work(number):
         for index in range(number, REQUESTS, THREADS):
+            if errors:
+                return
             kind = KINDS[index // THREADS % len(KINDS)]
             try:
                 answer = visit_app(app, kind, f"body-{index}")
             except Exception as error:  # noqa: BLE001 - shown by the assertion on it
                 errors.append((kind, repr(error)))
-                continue
+                return
             told[kind, answer] += 1
             if kind[0] in {"write", "subrequests"} and answer == "200":
                 stored.append(f"body-{index}")
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
+    threads = [threading.Thread(target=work, args=[n], daemon=True) for n in range(THREADS)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -452,22 +452,22 @@ def test_a_write_after_the_commit_is_logged_and_lost_and_the_response_stays(
     assert get_sqa(app.app).engine.pool.checkedout() == 0
 
 
+def promising(handler, registry):
+    def tween(request):
+        with pytest.raises(NoTransaction, match=r"sqa_after_commit\(\) needs"):
+            request.sqa_after_commit(print)
+        return handler(request)
+
+    return tween
+
+
 def test_there_is_no_after_the_commit_where_there_is_no_transaction(serve):
     """A tween above the transaction is told so."""
 
-    def tween_factory(handler, registry):
-        def tween(request):
-            with pytest.raises(NoTransaction, match=r"sqa_after_commit\(\) needs"):
-                request.sqa_after_commit(print)
-            return handler(request)
+    def setup(config):
+        config.add_tween("test_retry.promising")
 
-        return tween
-
-    global above  # noqa: PLW0603 - Pyramid takes a tween by its dotted name alone
-    above = tween_factory
-    serve(
-        lambda request: Response(), setup=lambda config: config.add_tween("test_retry.above")
-    ).get("/")
+    serve(lambda request: Response(), setup=setup).get("/")
 
 
 # What is never tried again, because something was stored
@@ -822,6 +822,17 @@ def test_the_pause_grows_and_is_never_the_same(serve, monkeypatch):
     for run in (pauses[:5], pauses[5:]):
         assert all(0.05 * 2**n <= pause <= 0.1 * 2**n for n, pause in enumerate(run))
         assert run == sorted(run)
+
+
+def test_the_pause_does_not_grow_for_ever(serve, monkeypatch):
+    """A thread that sleeps serves nobody: two seconds at most, or what the setting says."""
+    pauses = []
+    monkeypatch.setattr(_retry.time, "sleep", pauses.append)
+    with pytest.raises(Conflict):
+        serve(raises, **{"retry.attempts": "20", "sqa.retry_pause": "0.5"}).get("/")
+
+    assert len(pauses) == 19
+    assert 1 <= max(pauses) <= 2
 
 
 def test_nothing_is_locked_and_no_connection_is_held_during_the_pause(serve, sqlite, monkeypatch):

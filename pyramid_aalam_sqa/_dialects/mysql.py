@@ -3,6 +3,7 @@
 import logging
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from math import ceil
 from typing import Any, ClassVar
@@ -98,9 +99,9 @@ class MySQLDialect(GenericDialect):
 
     def abandon(self, connection: Connection) -> None:
         """Give up the answer and the connection; PyMySQL would try to read on all the same."""
-        result = getattr(connection.connection.dbapi_connection, "_result", None)
-        if result is not None:
-            result.unbuffered_active = False
+        driver: Any = connection.connection.dbapi_connection
+        with suppress(AttributeError):  # of another driver
+            driver._result.unbuffered_active = False  # noqa: SLF001 - it has no public name
         super().abandon(connection)
 
     def ends_transaction(self, error: BaseException, connection: Any) -> bool:

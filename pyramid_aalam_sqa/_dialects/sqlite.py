@@ -5,15 +5,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, ClassVar
+from weakref import WeakSet
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from .._urls import is_memory
 from ..exceptions import SettingError
 from .generic import Fault, GenericDialect
 
 PRIMARY_CODE = 0xFF
+CURSORS = "sqa.cursors"
 
 
 class SQLiteDialect(GenericDialect):
@@ -53,6 +57,8 @@ class SQLiteDialect(GenericDialect):
         event.listen(engine, "do_connect", self._make_folder)
         event.listen(engine, "connect", self._set_up)
         event.listen(engine, "begin", _begin)
+        event.listen(engine, "after_cursor_execute", _note_cursor)
+        event.listen(engine, "reset", _close_cursors)
 
     def before_fork(self, engine: Engine) -> None:
         """Close the idle connections to a file.
@@ -113,6 +119,19 @@ class SQLiteDialect(GenericDialect):
             if code != sqlite3.SQLITE_READONLY:
                 raise
         return True
+
+
+def _note_cursor(connection: Connection, cursor: DBAPICursor, *_: object) -> None:
+    connection.info.setdefault(CURSORS, WeakSet()).add(cursor)
+
+
+def _close_cursors(_connection: object, record: ConnectionPoolEntry, _state: object) -> None:
+    """Close what was not read to its end, and is held by a traceback, say.
+
+    Whoever gets the connection next would see the database as it was then, and could not write.
+    """
+    for cursor in record.info.pop(CURSORS, ()):
+        cursor.close()
 
 
 def _begin(connection: Connection) -> None:
