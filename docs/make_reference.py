@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyramid_aalam_sqa
 from pyramid_aalam_sqa._config import add_sqa_database
+from pyramid_aalam_sqa._request import sqa_after_commit, sqa_session, sqa_stream
 
 PAGE = Path(__file__).parent / "reference.md"
 INTRODUCTION = """# Reference
@@ -50,6 +51,11 @@ def page():
                 lines += entry(f"{name}.{member}", value, "###", signature(value, member))
             elif isinstance(value, property):
                 lines += entry(f"{name}.{member}", value, "###")
+    lines += ["# Request\n"]
+    for function in (sqa_session, sqa_after_commit, sqa_stream):
+        name = f"request.{function.__name__}"
+        call = None if function is sqa_session else signature(function, name)
+        lines += entry(name, function, call=call and call.replace("(request, ", "("))
     lines += ["# Directives\n"]
     call = signature(add_sqa_database, "config.add_sqa_database").replace("(config, ", "(")
     lines += entry("config.add_sqa_database", add_sqa_database, call=call)

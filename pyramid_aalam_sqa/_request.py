@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import transaction
 from pyramid.request import Request
@@ -33,22 +33,11 @@ class SqaRequest(Request):  # type: ignore[misc]  # pyramid has no types
     matchdict: Any
     response: Any
 
-    def sqa_after_commit(self, function: Callable[..., object], *args: Any) -> None:
-        """Call *function* with *args* once the transaction is committed, and only then.
+    if TYPE_CHECKING:
 
-        It is not called for a transaction that is rolled back, nor for an attempt that was thrown
-        away and tried again. What it raises is logged as an error; the response stays as it is.
-        Raises :class:`NoTransaction` where there is no transaction.
-        """
+        def sqa_after_commit(self, function: Callable[..., object], *args: Any) -> None: ...
 
-    def sqa_stream(self, statement: Select[Any], *, size: int = 500) -> Iterator[Row[Any]]:
-        """Yield the rows of *statement*, fetched *size* at a time, on a connection of their own.
-
-        For the body of a response, which is sent after the request's transaction has ended. The
-        connection is taken at the first row and goes back after the last, or when the client has
-        hung up. What the request itself has not committed is not seen.
-        """
-        raise NotImplementedError
+        def sqa_stream(self, statement: Select[Any], *, size: int = 500) -> Iterator[Row[Any]]: ...
 
 
 def sqa_session(request: Any) -> Session:
@@ -71,7 +60,12 @@ def sqa_session(request: Any) -> Session:
 
 
 def sqa_after_commit(request: Any, function: Callable[..., object], *args: Any) -> None:
-    """See :meth:`SqaRequest.sqa_after_commit`."""
+    """Call *function* with *args* once the transaction is committed, and only then.
+
+    It is not called for a transaction that is rolled back, nor for an attempt that was thrown
+    away and tried again. What it raises is logged as an error; the response stays as it is.
+    Raises :class:`NoTransaction` where there is no transaction.
+    """
     msg = "request.sqa_after_commit() needs the transaction of a view, or `with request.tm:`."
     window = _window(request)
     if window is not None and not window():
@@ -85,7 +79,12 @@ def sqa_after_commit(request: Any, function: Callable[..., object], *args: Any) 
 
 
 def sqa_stream(request: Any, statement: Select[Any], *, size: int = 500) -> Iterator[Row[Any]]:
-    """See :meth:`SqaRequest.sqa_stream`."""
+    """Yield the rows of *statement*, fetched *size* at a time, on a connection of their own.
+
+    For the body of a response, which is sent after the request's transaction has ended. The
+    connection is taken at the first row and goes back after the last, or when the client has
+    hung up. What the request itself has not committed is not seen.
+    """
     given: Session | None = request.environ.get(ENVIRON_SESSION)
     if given is not None:
         return iter(given.execute(statement))
