@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types tests format clean
+.PHONY: help run test lint types tests format docs clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,6 +34,10 @@ tests: $(VENV)/ready-test  ## the tests, with coverage
 format: $(VENV)/ready-test  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/ready-test  ## write the generated pages again
+	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/make_settings.py
 
 clean:  ## remove the virtual environment and what the tools left
 	rm -rf $(VENV) .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
