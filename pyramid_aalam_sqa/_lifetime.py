@@ -43,22 +43,20 @@ class Lifetime:
         self.attempt = 0
         self.over = False
 
-    def end(self, outer: "Lifetime | None" = None) -> None:
-        """End everything; leave to *outer* a session whose transaction is not over.
-
-        That is one which a subrequest shares with the request that makes it. When ends fail, the
-        others come all the same, and the last error is raised.
-        """
+    def end(self) -> None:
+        """End everything; when an end fails, the others come all the same, and it is raised."""
         self.over = True
         with ExitStack() as ends:
             while self.sessions:
-                session = self.sessions.pop()
-                if outer is not None and session.data_manager is not None:
-                    outer.sessions.append(session)
-                else:
-                    ends.callback(session.end)
+                ends.callback(self.sessions.pop().end)
             while self.streams:
                 ends.callback(self.streams.pop().close)
+
+    def leave_shared(self, outer: "Lifetime | None") -> None:
+        """Leave to *outer*, of the request around this one, the sessions in its transaction."""
+        if outer is not None:
+            outer.sessions += [each for each in self.sessions if each.data_manager is not None]
+            self.sessions = [each for each in self.sessions if each.data_manager is None]
 
     def refuse_open_transaction(self) -> None:
         """Raise when a session is still in a transaction, of which nobody has decided."""
@@ -73,7 +71,8 @@ class Lifetime:
 
     def __del__(self) -> None:
         # Of a response that was never begun to be sent nobody closes the body.
-        self.end()
+        if not self.over:
+            self.end()
 
 
 # The one of the request that this thread is in, to which a subrequest leaves what they share.
@@ -102,8 +101,9 @@ def ending_policy(policy: Policy) -> Policy:
         finally:
             _current.reset(token)
             environ.update(before)
+            lifetime.leave_shared(outer)
             if not streamed:
-                lifetime.end(outer)
+                lifetime.end()
 
     return execution_policy
 
@@ -136,7 +136,8 @@ def _finish(lifetime: Lifetime, request: Any) -> None:
         while request.finished_callbacks:
             request.finished_callbacks.popleft()(request)
     finally:
-        lifetime.end(_current.get())
+        lifetime.leave_shared(_current.get())
+        lifetime.end()
 
 
 def make_last_attempt(environ: dict[str, Any]) -> None:
