@@ -5,6 +5,7 @@ import os
 from contextlib import contextmanager
 
 import pytest
+from proxied_app import behind_a_proxy
 from servers import MariaDB, PostgreSQL, find
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
@@ -120,6 +121,27 @@ def database(request):
 def any_database(request):
     """The test runs on all three."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def notes(database):
+    """Return what others see of the table that the views write to."""
+    database.run("CREATE TABLE note (body VARCHAR(50))")
+    return lambda: [row[0] for row in database.rows("SELECT body FROM note ORDER BY body")]
+
+
+@pytest.fixture(scope="module")
+def proxied(mariadb_url):
+    """One database behind one proxy for the tests of a module; each writes rows of its own."""
+    with own_database(mariadb_url) as database, behind_a_proxy(database) as (proxy, url):
+        yield database, proxy, url
+
+
+@pytest.fixture
+def proxy(proxied):
+    """The proxy, letting everything through."""
+    proxied[1].forget()
+    return proxied[1]
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -7,8 +7,7 @@ import threading
 from functools import partial
 
 import pytest
-from conftest import own_database
-from proxied_app import behind_a_proxy, visitors
+from proxied_app import visitors
 from proxy import Then
 from pymysql.err import OperationalError as DriverError
 from pyramid_retry import IRetryableError
@@ -52,19 +51,6 @@ def anywhere(database, notes):
     """Make an application on either database."""
     with visitors(database, database.url) as make:
         yield make
-
-
-@pytest.fixture(scope="module")
-def proxied(mariadb_url):
-    """One database behind one proxy for all these tests; each writes rows of its own."""
-    with own_database(mariadb_url) as database, behind_a_proxy(database) as (proxy, url):
-        yield database, proxy, url
-
-
-@pytest.fixture
-def proxy(proxied):
-    proxied[1].forget()
-    return proxied[1]
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
-from conftest import own_database
-from proxied_app import behind_a_proxy, visitors
+from proxied_app import visitors
 from proxy import GREETING, LOGIN, Proxy, Then
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
@@ -26,19 +25,6 @@ ACCIDENTS = {
 }
 either_page = pytest.mark.parametrize("pages", [(), (Exception,)], ids=["", "catch-all"])
 every_accident = pytest.mark.parametrize("accident", ACCIDENTS.values(), ids=ACCIDENTS)
-
-
-@pytest.fixture(scope="module")
-def proxied(mariadb_url):
-    """One database behind one proxy for all these tests; each writes rows of its own."""
-    with own_database(mariadb_url) as database, behind_a_proxy(database) as (proxy, url):
-        yield database, proxy, url
-
-
-@pytest.fixture
-def proxy(proxied):
-    proxied[1].forget()
-    return proxied[1]
 
 
 @pytest.fixture

@@ -17,12 +17,6 @@ METHODS = ["GET", "POST", "PUT", "DELETE", "HEAD"]
 
 
 @pytest.fixture
-def notes(database):
-    database.run("CREATE TABLE note (body VARCHAR(50))")
-    return lambda: [row[0] for row in database.rows("SELECT body FROM note ORDER BY body")]
-
-
-@pytest.fixture
 def serve(database, notes):
     """Make an application of one view, and of exception views."""
 

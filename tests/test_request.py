@@ -20,12 +20,6 @@ from pyramid_aalam_sqa import ForeignCommit, NoTransaction, SettingError, get_sq
 
 
 @pytest.fixture
-def notes(database):
-    database.run("CREATE TABLE note (body VARCHAR(50))")
-    return lambda: [row[0] for row in database.rows("SELECT body FROM note ORDER BY body")]
-
-
-@pytest.fixture
 def make(database, notes):
     """Make an application of the views given by name."""
 
