@@ -18,7 +18,8 @@ from pyramid_aalam_sqa import get_sqa
 HOME = Path(__file__).parent / "cookiecutter"
 WARNINGS = (
     "error,ignore:'cgi' is deprecated:DeprecationWarning,"
-    "ignore:pkg_resources is deprecated as an API:UserWarning"
+    "ignore:pkg_resources is deprecated as an API:UserWarning,"
+    "ignore:Deprecated call to `pkg_resources:DeprecationWarning"
 )
 
 
