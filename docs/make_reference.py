@@ -43,7 +43,9 @@ def page():
     lines = [INTRODUCTION]
     for name in pyramid_aalam_sqa.__all__:
         thing = getattr(pyramid_aalam_sqa, name)
-        lines += entry(name, thing, call=None if inspect.isclass(thing) else signature(thing, name))
+        lines += entry(
+            name, thing, call=signature(thing, name) if inspect.isfunction(thing) else None
+        )
         if not inspect.isclass(thing):
             continue
         for member, value in vars(thing).items():

@@ -12,6 +12,8 @@ from pathlib import Path
 from servers import free_port
 
 HERE = Path(__file__).parent
+# For a Python that is to print nothing but errors: with newer ones Pyramid's imports warn.
+QUIET = ("-W", "ignore::UserWarning", "-W", "ignore::DeprecationWarning")
 INI = """
 [app:main]
 use = call:{app}:main

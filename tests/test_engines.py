@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import trustme
+from processes import QUIET
 from pyramid import testing
 from pyramid.config import Configurator
 from pyramid.response import Response
@@ -741,7 +742,7 @@ for number in range(40):
 
 def test_many_processes_may_open_a_new_file_at_once(tmp_path):
     """As the workers of a server do after the first installation."""
-    arguments = [sys.executable, "-c", OPENER, str(tmp_path), str(time.time() + 2)]
+    arguments = [sys.executable, *QUIET, "-c", OPENER, str(tmp_path), str(time.time() + 2)]
     workers = [subprocess.Popen(arguments, stderr=subprocess.PIPE) for _ in range(4)]
     told = [worker.communicate()[1].decode() for worker in workers]
 

@@ -163,7 +163,7 @@ def in_memory(url):
 
 def run(function, url):
     """Run *function* in a process of its own, whose forks then are none of the test's."""
-    script = [sys.executable, __file__, function.__name__, url]
+    script = [sys.executable, *QUIET, __file__, function.__name__, url]
     paths = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         script,
