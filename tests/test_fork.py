@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from processes import HERE
+from processes import HERE, QUIET
 from pyramid.config import Configurator
 from pyramid.response import Response
 from rule_app import INSERT
