@@ -114,9 +114,13 @@ def _refuse_second_begin(connection: Connection) -> None:
         raise BrokenTransaction(ROLLED_BACK)
 
 
-def _before_commit(connection: Connection) -> None:
+def _work_on(connection: Connection) -> Work | None:
     transaction = connection.get_transaction()
-    work = _work.get(transaction) if transaction else None
+    return _work.get(transaction) if transaction else None
+
+
+def _before_commit(connection: Connection) -> None:
+    work = _work_on(connection)
     if work is None:
         return
     try:
@@ -149,8 +153,7 @@ def _recognise(context: ExceptionContext) -> None:
         # The pool replaces the connection, and nobody sees the error.
         return
     connection = context.connection
-    transaction = connection.get_transaction() if connection else None
-    work = _work.get(transaction) if transaction else None
+    work = _work_on(connection) if connection else None
     dialect = _watched[context.dialect]
     cause = context.original_exception
     fault = dialect.fault(cause, connecting=not connection, disconnected=context.is_disconnect)

@@ -28,6 +28,7 @@ from webtest import TestApp
 from pyramid_aalam_sqa import SettingError, engine_from_settings, get_sqa
 from pyramid_aalam_sqa._dialects import dialect_for
 from pyramid_aalam_sqa._dialects.mysql import tls_context
+from pyramid_aalam_sqa._settings import read_settings
 
 
 @pytest.fixture
@@ -288,7 +289,7 @@ def test_autocommit_works_on_mysql(make, mariadb):
 
 def test_another_driver_of_mysql_is_given_no_argument_it_may_not_know():
     """Only what PyMySQL and mysqlclient take is known."""
-    switches = {"statement_timeout": 55}
+    switches = read_settings({}).switches
     known = dialect_for(make_url("mysql+mysqldb://"), switches).engine_defaults()
     other = dialect_for(make_url("mysql+mysqlconnector://"), switches).engine_defaults()
 

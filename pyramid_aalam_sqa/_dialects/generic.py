@@ -10,8 +10,6 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 
 # Linux tells it without reading anything, and so under TLS too. Elsewhere it is not asked.
 CLOSED_BY_PEER = getattr(select, "POLLRDHUP", 0)
-
-
 REFUSES_WRITES = "sqa.refuses_writes"
 
 
@@ -62,6 +60,7 @@ class GenericDialect:
     def __init__(self, url: URL, switches: Mapping[str, Any]) -> None:
         self.url = url
         self.switches = switches
+        self.retry_codes: frozenset[str] = frozenset(switches["retry_codes"] or ())
 
     def engine_defaults(self) -> Mapping[str, str]:
         """Return the options this database's engine has unless others were given."""
@@ -88,7 +87,7 @@ class GenericDialect:
         *disconnected* is what SQLAlchemy thinks of it.
         """
         code = self.code(error)
-        if code and code in (self.switches["retry_codes"] or ()):
+        if code and code in self.retry_codes:
             return Fault.CONFLICT
         fault = self.FAULTS.get(code, Fault.DISCONNECT if disconnected else None)
         if fault is Fault.DISCONNECT and isinstance(error.__context__, TimeoutError):

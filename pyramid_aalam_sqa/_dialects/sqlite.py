@@ -72,8 +72,8 @@ class SQLiteDialect(GenericDialect):
     def code(self, error: BaseException) -> str:
         """Return the number of the extended code where it means more than the primary one."""
         code: int = getattr(error, "sqlite_errorcode", 0)
-        known = {*self.FAULTS, *(self.switches["retry_codes"] or ())}
-        return str(code) if str(code) in known else str(code & PRIMARY_CODE)
+        known = str(code) in self.FAULTS or str(code) in self.retry_codes
+        return str(code if known else code & PRIMARY_CODE)
 
     def abandon(self, connection: Connection) -> None:
         """Do nothing: rows are made when they are fetched. A database in memory is kept."""
@@ -122,7 +122,10 @@ class SQLiteDialect(GenericDialect):
 
 
 def _note_cursor(connection: Connection, cursor: DBAPICursor, *_: object) -> None:
-    connection.info.setdefault(CURSORS, WeakSet()).add(cursor)
+    # Called for each statement, so that the set is made for the first alone.
+    if CURSORS not in connection.info:
+        connection.info[CURSORS] = WeakSet()
+    connection.info[CURSORS].add(cursor)
 
 
 def _close_cursors(_connection: object, record: ConnectionPoolEntry, _state: object) -> None:
