@@ -28,7 +28,7 @@ def make_engine(database: Database, switches: Mapping[str, Any]) -> Engine:
 
     Raises :class:`SettingError` when the given options do not go together.
     """
-    dialect = dialect_for(database.url, switches)
+    dialect = dialect_for(database.url, switches, database.name)
     if database.engine is not None:
         watch(database.engine, dialect)
         return database.engine

@@ -11,6 +11,8 @@ from sqlalchemy import pool
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.orm import Session
 
+from ._names import APP_RULE, PROVIDER_RULE, is_app, is_provider
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -147,6 +149,8 @@ JSON_OBJECT = Kind('a JSON object, {"name": value}', _json, _is(dict))
 NAMES = Kind("names, separated by spaces", str.split, _is(list, tuple))
 # Path.is_file() raises where the text cannot be a path at all.
 FILE = Kind("the path of a file", _same, lambda value: os.path.isfile(str(value)))  # noqa: PTH113
+PROVIDER = Kind(PROVIDER_RULE, _same, is_provider)
+APP = Kind(APP_RULE, _same, is_app)
 # These two become part of a statement.
 SQL_MODE = _matching("the server's names, separated by commas", r"\w+(,\w+)*")
 TIME_ZONE = _matching("an offset, +00:00, or a zone the server knows", r"[\w+:/-]+")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ._kinds import (
+    APP,
     BOOLEAN,
     CALLABLE,
     DATABASE_URL,
@@ -19,6 +20,7 @@ from ._kinds import (
     NAMES,
     POOL_CLASS,
     POSITIVE,
+    PROVIDER,
     READY_ENGINE,
     READY_POOL,
     RESET,
@@ -113,6 +115,24 @@ SESSION = (
 )
 # Waits and habits that every database spells in its own way.
 SWITCHES = (
+    Option(
+        "provider",
+        PROVIDER,
+        "Who publishes the application: the first part of its database's name, "
+        "<provider>_<app>; SQA_PROVIDER in the environment sets it too.",
+    ),
+    Option("app", APP, "Which application it is; SQA_APP in the environment sets it too."),
+    Option(
+        "password_file",
+        FILE,
+        "A file with the database's password, in place of one in the URL; "
+        "read for each new connection.",
+    ),
+    Option(
+        "max_connections",
+        POSITIVE,
+        "Connections that all databases of this process together may have open.",
+    ),
     Option(
         "lock_timeout",
         SECONDS,

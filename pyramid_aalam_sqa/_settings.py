@@ -13,8 +13,9 @@ from sqlalchemy import util
 from sqlalchemy.engine import URL, Dialect, Engine
 
 from ._kinds import DRIVER_VALUE, VETO, one_of
+from ._names import database_name, name_in_environment
 from ._options import ENGINE, NEIGHBOURS, SESSION, SWITCHES, Option, table
-from ._urls import masked, read_url
+from ._urls import masked, read_url, with_name
 from .exceptions import SettingError
 
 log = logging.getLogger(__name__)
@@ -43,11 +44,15 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """One database: where it is, and the create_engine options that were given for it."""
+    """One database: where it is, and the create_engine options that were given for it.
+
+    Its *name* is the schema that an application's models are in; None when it has no name.
+    """
 
     url: URL
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     engine: Engine | None = None
+    name: str | None = None
 
     def __str__(self) -> str:
         return masked(self.url)
@@ -60,30 +65,52 @@ class Settings:
     database: Database | None
     session: Mapping[str, Any]
     switches: Mapping[str, Any]
+    name: str | None = None
 
 
 def read_settings(
-    settings: Mapping[str, object], section: Mapping[str, object] | None = None
+    settings: Mapping[str, object],
+    section: Mapping[str, object] | None = None,
+    name: str | None = None,
 ) -> Settings:
     """Return the :class:`Settings` in *settings*, completed from the ``[sqlalchemy]`` *section*.
 
-    Raises :class:`SettingError` for the first key that is unknown or has a wrong value.
+    *name* is that of the application's database where the settings do not tell it. Raises
+    :class:`SettingError` for the first key that is unknown or has a wrong value.
     """
     own = {given.name: given for given in _under("sqlalchemy.", settings)}
-    for name, value in (section or {}).items():
-        label = f"[sqlalchemy] {name}"
-        if name in own:
-            log.info("sqlalchemy.%s in the application's section wins over %s", name, label)
+    for key, value in (section or {}).items():
+        label = f"[sqlalchemy] {key}"
+        if key in own:
+            log.info("sqlalchemy.%s in the application's section wins over %s", key, label)
         else:
-            own[name] = Given(label, name, value)
+            own[key] = Given(label, key, value)
     sqa = list(_under("sqa.", settings))
     session = [given for given in sqa if given.name.startswith("session.")]
     switches = [given for given in sqa if given not in session]
+    values = _read_group("", SWITCHES, switches)
+    name = _agreed(read_name(settings), name)
     return Settings(
-        database=_read_database(own),
+        database=_read_database(own, name),
         session=_read_group("session.", SESSION, session),
-        switches=_read_group("", SWITCHES, switches),
+        switches=values,
+        name=name,
     )
+
+
+def read_name(settings: Mapping[str, object]) -> str | None:
+    """Return the name of the database that *settings*, or the environment, give the application.
+
+    Raises :class:`SettingError` when the two differ, or when half of a name is missing.
+    """
+    given = {key: settings[f"sqa.{key}"] for key in ("provider", "app") if f"sqa.{key}" in settings}
+    if len(given) == 1:
+        missing = "app" if "provider" in given else "provider"
+        msg = f"sqa.{missing} is missing: sqa.provider and sqa.app make the database's name."
+        raise SettingError(msg)
+    known = {option.key: option for option in SWITCHES}
+    parts = (_read(known[key], Given(f"sqa.{key}", key, value)) for key, value in given.items())
+    return _agreed(database_name(*parts) if given else None, name_in_environment())
 
 
 def read_options(given: Iterable[Given], dialect: type[Dialect] | None) -> dict[str, Any]:
@@ -115,22 +142,34 @@ def check_neighbours(settings: Mapping[str, object]) -> None:
             _read(option, Given(option.key, option.key, settings[option.key]))
 
 
+def _agreed(name: str | None, other: str | None) -> str | None:
+    if name and other and name != other:
+        msg = (
+            f"sqa.provider and sqa.app name the database {name!r}, but it was named {other!r} "
+            "before, by init_engine() or by SQA_PROVIDER and SQA_APP in the environment."
+        )
+        raise SettingError(msg)
+    return name or other
+
+
 def _under(prefix: str, settings: Mapping[str, object]) -> Iterable[Given]:
     for key, value in settings.items():
         if key.startswith(prefix):
             yield Given(key, key.removeprefix(prefix), value)
 
 
-def _read_database(own: dict[str, Given]) -> Database | None:
+def _read_database(own: dict[str, Given], name: str | None) -> Database | None:
     if "engine" in own:
         engine = _read(_ENGINE["engine"], own["engine"])
-        return Database(engine.url, engine=engine)
+        return Database(engine.url, engine=engine, name=name)
     if "url" not in own:
         read_options(own.values(), None)
         return None
     given = own.pop("url")
     url = read_url(given.label, _read(_ENGINE["url"], given), needs_driver="module" not in own)
-    return Database(url, read_options(own.values(), url.get_dialect()))
+    if name:
+        url = with_name(given.label, url, name)
+    return Database(url, read_options(own.values(), url.get_dialect()), name=name)
 
 
 def _read_group(prefix: str, options: Iterable[Option], given: Iterable[Given]) -> dict[str, Any]:

@@ -65,6 +65,23 @@ def masked(url: URL) -> str:
     return text + "?..." if url.query else text
 
 
+def with_name(label: str, url: URL, name: str) -> URL:
+    """Return *url* as the URL of the application whose database is called *name*.
+
+    Where a server has many databases it is one of them. In PostgreSQL it is a schema of the URL's
+    database, in SQLite the URL's file. Raises :class:`SettingError` when *url* says otherwise.
+    """
+    if url.get_backend_name() in {"postgresql", "sqlite"}:
+        return url
+    if url.database and url.database != name:
+        msg = (
+            f"{label}: its database is {url.database!r}, but the application's is {name!r}: "
+            "remove it from the URL, or correct sqa.provider and sqa.app."
+        )
+        raise SettingError(msg)
+    return url.set(database=name)
+
+
 def is_memory(url: URL) -> bool:
     """Tell whether *url* names an SQLite database that lives in memory."""
     in_memory = {None, "", ":memory:", "file::memory:"}

@@ -10,6 +10,7 @@ PACKAGE = Path(pyramid_aalam_sqa.__file__).parent
 ORDER = [
     "exceptions",
     "_protocols",
+    "_names",
     "_urls",
     "_kinds",
     "_options",

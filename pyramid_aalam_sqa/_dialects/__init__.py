@@ -20,6 +20,9 @@ DIALECTS: Mapping[str, type[GenericDialect]] = {
 }
 
 
-def dialect_for(url: URL, switches: Mapping[str, Any]) -> GenericDialect:
-    """Return what is known of the database at *url*, under the ``sqa.`` *switches*."""
-    return DIALECTS.get(url.get_backend_name(), GenericDialect)(url, switches)
+def dialect_for(url: URL, switches: Mapping[str, Any], schema: str | None = None) -> GenericDialect:
+    """Return what is known of the database at *url*, under the ``sqa.`` *switches*.
+
+    *schema* is the name that the application's models have for it, if they have one.
+    """
+    return DIALECTS.get(url.get_backend_name(), GenericDialect)(url, switches, schema)

@@ -57,9 +57,10 @@ class GenericDialect:
     READ_ONLY: ClassVar[str] = ""
     READ_WRITE: ClassVar[str] = ""
 
-    def __init__(self, url: URL, switches: Mapping[str, Any]) -> None:
+    def __init__(self, url: URL, switches: Mapping[str, Any], schema: str | None = None) -> None:
         self.url = url
         self.switches = switches
+        self.schema = schema
         self.retry_codes: frozenset[str] = frozenset(switches["retry_codes"] or ())
 
     def engine_defaults(self) -> Mapping[str, str]:
