@@ -8,6 +8,8 @@ import pyramid_aalam_sqa
 from pyramid_aalam_sqa._config import add_sqa_database
 from pyramid_aalam_sqa._request import sqa_after_commit, sqa_session, sqa_stream
 
+# What a transaction manager calls, and nobody else.
+NOT_FOR_CALLERS = {"afterCompletion", "beforeCompletion", "newTransaction"}
 PAGE = Path(__file__).parent / "reference.md"
 INTRODUCTION = """# Reference
 
@@ -49,7 +51,9 @@ def page():
         if not inspect.isclass(thing):
             continue
         for member, value in vars(thing).items():
-            if not member.startswith("_") and inspect.isfunction(value):
+            if member.startswith("_") or member in NOT_FOR_CALLERS:
+                continue
+            if inspect.isfunction(value):
                 lines += entry(f"{name}.{member}", value, "###", signature(value, member))
             elif isinstance(value, property):
                 lines += entry(f"{name}.{member}", value, "###")

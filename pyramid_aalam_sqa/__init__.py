@@ -6,7 +6,10 @@ from ._outcome import commit_veto, fresh_start_tween_factory
 from ._protocols import HasRegistry, TransactionManager
 from ._request import SqaRequest
 from ._retry import retry_tween_factory
+from ._session import JoinedSession
 from ._sqa import Sqa, engine_from_settings, get_sqa
+from ._threads import ThreadSessions
+from .applications import Session, database_name, get_database_name, init_engine
 from .exceptions import (
     BrokenTransaction,
     ForeignCommit,
@@ -16,24 +19,33 @@ from .exceptions import (
     SqaError,
     TransactionError,
 )
+from .scripting import SessionScope, session_scope
 
 __all__ = [
     "BrokenTransaction",
     "ForeignCommit",
     "HasRegistry",
     "IDatabaseUnavailable",
+    "JoinedSession",
     "NoTransaction",
     "OutcomeUnknown",
+    "Session",
+    "SessionScope",
     "SettingError",
     "Sqa",
     "SqaError",
     "SqaRequest",
+    "ThreadSessions",
     "TransactionError",
     "TransactionManager",
     "commit_veto",
+    "database_name",
     "engine_from_settings",
     "fresh_start_tween_factory",
+    "get_database_name",
     "get_sqa",
     "includeme",
+    "init_engine",
     "retry_tween_factory",
+    "session_scope",
 ]

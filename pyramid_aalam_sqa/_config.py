@@ -13,13 +13,13 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ._availability import unavailable
+from ._directory import APPLICATION, announce
 from ._faults import IDatabaseUnavailable
-from ._ini import read_section
 from ._lifetime import ending_policy
 from ._options import NEIGHBOURS
 from ._request import sqa_after_commit, sqa_session, sqa_stream
 from ._retry import retry_deriver
-from ._settings import check_neighbours, read_settings
+from ._settings import check_neighbours
 from ._sqa import KEY, Sqa
 
 # After pyramid_retry's, and after any policy that the application sets.
@@ -34,6 +34,8 @@ def includeme(config: Any) -> None:
     ``sqlalchemy.*`` and ``sqa.*``, and adds the directive :func:`add_sqa_database`, through which
     it declares the database of the ini file; the application's own call of it wins.
     """
+    # At once: models are imported from here on, and ask for the name of their database.
+    announce(config.registry, getattr(config.root_package, "__name__", config.root_package))
     # Before theirs is included, whose own check of retry.attempts is an empty AssertionError.
     config.action((KEY, "neighbours"), _set_neighbours, (config,), order=PHASE0_CONFIG)
     config.include("pyramid_tm")
@@ -71,8 +73,9 @@ def add_sqa_database(config: Any, url: str | URL | None = None, **options: Any) 
     shown = config.introspectable(CATEGORY, "default", "no database", "sqa database")
 
     def register() -> None:
-        settings = {**config.registry.settings, **given}
-        sqa = Sqa(read_settings(settings, read_section(settings)))
+        application = config.registry[APPLICATION]
+        application.use({**config.registry.settings, **given})
+        sqa = application.settle()
         _replace(config.registry, sqa)
         shown.title = str(sqa.database or "no database")
         shown["url"] = shown.title
@@ -84,7 +87,7 @@ def _replace(registry: Any, sqa: Sqa) -> None:
     """Register *sqa*; a configurator that commits at once has registered one for the ini before."""
     old = registry.get(KEY)
     registry[KEY] = sqa
-    if old is not None:
+    if old not in {None, sqa}:
         old.dispose()
     # Pyramid has no event for the end of an application: its registry is collected, or Python ends.
     weakref.finalize(registry, sqa.dispose)

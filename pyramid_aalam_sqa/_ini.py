@@ -20,10 +20,11 @@ def read_section(settings: Mapping[str, object]) -> dict[str, str]:
     """Return the options of ``[sqlalchemy]``, empty when there is no such file or section.
 
     The file is the one *settings* names as ``__file__`` (an application may hand its global
-    configuration over as settings), else the one that is being loaded.
+    configuration over as settings; get_appsettings() keeps it in an attribute), else the one that
+    is being loaded.
     """
-    loader = _loader_in_use()
-    path = settings.get("__file__")
+    loader = getattr(context_in_use(), "loader", None)
+    path = {**getattr(settings, "global_conf", {}), **settings}.get("__file__")
     if path and (loader is None or Path(loader.filename).resolve() != Path(str(path)).resolve()):
         loader = _load(str(path))
     try:
@@ -45,18 +46,19 @@ def _section(parser: configparser.ConfigParser) -> dict[str, str]:
     return dict(item for item in parser.items(SECTION) if item not in shared)
 
 
-def _loader_in_use() -> Any:
-    """PasteDeploy tells the file to nobody but the application's factory, so ask its frame.
+def context_in_use() -> Any:
+    """Return PasteDeploy's context of the application whose factory is running; None outside one.
 
-    Its loader, unlike the file, knows the variables of pserve's command line. No other frame is
-    asked: until Python 3.13 one that was keeps what its variables held then.
+    It is told to nobody but the factory, so ask PasteDeploy's frame. Its loader, unlike the file,
+    knows the variables of pserve's command line. No other frame is asked: until Python 3.13 one
+    that was keeps what its variables held then.
     """
     frame = sys._getframe()  # noqa: SLF001 - inspect.stack() would read source files
     while frame := frame.f_back:  # type: ignore[assignment]  # None ends the walk
         if frame.f_globals.get("__name__") == LoaderContext.__module__:
-            loader = getattr(frame.f_locals.get("context"), "loader", None)
-            if isinstance(loader, ConfigLoader):
-                return loader
+            context = frame.f_locals.get("context")
+            if isinstance(getattr(context, "loader", None), ConfigLoader):
+                return context
     return None
 
 

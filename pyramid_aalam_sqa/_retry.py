@@ -68,12 +68,18 @@ def _prepare(request: Any, error: Exception) -> None:
         make_last_attempt(environ)
         log.warning("%s %s: attempt %d of %d failed (%s), the last: its body is closed", *failed)
         return
-    first = get_sqa(request).settings.switches["retry_pause"]
-    pause = min(first * 2 ** (number - 1), max(first, LONGEST_PAUSE))
-    # Half of it at random, so that two that met do not meet again.
-    pause *= random.uniform(0.5, 1)  # noqa: S311 - no secret depends on it
+    pause = pause_after(number, get_sqa(request).settings.switches["retry_pause"])
     log.warning("%s %s: attempt %d of %d failed (%s), the next in %.0f ms", *failed, pause * 1000)
     time.sleep(pause)
+
+
+def pause_after(number: int, first: float) -> float:
+    """Return the seconds to wait after attempt *number*; *first* is the longest after the first.
+
+    Half of it at random, so that two that met do not meet again.
+    """
+    pause: float = min(first * 2 ** (number - 1), max(first, LONGEST_PAUSE))
+    return pause * random.uniform(0.5, 1)  # noqa: S311 - no secret depends on it
 
 
 def name_of(error: BaseException) -> str:

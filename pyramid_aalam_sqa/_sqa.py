@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -13,6 +14,7 @@ from ._ini import read_section
 from ._protocols import HasRegistry, TransactionManager
 from ._session import JoinedSession
 from ._settings import UNSET, Settings, read_settings
+from ._threads import ThreadSessions
 from .exceptions import SettingError
 
 KEY = "pyramid_aalam_sqa"
@@ -29,6 +31,11 @@ class Sqa:
         self._session_class = _joined(self._options.pop("class_"))
         # Weak on both sides: a session holds its manager.
         self._sessions: WeakKeyDictionary[Any, weakref.ref[JoinedSession]] = WeakKeyDictionary()
+
+    @cached_property
+    def thread_sessions(self) -> ThreadSessions:
+        """The sessions that ``Session(db_name)`` returns."""
+        return ThreadSessions(self.engine, dict(self.settings.session))
 
     @property
     def engine(self) -> Engine:
@@ -86,9 +93,7 @@ def engine_from_settings(settings: Mapping[str, object]) -> Engine:
     application, and is the caller's to dispose. The section ``[sqlalchemy]`` is understood when
     *settings* come from ``get_appsettings()``. Raises :class:`SettingError` as start-up does.
     """
-    # What get_appsettings() returns knows its file, in an attribute of its own.
-    known = {**getattr(settings, "global_conf", {}), **settings}
-    return Sqa(read_settings(settings, read_section(known))).engine
+    return Sqa(read_settings(settings, read_section(settings))).engine
 
 
 def _own(tm: TransactionManager) -> Any:
