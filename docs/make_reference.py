@@ -8,8 +8,15 @@ import pyramid_aalam_sqa
 from pyramid_aalam_sqa._config import add_sqa_database
 from pyramid_aalam_sqa._request import sqa_after_commit, sqa_session, sqa_stream
 
-# What a transaction manager calls, and nobody else.
-NOT_FOR_CALLERS = {"afterCompletion", "beforeCompletion", "newTransaction"}
+# What a transaction manager or this package calls, and nobody else.
+NOT_FOR_CALLERS = {
+    "afterCompletion",
+    "beforeCompletion",
+    "can_join",
+    "end",
+    "has_lost_write",
+    "newTransaction",
+}
 PAGE = Path(__file__).parent / "reference.md"
 INTRODUCTION = """# Reference
 
@@ -20,11 +27,11 @@ What can be imported from `pyramid_aalam_sqa`, made from its docstrings by `make
 def signature(thing, name):
     """Return how *thing* is called, without the types that a reader can do without."""
     try:
-        parameters = inspect.signature(thing).parameters.values()
+        found = inspect.signature(thing)
     except ValueError:
         return name
-    shown = [str(p.replace(annotation=p.empty)) for p in parameters if p.name != "self"]
-    return f"{name}({', '.join(shown)})"
+    shown = [p.replace(annotation=p.empty) for p in found.parameters.values() if p.name != "self"]
+    return f"{name}{found.replace(parameters=shown, return_annotation=found.empty)}"
 
 
 def markdown(text):

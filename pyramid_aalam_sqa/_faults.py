@@ -19,8 +19,8 @@ from ._dialects import Fault, GenericDialect
 from .exceptions import BrokenTransaction, ForeignCommit, NoTransaction, TransactionError
 
 BY_HAND = (
-    "The response decides whether the session commits: remove the commit(), "
-    "or use session.flush() to send what is pending, "
+    "The response, or the end of its block, decides whether the session commits: remove the "
+    "commit(), or use session.flush() to send what is pending, "
     "or request.tm.commit() and request.tm.begin() to commit a part at once."
 )
 LATE = (

@@ -42,11 +42,10 @@ CLOSED = (
 
 
 class JoinedSession(Session):
-    """A SQLAlchemy session whose work is committed and rolled back by *tm* alone.
+    """A SQLAlchemy session whose work is committed and rolled back by its manager ``tm`` alone.
 
     It joins the transaction of *tm* when it is first used in it, always as changed: a transaction
-    that commits COMMITs, whatever way the writing was done. *window* tells whether the transaction
-    of *tm* is one that somebody is going to end.
+    that commits COMMITs, whatever way the writing was done.
     """
 
     def __init__(
@@ -58,6 +57,7 @@ class JoinedSession(Session):
     ) -> None:
         super().__init__(*args, **options)
         self.tm = tm
+        # Tells whether the transaction of tm is one that somebody is going to end.
         self.window = window
         self.works: list[Work] = []
         self.data_manager: JoinedDataManager | None = None

@@ -61,7 +61,7 @@ class Sqa:
     def make_session(
         self, tm: TransactionManager, window: Callable[[], bool] | None = None
     ) -> JoinedSession:
-        """Make the session of *tm*; *window* is explained there."""
+        """Make the session of *tm*, which can write while *window* says so."""
         tm = _own(tm)
         session = self._session_class(self.engine, tm=tm, window=window, **self._options)
         self._sessions[tm] = weakref.ref(session)
