@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from pyramid.threadlocal import get_current_registry
 
-from ._ini import context_in_use, read_section
+from ._ini import context_in_use, is_loading, read_section
 from ._names import check_name
 from ._protocols import HasRegistry
 from ._settings import Settings, read_name, read_settings
@@ -122,6 +122,9 @@ def find(module: str) -> Application | None:
         return _loading[context]
     known = list(_announced.values())
     own = [each for each in known if each.package == module.partition(".")[0]]
+    if not own and is_loading():
+        # A module of an application that is not known yet: none of the others is meant.
+        return None
     if not own and len({each.name for each in known}) > 1:
         raise SettingError(AMBIGUOUS)
     return next(reversed(own or known), None)

@@ -5,8 +5,9 @@ It is the form that the portal's documents use; the section of the application w
 
 import configparser
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from paste.deploy.loadwsgi import ConfigLoader, LoaderContext
@@ -50,16 +51,31 @@ def context_in_use() -> Any:
     """Return PasteDeploy's context of the application whose factory is running; None outside one.
 
     It is told to nobody but the factory, so ask PasteDeploy's frame. Its loader, unlike the file,
-    knows the variables of pserve's command line. No other frame is asked: until Python 3.13 one
-    that was keeps what its variables held then.
+    knows the variables of pserve's command line.
+    """
+    for frame in _frames_of_paste():
+        context = frame.f_locals.get("context")
+        if isinstance(getattr(context, "loader", None), ConfigLoader):
+            return context
+    return None
+
+
+def is_loading() -> bool:
+    """Tell whether PasteDeploy is loading something just now, such as an application's module."""
+    return any(True for _ in _frames_of_paste())
+
+
+def _frames_of_paste() -> Iterator[FrameType]:
+    """Yield PasteDeploy's frames that load something, the innermost first.
+
+    No other frame is looked into: until Python 3.13 one that was keeps what its variables held.
     """
     frame = sys._getframe()  # noqa: SLF001 - inspect.stack() would read source files
     while frame := frame.f_back:  # type: ignore[assignment]  # None ends the walk
-        if frame.f_globals.get("__name__") == LoaderContext.__module__:
-            context = frame.f_locals.get("context")
-            if isinstance(getattr(context, "loader", None), ConfigLoader):
-                return context
-    return None
+        # The main thread of a server never leaves its wrapper.
+        serving = frame.f_code.co_name == "server_wrapper"
+        if frame.f_globals.get("__name__") == LoaderContext.__module__ and not serving:
+            yield frame
 
 
 def _load(path: str) -> Any:

@@ -163,6 +163,18 @@ def test_without_a_name_the_error_says_what_to_do():
         get_database_name()
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_models_imported_too_early_never_get_the_name_of_another(tmp_path, package, code, others):
+    """A module's top is executed before its entry point: it is told what to do about it."""
+    config = configured({"sqa.provider": "aalam", "sqa.app": code}) if others else None
+    portal.write_package(tmp_path, package, portal.BEFORE)
+    ini = portal.write_ini(tmp_path, package, "sqlite://", *named(code))
+
+    with pytest.raises(SettingError, match=r"import the models after"):
+        portal.load(ini)
+    del config
+
+
 def test_an_application_without_a_name_says_which_settings_are_missing():
     """An include without sqa.provider and sqa.app is no portal application."""
     config = Configurator()

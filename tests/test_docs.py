@@ -22,6 +22,8 @@ from pyramid_aalam_sqa import get_sqa
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# The first line of a block that is a file of its own.
+FILE = re.compile(r"# (\w+/\w+\.py)\n")
 
 
 def blocks(page, language):
@@ -30,6 +32,16 @@ def blocks(page, language):
 
 def name(page):
     return page.relative_to(ROOT).as_posix()
+
+
+def write_file(folder, block):
+    """Write the file that a block says it is; false when it is none."""
+    named = FILE.match(block)
+    if named:
+        file = folder / named[1]
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(block)
+    return bool(named)
 
 
 @pytest.fixture
@@ -58,7 +70,8 @@ def run(folder):
 
     def run(page):
         file = folder / f"{page.stem}_page.py"
-        file.write_text("\n".join(blocks(page, "python")))
+        code = [block for block in blocks(page, "python") if not write_file(folder, block)]
+        file.write_text("\n".join(code))
         module = importlib.import_module(file.stem)
         modules.append(module)
         return module
