@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import portal
 import pytest
 from paste.deploy import loadapp
-from pyramid import testing
+from pyramid import testing, threadlocal
 from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
 from pyramid.paster import get_appsettings
@@ -48,7 +48,8 @@ def package(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _alone():
-    """No application of another test is in the process."""
+    """No application of another test is in the process, nor is a request of one going on."""
+    threadlocal.manager.clear()
     gc.collect()
     _announced.clear()
     _named.clear()

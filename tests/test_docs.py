@@ -60,6 +60,7 @@ def folder(tmp_path, monkeypatch):
         "pyramid.includes = pyramid_aalam_sqa\n"
         "sqlalchemy.url = sqlite:///%(here)s/data/app.sqlite\n"
     )
+    (tmp_path / "shop.password").write_text("secret")
     return tmp_path
 
 
