@@ -104,11 +104,23 @@ def mariadb(mariadb_url):
         yield database
 
 
-@pytest.fixture
-def postgresql(postgresql_server):
-    """A database on PostgreSQL."""
+@pytest.fixture(scope="session")
+def postgresql_database(postgresql_server):
+    """One database on PostgreSQL: to make one takes longer than most tests."""
     with own_database(postgresql_server.url()) as database:
         yield database
+
+
+@pytest.fixture
+def postgresql(postgresql_database):
+    """A database on PostgreSQL, empty."""
+    yield postgresql_database
+    postgresql_database.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        "DROP SCHEMA public CASCADE",
+        "CREATE SCHEMA public",
+    )
 
 
 @pytest.fixture(params=["sqlite", "mariadb"])

@@ -50,7 +50,6 @@ def package(tmp_path, monkeypatch):
 def _alone():
     """No application of another test is in the process, nor is a request of one going on."""
     threadlocal.manager.clear()
-    gc.collect()
     _announced.clear()
     _named.clear()
 
