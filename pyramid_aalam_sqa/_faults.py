@@ -87,6 +87,11 @@ def watch(engine: Engine, dialect: GenericDialect) -> None:
     event.listen(engine, "reset", dialect.make_writable)
 
 
+def dialect_of(engine: Engine) -> GenericDialect:
+    """Return what is known of the database of *engine*, whose accidents are recognised."""
+    return _watched[engine.dialect]
+
+
 def abandon(connection: Connection) -> None:
     """Give up the answer that is being read on *connection*, without reading it to its end."""
     _watched[connection.dialect].abandon(connection)

@@ -1,9 +1,61 @@
-"""A stand-in until the real one is merged."""
+"""Creates an application's missing tables, once however many workers start together."""
 
-from sqlalchemy import MetaData
-from sqlalchemy.engine import Engine
+from sqlalchemy import MetaData, Table, inspect
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from ._dialects import GenericDialect
+from ._faults import dialect_of
+from .exceptions import ProvisioningError
 
 
-def create_tables(engine: Engine, metadata: MetaData, name: str) -> None:
-    """Create what is missing."""
-    metadata.create_all(engine)
+def create_tables(engine: Engine, metadata: MetaData, name: str) -> list[str]:
+    """Create the tables of *metadata* that are missing in the database *name*; return their names.
+
+    Tables with the schema of somebody else are left alone, and so are tables that exist, whatever
+    columns they have. When none is missing nothing is written and no lock is taken. Raises
+    :class:`ProvisioningError` when the account may not create them, or when somebody else has
+    been at it for a minute.
+    """
+    dialect = dialect_of(engine)
+    with engine.connect() as connection:
+        missing = missing_tables(connection, metadata, name)
+        connection.rollback()
+        if not missing:
+            return []
+        try:
+            with dialect.locked(connection, name):
+                # Another worker may have made them while this one waited.
+                missing = missing_tables(connection, metadata, name)
+                if missing:
+                    dialect.make_schema(connection, name)
+                    metadata.create_all(connection, tables=missing)
+        except DBAPIError as error:
+            _refuse_denied(dialect, error, missing, name)
+            raise
+    return [table.name for table in missing]
+
+
+def missing_tables(connection: Connection, metadata: MetaData, name: str) -> list[Table]:
+    """Return the tables of *metadata* that belong into the database *name* and are not there."""
+    inspector = inspect(connection)
+    return [
+        table
+        for table in metadata.sorted_tables
+        if table.schema in {None, name}
+        and not inspector.has_table(table.name, schema=connection.schema_for_object(table))
+    ]
+
+
+def _refuse_denied(
+    dialect: GenericDialect, error: DBAPIError, missing: list[Table], name: str
+) -> None:
+    """Raise what says whom to ask when *error* is that the account may not create."""
+    if error.orig is None or dialect.code(error.orig) not in dialect.DENIED:
+        return
+    tables = ", ".join(table.name for table in missing)
+    msg = (
+        f"The account of the application may not create what is missing in {name} ({tables}): "
+        "run `psqa create` if there is no such database yet, then `psqa tables`."
+    )
+    raise ProvisioningError(msg) from error

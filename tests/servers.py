@@ -99,6 +99,8 @@ class MariaDB(Server):
             "--no-defaults",
             *self.account,
             f"--datadir={self.folder}/data",
+            # A server that starts removes the temporary tables that it finds, of others too.
+            f"--tmpdir={self.folder}",
             f"--socket={self.folder}/socket",
             f"--pid-file={self.folder}/pid",
             f"--port={self.port}",

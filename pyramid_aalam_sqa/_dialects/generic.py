@@ -1,16 +1,22 @@
 """What holds for every database, and the shape of what is particular to one."""
 
 import select
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
+from time import monotonic, sleep
 from typing import Any, ClassVar
 
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from ..exceptions import ProvisioningError
+
 # Linux tells it without reading anything, and so under TLS too. Elsewhere it is not asked.
 CLOSED_BY_PEER = getattr(select, "POLLRDHUP", 0)
 REFUSES_WRITES = "sqa.refuses_writes"
+# Seconds; forty workers may be asking for the lock.
+LOCK_PAUSE = 0.2
 
 
 class Fault(Enum):
@@ -45,15 +51,18 @@ class GenericDialect:
 
     ``ENGINE_DEFAULTS`` are create_engine options spelled as in an ini file, ``DRIVERS`` those
     drivers that are known to take the ``connect_args`` among them. ``FAULTS`` says what the codes
-    of the driver's errors mean, ``NOT_SENT`` which of them a statement has when it never left.
-    ``READ_ONLY`` makes a transaction that has just begun refuse writes, ``READ_WRITE`` undoes it
-    where it holds for the connection.
+    of the driver's errors mean, ``NOT_SENT`` which of them a statement has when it never left,
+    ``DENIED`` which say that the account may not do it. ``READ_ONLY`` makes a transaction that has
+    just begun refuse writes, ``READ_WRITE`` undoes it where it holds for the connection.
+    ``LOCK_WAIT`` is how many seconds one worker waits for others that create tables.
     """
 
     ENGINE_DEFAULTS: ClassVar[Mapping[str, str]] = {"pool_pre_ping": "true", "pool_timeout": "5"}
     DRIVERS: ClassVar[frozenset[str]] = frozenset()
     FAULTS: ClassVar[Mapping[str, Fault]] = {}
     NOT_SENT: ClassVar[frozenset[str]] = frozenset()
+    DENIED: ClassVar[frozenset[str]] = frozenset()
+    LOCK_WAIT: ClassVar[float] = 60
     READ_ONLY: ClassVar[str] = ""
     READ_WRITE: ClassVar[str] = ""
 
@@ -138,6 +147,42 @@ class GenericDialect:
         The connection with it: a driver may read to the end of an answer before it closes it.
         """
         connection.invalidate()
+
+    @contextmanager
+    def locked(self, connection: Connection, name: str) -> Iterator[None]:
+        """Keep all others from creating the tables of *name*, and commit at the end of the block.
+
+        *connection* has not begun a transaction. Raises :class:`ProvisioningError` when somebody
+        else is at it for ``LOCK_WAIT`` seconds.
+        """
+        deadline = monotonic() + self.LOCK_WAIT
+        # Asked again and again: a wait on the server would end with its own limits.
+        while not self.take_lock(connection, name):
+            connection.rollback()
+            if monotonic() > deadline:
+                msg = (
+                    f"Another process has been creating the tables of {name} for "
+                    f"{self.LOCK_WAIT:g} seconds: find out what it waits for, then start again."
+                )
+                raise ProvisioningError(msg)
+            sleep(LOCK_PAUSE)
+        try:
+            yield
+            connection.commit()
+        finally:
+            # A connection that was lost has taken the lock with it.
+            if not connection.invalidated:
+                self.release_lock(connection, name)
+
+    def take_lock(self, connection: Connection, name: str) -> bool:
+        """Take the lock called *name*; false when another connection has it."""
+        return True
+
+    def release_lock(self, connection: Connection, name: str) -> None:
+        """Release it on *connection*, whatever has happened there since."""
+
+    def make_schema(self, connection: Connection, name: str) -> None:
+        """Make the schema called *name* if it is missing and the database has schemas in it."""
 
     def make_read_only(self, connection: Connection) -> None:
         """Have the transaction that has just begun on *connection* refuse every write."""

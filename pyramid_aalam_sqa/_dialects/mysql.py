@@ -1,5 +1,6 @@
 """MySQL and MariaDB, through PyMySQL first of all: strict, UTC, utf8mb4, and no endless wait."""
 
+import hashlib
 import logging
 import ssl
 from collections.abc import Mapping
@@ -8,9 +9,10 @@ from functools import cache
 from math import ceil
 from typing import Any, ClassVar
 
-from sqlalchemy import event
+from sqlalchemy import event, func, select
 from sqlalchemy.engine import Connection, Dialect, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..exceptions import SettingError
@@ -18,6 +20,9 @@ from .generic import Fault, GenericDialect
 
 log = logging.getLogger(__name__)
 
+LONGEST_LOCK = 64
+# Seconds: with less, the server itself may end a statement that waits for one.
+LEAST_LIMIT = 3
 NO_TLS_ON_SERVER = 2026
 AUTOCOMMIT = "sqa.autocommit"
 THIS_MACHINE = {None, "localhost", "127.0.0.1", "::1"}
@@ -54,6 +59,7 @@ class MySQLDialect(GenericDialect):
     }
     # 2006: writing failed; 0: PyMySQL had closed the connection before.
     NOT_SENT = frozenset({"2006", "0"})
+    DENIED = frozenset({"1044", "1142"})
     # Not of one transaction: DDL would end that first, and then be done.
     READ_ONLY = "SET SESSION TRANSACTION READ ONLY"
     READ_WRITE = "SET SESSION TRANSACTION READ WRITE"
@@ -112,6 +118,20 @@ class MySQLDialect(GenericDialect):
         code = self.code(error)
         return code == "1206" or (code == "1305" and "SAVEPOINT" in str(error))
 
+    def take_lock(self, connection: Connection, name: str) -> bool:
+        """Take a lock that all databases of the server share, hence the name in it."""
+        # For a second at a time: many who ask without waiting keep the server busy.
+        limit = self.switches["statement_timeout"]
+        wait = 0 if 0 < limit < LEAST_LIMIT else 1
+        return bool(connection.scalar(select(func.GET_LOCK(lock_name(name), wait))))
+
+    def release_lock(self, connection: Connection, name: str) -> None:
+        """Release it, or close the connection: a lock would go back to the pool with it."""
+        try:
+            connection.execute(select(func.RELEASE_LOCK(lock_name(name))))
+        except DBAPIError:
+            connection.invalidate()
+
     def _set_up(self, connection: DBAPIConnection, _record: Any) -> None:
         statement = ceil(self.switches["statement_timeout"] * 1000)
         text = SET_UP.format(
@@ -124,6 +144,12 @@ class MySQLDialect(GenericDialect):
         cursor = connection.cursor()
         cursor.execute(text)
         cursor.close()
+
+
+def lock_name(name: str) -> str:
+    """Return what the server calls the lock of *name*; it takes 64 characters."""
+    full = f"sqa:{name}"
+    return full if len(full) <= LONGEST_LOCK else hashlib.sha256(full.encode()).hexdigest()
 
 
 def _note_autocommit(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:

@@ -1,12 +1,14 @@
-"""PostgreSQL through psycopg: bounded waits, and otherwise what SQLAlchemy does."""
+"""PostgreSQL through psycopg: bounded waits, one schema, and otherwise what SQLAlchemy does."""
 
+import hashlib
 from collections.abc import Mapping
 from math import ceil
 from typing import Any, ClassVar
 
-from sqlalchemy import event
+from sqlalchemy import event, func, inspect, select
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.schema import CreateSchema
 
 from .generic import Fault, GenericDialect
 
@@ -31,20 +33,24 @@ class PostgreSQLDialect(GenericDialect):
         "25006": Fault.READ_ONLY,
         **dict.fromkeys(("57P03", "53300"), Fault.UNREACHABLE),
     }
+    DENIED = frozenset({"42501"})
     READ_ONLY = "SET TRANSACTION READ ONLY"
 
     def prepare(self, engine: Engine) -> None:
-        event.listen(engine, "connect", self._set_up)
+        # With a schema, before SQLAlchemy's own listener, which asks for the current one.
+        event.listen(engine, "connect", self._set_up, insert=bool(self.schema))
 
     def _set_up(self, connection: DBAPIConnection, _record: Any) -> None:
         # PostgreSQL takes 0 for no limit, also where not to wait at all was meant.
         lock = max(1, ceil(self.switches["lock_timeout"] * 1000))
         statement = ceil(self.switches["statement_timeout"] * 1000)
+        options = {"lock_timeout": lock, "statement_timeout": statement}
+        if self.schema:
+            # Alone: a table of the same name in public would be found where this one is missing.
+            options["search_path"] = f'"{self.schema}"'
+        calls = (f"set_config('{name}', '{value}', false)" for name, value in options.items())
         cursor = connection.cursor()
-        cursor.execute(
-            f"SELECT set_config('lock_timeout', '{lock}', false), "
-            f"set_config('statement_timeout', '{statement}', false)"
-        )
+        cursor.execute("SELECT " + ", ".join(calls))
         cursor.close()
         connection.commit()
 
@@ -52,6 +58,18 @@ class PostgreSQLDialect(GenericDialect):
         """Tell what accident *error* is; libpq gives no code when there is no connection."""
         found = super().fault(error, connecting=connecting, disconnected=disconnected)
         return Fault.UNREACHABLE if connecting and not self.code(error) else found
+
+    def take_lock(self, connection: Connection, name: str) -> bool:
+        """Take it until the end of the transaction."""
+        # AUTOCOMMIT would end the lock at once. From REPEATABLE READ on, a transaction would see
+        # the tables as they were before it had the lock.
+        connection.execution_options(isolation_level="READ COMMITTED")
+        key = int.from_bytes(hashlib.sha256(f"sqa:{name}".encode()).digest()[:8], signed=True)
+        return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(key))))
+
+    def make_schema(self, connection: Connection, name: str) -> None:
+        if not inspect(connection).has_schema(name):
+            connection.execute(CreateSchema(name))
 
     def socket(self, connection: Any) -> Any:
         """Return the connection itself, which knows its socket while it is open."""

@@ -10,14 +10,17 @@ from weakref import WeakSet
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from .._urls import is_memory
 from ..exceptions import SettingError
+from .attached import Attached
 from .generic import Fault, GenericDialect
 
 PRIMARY_CODE = 0xFF
 CURSORS = "sqa.cursors"
+ISOLATION = "sqa.isolation"
 
 
 class SQLiteDialect(GenericDialect):
@@ -42,6 +45,7 @@ class SQLiteDialect(GenericDialect):
         str(sqlite3.SQLITE_CANTOPEN): Fault.UNREACHABLE,
     }
 
+    DENIED = frozenset({str(sqlite3.SQLITE_READONLY)})
     READ_ONLY = "PRAGMA query_only = ON"
     READ_WRITE = "PRAGMA query_only = OFF"
 
@@ -55,6 +59,8 @@ class SQLiteDialect(GenericDialect):
             msg = "sqa.reset_connection: a database in memory would be lost; write false."
             raise SettingError(msg)
         event.listen(engine, "do_connect", self._make_folder)
+        if self.schema:
+            Attached(self.schema, engine.dialect).prepare(engine)
         event.listen(engine, "connect", self._set_up)
         event.listen(engine, "begin", _begin)
         event.listen(engine, "after_cursor_execute", _note_cursor)
@@ -85,6 +91,27 @@ class SQLiteDialect(GenericDialect):
         """
         return connection.isolation_level is not None and not connection.in_transaction
 
+    def take_lock(self, connection: Connection, name: str) -> bool:
+        """Begin by taking the write lock of the file, which ends with the transaction."""
+        driver: Any = connection.connection.dbapi_connection
+        connection.info[ISOLATION] = driver.isolation_level
+        driver.isolation_level = "IMMEDIATE"
+        try:
+            connection.begin()
+        except OperationalError as error:
+            self.release_lock(connection, name)
+            if self.FAULTS.get(self.code(error.orig or error)) is Fault.LOCKED:
+                return False
+            raise
+        return True
+
+    def release_lock(self, connection: Connection, name: str) -> None:
+        """Have later transactions begin as they did."""
+        # At the end: the driver commits when it is told of AUTOCOMMIT.
+        connection.rollback()
+        driver: Any = connection.connection.dbapi_connection
+        driver.isolation_level = connection.info.pop(ISOLATION)
+
     def _make_folder(self, *_: Any) -> None:
         path = self.url.database
         if path and not is_memory(self.url) and not path.startswith("file:"):
@@ -108,9 +135,10 @@ class SQLiteDialect(GenericDialect):
         SQLite does not wait here as it waits for other locks.
         """
         mode = self.switches["sqlite.journal_mode"]
+        pragma = f'PRAGMA "{self.schema or "main"}".journal_mode'
         try:
-            if connection.execute("PRAGMA journal_mode").fetchone()[0] != mode:
-                connection.execute(f"PRAGMA journal_mode = {mode}")
+            if connection.execute(pragma).fetchone()[0] != mode:
+                connection.execute(f"{pragma} = {mode}")
         except sqlite3.OperationalError as error:
             code = error.sqlite_errorcode & PRIMARY_CODE
             if code == sqlite3.SQLITE_BUSY and monotonic() < deadline:
