@@ -875,3 +875,14 @@ def test_a_pool_of_the_applications_own_is_used(make, any_database, connect):
 def test_a_pool_class_of_the_applications_own_is_used(make):
     """For a database in memory too."""
     assert type(make("sqlite://", poolclass=StaticPool).pool) is StaticPool
+
+
+def test_a_detached_connection_is_closed_without_a_complaint(any_database, make, caplog):
+    """It has left the pool, and what the pool would undo goes with it."""
+    connection = make(any_database.url).connect()
+    connection.execute(text("SELECT 1"))
+    connection.detach()
+    connection.close()
+
+    assert caplog.records == []
+    assert connection.closed

@@ -193,7 +193,10 @@ class GenericDialect:
 
     def make_writable(self, connection: DBAPIConnection | None, record: Any, _state: Any) -> None:
         """Undo it before the pool hands *connection* to somebody else."""
-        if connection is not None and record.info.pop(REFUSES_WRITES, False) and self.READ_WRITE:
+        # One that was detached has no record, and is closed.
+        if connection is None or record is None:
+            return
+        if record.info.pop(REFUSES_WRITES, False) and self.READ_WRITE:
             cursor = connection.cursor()
             cursor.execute(self.READ_WRITE)
             cursor.close()

@@ -156,12 +156,13 @@ def _note_cursor(connection: Connection, cursor: DBAPICursor, *_: object) -> Non
     connection.info[CURSORS].add(cursor)
 
 
-def _close_cursors(_connection: object, record: ConnectionPoolEntry, _state: object) -> None:
+def _close_cursors(_connection: object, record: ConnectionPoolEntry | None, _state: object) -> None:
     """Close what was not read to its end, and is held by a traceback, say.
 
     Whoever gets the connection next would see the database as it was then, and could not write.
     """
-    for cursor in record.info.pop(CURSORS, ()):
+    # A connection that was detached has none, and is closed.
+    for cursor in record.info.pop(CURSORS, ()) if record else ():
         cursor.close()
 
 
