@@ -22,6 +22,7 @@ ORDER = [
     "_dialects.sqlite",
     "_dialects",
     "_faults",
+    "_budget",
     "_engines",
     "_session",
     "_sqa",
