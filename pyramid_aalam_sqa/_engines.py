@@ -14,6 +14,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
+from ._budget import BUDGET, BudgetPool
 from ._dialects import GenericDialect, dialect_for
 from ._faults import watch
 from ._settings import Database, Given, read_options
@@ -21,6 +22,13 @@ from .exceptions import SettingError
 
 # What no pool but QueuePool is sure to understand.
 QUEUE_DEFAULTS = {"pool_size", "max_overflow", "pool_timeout"}
+# A process has many such engines, and each keeps its own statements.
+BUDGET_DEFAULTS = {
+    "poolclass": BudgetPool,
+    "pool_size": 1,
+    "max_overflow": 4,
+    "query_cache_size": 50,
+}
 
 
 def make_engine(database: Database, switches: Mapping[str, Any]) -> Engine:
@@ -29,10 +37,11 @@ def make_engine(database: Database, switches: Mapping[str, Any]) -> Engine:
     Raises :class:`SettingError` when the given options do not go together.
     """
     dialect = dialect_for(database.url, switches, database.name)
+    budget = _budget(database, switches)
     if database.engine is not None:
         watch(database.engine, dialect)
         return database.engine
-    options = _with_defaults(database, dialect.engine_defaults())
+    options = _with_defaults(database, dialect.engine_defaults(), budget)
     try:
         engine = create_engine(database.url, **options)
     except ValueError as error:
@@ -71,6 +80,7 @@ def _fork_safe() -> WeakKeyDictionary[Engine, GenericDialect]:
             dialect.before_fork(engine)
 
     def forget_connections() -> None:
+        BUDGET.forget()
         for engine in list(engines):
             # Not closed: the parent goes on using them.
             engine.dispose(close=False)
@@ -79,17 +89,38 @@ def _fork_safe() -> WeakKeyDictionary[Engine, GenericDialect]:
     return engines
 
 
-def _with_defaults(database: Database, defaults: Mapping[str, str]) -> dict[str, Any]:
+def _budget(database: Database, switches: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of an engine that keeps to the process's budget, if there is one."""
+    limit = switches["max_connections"]
+    if limit is None:
+        return {}
+    own = "engine" if database.engine is not None else None
+    own = own or next((name for name in ("pool", "poolclass") if name in database.options), None)
+    if own:
+        msg = (
+            f"sqa.max_connections needs a pool of its own: remove sqlalchemy.{own}, "
+            "or sqa.max_connections."
+        )
+        raise SettingError(msg)
+    return {**BUDGET_DEFAULTS, "max_connections": limit}
+
+
+def _with_defaults(
+    database: Database, defaults: Mapping[str, str], budget: Mapping[str, Any]
+) -> dict[str, Any]:
     given = dict(database.options)
     dialect: Any = database.url.get_dialect()
     in_url = {f"connect_args.{name}" for name in database.url.query}
     options = read_options(
         (Given(key, key, text) for key, text in defaults.items() if key not in in_url), dialect
     )
+    if "poolclass" not in options:
+        # A database in memory has its one connection, and would be lost with it.
+        options = {**budget, **options}
     poolclass = given.get("poolclass") or options.get("poolclass")
     if "pool" in given:
         unwanted = {name for name in options if name.startswith("pool")} | QUEUE_DEFAULTS
-    elif issubclass(poolclass or dialect.get_pool_class(database.url), QueuePool):
+    elif issubclass(poolclass or dialect.get_pool_class(database.url), (QueuePool, BudgetPool)):
         unwanted = set()
     else:
         unwanted = QUEUE_DEFAULTS

@@ -23,6 +23,7 @@ ORDER = [
     "_dialects.sqlite",
     "_dialects",
     "_faults",
+    "_budget",
     "_engines",
     "_tables",
     "_session",

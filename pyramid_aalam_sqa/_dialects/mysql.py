@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from math import ceil
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from sqlalchemy import event, func, select
 from sqlalchemy.engine import Connection, Dialect, Engine
@@ -24,13 +24,19 @@ LONGEST_LOCK = 64
 # Seconds: with less, the server itself may end a statement that waits for one.
 LEAST_LIMIT = 3
 NO_TLS_ON_SERVER = 2026
+# Known to the whole process: finding out costs a connection, and each database has an engine.
+WITHOUT_TLS: set[tuple[Any, Any]] = set()
+QUIT = b"\x01\x00\x00\x00\x01"
+SECONDS_TO_CLOSE = 1
 AUTOCOMMIT = "sqa.autocommit"
 THIS_MACHINE = {None, "localhost", "127.0.0.1", "::1"}
-# Each server reads the comment of the other as a comment (MariaDB skips 50700 to 99999).
+# All in one round trip, of which a budget of connections costs many. Each server reads the comment
+# of the other as a comment (MariaDB skips 50700 to 99999).
 SET_UP = (
-    "SET sql_mode = '{sql_mode}', time_zone = '{time_zone}', "
+    "SET {autocommit}sql_mode = '{sql_mode}', time_zone = '{time_zone}', "
     "innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock} "
-    "/*M! , max_statement_time = {statement} */ /*!50708 , max_execution_time = {statement_ms} */"
+    "/*M! , tx_isolation = 'READ-COMMITTED', max_statement_time = {statement} */ "
+    "/*!50720 , transaction_isolation = 'READ-COMMITTED', max_execution_time = {statement_ms} */"
 )
 
 
@@ -39,7 +45,6 @@ class MySQLDialect(GenericDialect):
 
     ENGINE_DEFAULTS: ClassVar[Mapping[str, str]] = {
         **GenericDialect.ENGINE_DEFAULTS,
-        "isolation_level": "READ COMMITTED",
         "pool_recycle": "1800",
         "connect_args.charset": "utf8mb4",
         "connect_args.connect_timeout": "5",
@@ -79,6 +84,8 @@ class MySQLDialect(GenericDialect):
         event.listen(engine, "connect", self._set_up, insert=True)
         event.listen(engine, "checkout", _note_autocommit)
         event.listen(engine, "checkin", _restore_autocommit)
+        if self.switches["max_connections"]:
+            event.listen(engine, "close", self._quit)
         connect = PyMySQLConnect(self.switches)
         if engine.dialect.driver == "pymysql":
             event.listen(engine, "do_connect", connect)
@@ -132,9 +139,23 @@ class MySQLDialect(GenericDialect):
         except DBAPIError:
             connection.invalidate()
 
+    def _quit(self, connection: Any, _record: object) -> None:
+        """Wait until the server has closed *connection* too: until then it counts it as open.
+
+        The driver sends its farewell and is gone.
+        """
+        socket = self.socket(connection)
+        if socket is not None:
+            with suppress(OSError):
+                socket.settimeout(SECONDS_TO_CLOSE)
+                socket.sendall(QUIT)
+                socket.recv(1)
+
     def _set_up(self, connection: DBAPIConnection, _record: Any) -> None:
         statement = ceil(self.switches["statement_timeout"] * 1000)
         text = SET_UP.format(
+            # PyMySQL's own statement for it was left out, unless it was asked for.
+            autocommit="autocommit = 0, " if _leaves_autocommit(connection) else "",
             sql_mode=self.switches["mysql.sql_mode"],
             time_zone=self.switches["mysql.time_zone"],
             lock=max(1, ceil(self.switches["lock_timeout"])),
@@ -150,6 +171,10 @@ def lock_name(name: str) -> str:
     """Return what the server calls the lock of *name*; it takes 64 characters."""
     full = f"sqa:{name}"
     return full if len(full) <= LONGEST_LOCK else hashlib.sha256(full.encode()).hexdigest()
+
+
+def _leaves_autocommit(connection: Any) -> bool:
+    return getattr(connection, "autocommit_mode", False) is None
 
 
 def _note_autocommit(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
@@ -176,33 +201,48 @@ class PyMySQLConnect:
         self.mode = switches["mysql.tls"]
         self.authority = switches["mysql.tls_ca"]
         self.optional = self.mode == "auto" and not self.authority
-        self.server_has_none = False
         if self.authority:
             _check(self.mode, self.authority)
 
     def __call__(
         self, dialect: Dialect, _record: object, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> DBAPIConnection:
+        # SET_UP does it, unless somebody wants it otherwise.
+        kwargs.setdefault("autocommit", None)
         if isinstance(kwargs.get("password"), str):
             # PyMySQL would encode it as latin-1, which is not what the server compares with.
             kwargs["password"] = kwargs["password"].encode()
         if any(name.startswith("ssl") for name in kwargs) or (
             self.optional and any(name.startswith("read_default") for name in kwargs)
         ):
-            return dialect.connect(*args, **kwargs)
-        unwanted = self.server_has_none or kwargs.get("unix_socket")
+            return _connect(dialect, args, kwargs)
+        address = kwargs.get("host"), kwargs.get("port")
+        unwanted = address in WITHOUT_TLS or kwargs.get("unix_socket")
         if self.mode == "off" or (self.optional and unwanted):
-            return dialect.connect(*args, ssl_disabled=True, **kwargs)
+            return _connect(dialect, args, {**kwargs, "ssl_disabled": True})
         context = tls_context(self.mode, self.authority)
         try:
-            return dialect.connect(*args, ssl=context, **kwargs)
+            return _connect(dialect, args, {**kwargs, "ssl": context})
         except dialect.loaded_dbapi.OperationalError as error:
             if not (self.optional and error.args[0] == NO_TLS_ON_SERVER):
                 raise
         if kwargs.get("host") not in THIS_MACHINE:
             log.warning("%s has no TLS: connections to it are not encrypted.", kwargs["host"])
-        self.server_has_none = True
-        return dialect.connect(*args, ssl_disabled=True, **kwargs)
+        WITHOUT_TLS.add(address)
+        return _connect(dialect, args, {**kwargs, "ssl_disabled": True})
+
+
+def _connect(dialect: Dialect, args: tuple[Any, ...], kwargs: dict[str, Any]) -> DBAPIConnection:
+    """Connect without the SET NAMES of PyMySQL; SQLAlchemy sends its own at once."""
+    connection: Any = dialect.connect(*args, **{**kwargs, "defer_connect": True})
+    connection.set_character_set = _send_nothing
+    connection.connect()
+    del connection.set_character_set
+    return cast("DBAPIConnection", connection)
+
+
+def _send_nothing(_charset: str, _collation: str | None) -> None:
+    """Stand for PyMySQL's method while it connects."""
 
 
 @cache
