@@ -4,6 +4,7 @@
 
     SqaError
     ├── SettingError         a setting is wrong or missing (a Pyramid ConfigurationError)
+    ├── ProvisioningError    what an administrator asked for was refused, or is not so
     └── TransactionError     the session was used against its transaction
         ├── BrokenTransaction  an error has ended the transaction before its commit
         ├── ForeignCommit      ``session.commit()`` where the transaction decides
@@ -24,6 +25,10 @@ class SettingError(SqaError, ConfigurationError):  # type: ignore[misc]  # pyram
     Pyramid hands an error of its configuration phase on as ``ConfigurationExecutionError``,
     whose ``evalue`` is this one and whose text holds this message, file and line.
     """
+
+
+class ProvisioningError(SqaError):
+    """An administrator's step was refused by the server, or a proof of its result has failed."""
 
 
 class TransactionError(SqaError):
