@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pyramid_aalam_sqa
+from pyramid_aalam_sqa import provisioning
 from pyramid_aalam_sqa._config import add_sqa_database
 from pyramid_aalam_sqa._request import sqa_after_commit, sqa_session, sqa_stream
 
@@ -47,23 +48,24 @@ def entry(name, thing, level="##", call=None):
     yield markdown(inspect.getdoc(thing)) + "\n"
 
 
+def with_members(name, thing):
+    """Yield the lines about one name, and about what a class has."""
+    call = signature(thing, name) if inspect.isfunction(thing) else None
+    yield from entry(name, thing, call=call)
+    for member, value in vars(thing).items() if inspect.isclass(thing) else ():
+        if member.startswith("_") or member in NOT_FOR_CALLERS:
+            continue
+        if inspect.isfunction(value):
+            yield from entry(f"{name}.{member}", value, "###", signature(value, member))
+        elif isinstance(value, property):
+            yield from entry(f"{name}.{member}", value, "###")
+
+
 def page():
     """Return the whole page."""
     lines = [INTRODUCTION]
     for name in pyramid_aalam_sqa.__all__:
-        thing = getattr(pyramid_aalam_sqa, name)
-        lines += entry(
-            name, thing, call=signature(thing, name) if inspect.isfunction(thing) else None
-        )
-        if not inspect.isclass(thing):
-            continue
-        for member, value in vars(thing).items():
-            if member.startswith("_") or member in NOT_FOR_CALLERS:
-                continue
-            if inspect.isfunction(value):
-                lines += entry(f"{name}.{member}", value, "###", signature(value, member))
-            elif isinstance(value, property):
-                lines += entry(f"{name}.{member}", value, "###")
+        lines += with_members(name, getattr(pyramid_aalam_sqa, name))
     lines += ["# Request\n"]
     for function in (sqa_session, sqa_after_commit, sqa_stream):
         name = f"request.{function.__name__}"
@@ -72,6 +74,12 @@ def page():
     lines += ["# Directives\n"]
     call = signature(add_sqa_database, "config.add_sqa_database").replace("(config, ", "(")
     lines += entry("config.add_sqa_database", add_sqa_database, call=call)
+    lines += [
+        "# Provisioning\n",
+        f"In `{provisioning.__name__}`; [psqa](psqa.md) is the command.\n",
+    ]
+    for name in provisioning.__all__:
+        lines += with_members(name, getattr(provisioning, name))
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from ._budget import BUDGET, BudgetPool
 from ._dialects import GenericDialect, dialect_for
 from ._faults import watch
+from ._passwords import use_password_file
 from ._settings import Database, Given, read_options
 from .exceptions import SettingError
 
@@ -38,10 +39,27 @@ def make_engine(database: Database, switches: Mapping[str, Any]) -> Engine:
     """
     dialect = dialect_for(database.url, switches, database.name)
     budget = _budget(database, switches)
+    path = switches["password_file"]
     if database.engine is not None:
+        if path:
+            msg = "sqa.password_file: sqlalchemy.engine is used as it is; remove one of the two."
+            raise SettingError(msg)
         watch(database.engine, dialect)
         return database.engine
     options = _with_defaults(database, dialect.engine_defaults(), budget)
+    engine = _create(database, options)
+    if path:
+        # Before the listeners of the dialect, one of which connects.
+        use_password_file(engine, path, options["connect_args"])
+    dialect.prepare(engine)
+    if switches["reset_connection"]:
+        event.listen(engine, "checkin", _renew)
+    watch(engine, dialect)
+    _fork_safe()[engine] = dialect
+    return engine
+
+
+def _create(database: Database, options: Mapping[str, Any]) -> Engine:
     try:
         engine = create_engine(database.url, **options)
     except ValueError as error:
@@ -54,11 +72,6 @@ def make_engine(database: Database, switches: Mapping[str, Any]) -> Engine:
         msg = f"{keys}: this does not go with the other options: {error}"
         raise SettingError(msg) from None
     _refuse_unknown_arguments(engine, database)
-    dialect.prepare(engine)
-    if switches["reset_connection"]:
-        event.listen(engine, "checkin", _renew)
-    watch(engine, dialect)
-    _fork_safe()[engine] = dialect
     return engine
 
 

@@ -120,6 +120,8 @@ class MariaDB(Server):
         # Asked first without the driver, which does not close the socket of a refused connection.
         try:
             socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(f"{self.folder}/socket")
             self.connect().close()
         except (OSError, pymysql.err.OperationalError):
             return False

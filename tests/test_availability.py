@@ -352,20 +352,33 @@ def test_a_503_stores_nothing_of_what_the_view_wrote_before(serve, database, vet
     assert database.rows("SELECT body FROM note") == [("whole",)]
 
 
-def test_a_wrong_password_is_an_error_and_no_outage(serve, maria, attempts):
-    """Error 1045 is for whoever wrote the ini file; to wait does not help."""
-    client = serve(maria.url.replace("top-secret", "wrong"))
-    with pytest.raises(OperationalError, match="1045"):
-        client.get("/read")
+def test_a_wrong_password_is_a_503_whose_reason_is_in_the_log(serve, maria, attempts, caplog):
+    """Error 1045 is for whoever administers the server; the request is not tried again."""
+    unavailable(serve(maria.url.replace("top-secret", "wrong")), "/read")
 
     assert attempts == ["read"]
+    [(level, line)] = lines(caplog)
+    assert level == "ERROR"
+    assert "1045" in line
 
 
-def test_a_database_that_does_not_exist_is_an_error_and_no_outage(serve, maria):
-    """So is error 1044 or 1049."""
-    client = serve(maria.url.replace("notes_db", "nowhere"))
+def test_a_database_that_does_not_exist_is_a_503_whose_reason_is_in_the_log(serve, maria, caplog):
+    """So is error 1044 or 1049: it was dropped, or not made yet."""
+    unavailable(serve(maria.url.replace("notes_db", "nowhere")), "/read")
+
+    [(_level, line)] = lines(caplog)
+    assert "1044" in line
+
+
+def test_what_a_statement_is_denied_is_an_error_and_no_outage(serve, maria):
+    """The application asked for another's database: to wait does not help."""
+
+    def enter(request):
+        request.sqa_session.execute(text("USE mysql"))
+
+    client = serve(maria.url, view("enter", enter))
     with pytest.raises(OperationalError, match="1044"):
-        client.get("/read")
+        client.get("/enter")
 
 
 def test_on_postgresql_the_log_tells_a_missing_database_from_a_missing_server(

@@ -205,7 +205,7 @@ def test_a_connection_that_is_always_lost_is_a_503_after_all_attempts(make, prox
     [
         ((GREETING, 1040, "Too many connections"), 503, 1),
         ((LOGIN, 1203, "User has already more than 'max_user_connections'"), 503, 1),
-        ((LOGIN, 1045, "Access denied"), 500, 1),
+        ((LOGIN, 1045, "Access denied"), 503, 1),
         (("SELECT", 1927, "Connection was killed"), 200, 2),
         (("INSERT", 1053, "Server shutdown in progress"), 200, 2),
         (("INSERT", 1047, "WSREP has not yet prepared node for application use"), 200, 2),

@@ -62,6 +62,9 @@ class MySQLDialect(GenericDialect):
         # The last three: no connection free on the server, for the account, of its allowance.
         **dict.fromkeys(("2002", "2003", "2005", "1040", "1203", "1226"), Fault.UNREACHABLE),
     }
+    # Wrong, locked or dropped account; denied, missing or dropped database. Only while connecting:
+    # a statement on another database may be denied too.
+    NOT_LET_IN = frozenset({"1044", "1045", "1049", "1698", "3118", "4151"})
     # 2006: writing failed; 0: PyMySQL had closed the connection before.
     NOT_SENT = frozenset({"2006", "0"})
     DENIED = frozenset({"1044", "1142"})
@@ -101,7 +104,12 @@ class MySQLDialect(GenericDialect):
         return str(error.args[0]) if error.args else ""
 
     def fault(self, error: BaseException, *, connecting: bool, disconnected: bool) -> Fault | None:
-        """Tell what accident *error* is, 1290 being one only when it is about writing."""
+        """Tell what accident *error* is, 1290 being one only when it is about writing.
+
+        That nobody is let in is no fault of the request, which waits for whoever has to set it.
+        """
+        if connecting and self.code(error) in self.NOT_LET_IN:
+            return Fault.UNREACHABLE
         if self.code(error) == "1290" and "read-only" not in str(error).replace("_", "-"):
             return None
         return super().fault(error, connecting=connecting, disconnected=disconnected)

@@ -1,0 +1,123 @@
+"""What is wrong on a PostgreSQL and not for ``create`` to repair: it may have been meant so."""
+
+from collections.abc import Iterator
+
+from sqlalchemy.engine import Connection
+
+from .generic import Application, Finding
+from .postgresql_drift import ask
+
+# Who else was let in: on the schema, on what is in it, or on what will be.
+STRANGERS = """
+    SELECT DISTINCT what, quote_ident(pg_get_userbyid(grantee)) FROM (
+        SELECT 'SCHEMA ' || quote_ident(nspname) AS what, nspacl AS acl FROM pg_namespace
+        WHERE nspname = :name
+        UNION ALL
+        SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END
+            || format('%I.%I', nspname, relname), relacl
+        FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = :name
+        UNION ALL
+        SELECT format('TABLE %I.%I', nspname, relname), attacl
+        FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+        JOIN pg_attribute ON attrelid = c.oid WHERE nspname = :name
+        UNION ALL
+        SELECT 'ALL TABLES IN SCHEMA ' || quote_ident(:name), defaclacl FROM pg_default_acl
+        WHERE pg_get_userbyid(defaclrole) = :owner
+    ) thing CROSS JOIN LATERAL aclexplode(acl)
+    WHERE grantee <> 0 AND pg_get_userbyid(grantee) NOT IN (:user, :owner)
+    ORDER BY 1, 2
+"""
+MEMBERS = """
+    SELECT DISTINCT quote_ident(m.rolname), quote_ident(g.rolname) FROM pg_auth_members
+    JOIN pg_roles m ON m.oid = member JOIN pg_roles g ON g.oid = roleid
+    WHERE g.rolname IN (:user, :owner) AND NOT m.rolsuper AND NOT m.rolcreaterole
+    ORDER BY 1, 2
+"""
+# In this database, and in the others.
+OWNS = """
+    SELECT quote_ident(rolname), type || ' ' || identity
+    FROM pg_shdepend s JOIN pg_roles ON pg_roles.oid = refobjid
+    CROSS JOIN LATERAL pg_identify_object(s.classid, s.objid, 0)
+    WHERE refclassid = 'pg_authid'::regclass AND rolname IN (:user, :owner) AND deptype = 'o'
+      AND dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+      AND s.classid <> 'pg_default_acl'::regclass AND schema IS DISTINCT FROM :name
+      AND (type, identity) NOT IN (('schema', quote_ident(:name)),
+                                   ('database', quote_ident(current_database())))
+    ORDER BY 1, 2
+"""
+REACHES = """
+    SELECT DISTINCT quote_ident(rolname), quote_ident(datname)
+    FROM pg_shdepend JOIN pg_roles ON pg_roles.oid = refobjid JOIN pg_database d ON d.oid = dbid
+    WHERE refclassid = 'pg_authid'::regclass AND rolname IN (:user, :owner)
+      AND datname <> current_database() ORDER BY 1, 2
+"""
+OPEN_DATABASES = """
+    SELECT quote_ident(datname) FROM pg_database
+    CROSS JOIN LATERAL aclexplode(coalesce(datacl, acldefault('d', datdba)))
+    WHERE grantee = 0 AND privilege_type = 'CONNECT' AND datallowconn AND NOT datistemplate
+      AND datname NOT IN ('postgres', current_database()) ORDER BY 1
+"""
+OPEN_TABLES = """
+    SELECT DISTINCT format('%I.%I', nspname, relname)
+    FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace CROSS JOIN LATERAL aclexplode(relacl)
+    WHERE grantee = 0 AND nspname NOT IN ('pg_catalog', 'information_schema', :name)
+      AND has_schema_privilege(:user, n.oid, 'USAGE') ORDER BY 1
+"""
+TABLES = """
+    SELECT format('%I.%I', nspname, relname) AS table, relpersistence = 'u' AS unlogged,
+        EXISTS (SELECT FROM pg_constraint WHERE conrelid = c.oid AND contype = 'p') AS keyed
+    FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+    WHERE nspname = :name AND relkind IN ('r', 'p') ORDER BY 1
+"""
+
+
+def seen_by_everybody(connection: Connection, application: Application) -> Iterator[Finding]:
+    """Return what everybody can see in the catalogs."""
+    for what, grantee in ask(connection, STRANGERS, application):
+        revoke = f"REVOKE ALL ON {what} FROM {grantee}, unless it is meant to"
+        yield Finding(f"{grantee} has privileges on {what}", revoke)
+    for member, role in ask(connection, MEMBERS, application):
+        yield Finding(f"{member} can become {role}", f"REVOKE {role} FROM {member}")
+    for account, thing in ask(connection, OWNS, application):
+        yield Finding(f"{account} owns the {thing}", "give it to another role, or drop it")
+    for account, database in ask(connection, REACHES, application):
+        problem = f"{account} owns or may do something in the database {database}"
+        yield Finding(problem, f"there, DROP OWNED BY {account}, if nothing of it is needed")
+    for (database,) in ask(connection, OPEN_DATABASES, application):
+        problem = f"everybody may connect to the database {database}"
+        yield Finding(problem, f"REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC")
+    yield from _of_tables(connection, application)
+    [[encoding]] = ask(connection, "SHOW server_encoding", application)
+    if encoding != "UTF8":
+        problem = f"the database's encoding is {encoding}"
+        yield Finding(problem, "make a new one with ENCODING 'UTF8' TEMPLATE template0")
+
+
+def _of_tables(connection: Connection, application: Application) -> Iterator[Finding]:
+    for row in ask(connection, TABLES, application):
+        if row.unlogged:
+            problem = f"{row.table} is UNLOGGED: a crash empties it"
+            yield Finding(problem, f"ALTER TABLE {row.table} SET LOGGED")
+        if not row.keyed:
+            yield Finding(f"{row.table} has no primary key", "replication cannot find its rows")
+    query = "SELECT FROM pg_roles WHERE rolname = :user"
+    if ask(connection, query, application):
+        for (table,) in ask(connection, OPEN_TABLES, application):
+            yield Finding(f"{table} is open to everybody", f"REVOKE ALL ON {table} FROM PUBLIC")
+
+
+def seen_by_application(connection: Connection, application: Application) -> Iterator[Finding]:
+    """Return what shows on a connection of the application alone."""
+    query = """
+        SELECT inet_client_addr() IS DISTINCT FROM inet_server_addr() AND NOT ssl
+        FROM pg_stat_ssl WHERE pid = pg_backend_pid()"""
+    [[readable]] = ask(connection, query, application)
+    if readable:
+        advice = "set sqlalchemy.connect_args.sslmode = verify-full"
+        yield Finding("the connection leaves the machine without TLS", advice)
+    query = "SELECT setting::int / 1000 FROM pg_settings WHERE name = 'idle_session_timeout'"
+    recycle = application.options.get("pool_recycle", 1800)
+    for (limit,) in ask(connection, query, application):
+        if limit and not 0 < recycle < limit:
+            problem = f"the server ends idle connections after {limit} seconds"
+            yield Finding(problem, f"set sqlalchemy.pool_recycle to less than {limit}")

@@ -1,0 +1,71 @@
+"""The settings in effect and where each comes from, as an administrator may see them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ._dialects import dialect_for
+from ._options import table
+from ._settings import Database
+
+SECRET = "***"  # noqa: S105 - what stands in the place of one
+PREFIX = "sqlalchemy."
+URL = "sqlalchemy.url"
+ARGUMENTS = "sqlalchemy.connect_args"
+DEFAULT = "default"
+OURS = ("sqlalchemy.", "sqa.", "tm.", "retry.")
+VARIABLES = {"sqa.provider": "SQA_PROVIDER", "sqa.app": "SQA_APP"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One setting: its key, what it is, and who said so."""
+
+    key: str
+    value: str
+    origin: str
+
+
+def shown(
+    database: Database,
+    switches: Mapping[str, Any],
+    sections: Mapping[str, Mapping[str, object]],
+) -> Iterator[Shown]:
+    """Yield the settings in effect, in the order of the documentation.
+
+    *sections* are those of the ini file under their headings, with full keys; of two that set the
+    same key the later one wins.
+    """
+    defaults = _defaults(database, switches)
+    found = {key: Shown(key, text, DEFAULT) for key, text in defaults.items()}
+    provider, _, app = str(database.name).partition("_")
+    for (key, variable), value in zip(VARIABLES.items(), (provider, app), strict=True):
+        found[key] = Shown(key, value, variable)
+    for heading, section in sections.items():
+        for key in filter(_is_ours, section):
+            # A driver's arguments may hold a password, under whatever name.
+            hidden = key.startswith(ARGUMENTS) and key not in defaults
+            found[key] = Shown(key, SECRET if hidden else str(section[key]), heading)
+    found[URL] = Shown(URL, str(database), found[URL].origin)
+    order = [option.key for option in table()]
+    return iter(sorted(found.values(), key=lambda each: _place(each.key, order)))
+
+
+def _defaults(database: Database, switches: Mapping[str, Any]) -> dict[str, str]:
+    """Return what holds where nothing was written, without what another database has."""
+    dialect = dialect_for(database.url, switches, database.name)
+    every = {option.key: option.default for option in table() if option.default is not None}
+    every |= {f"{PREFIX}{key}": text for key, text in dialect.engine_defaults().items()}
+    own = database.url.get_backend_name().replace("mariadb", "mysql")
+    foreign = tuple(f"sqa.{name}." for name in {"mysql", "sqlite"} - {own})
+    return {key: text for key, text in every.items() if not key.startswith(foreign)}
+
+
+def _is_ours(key: str) -> bool:
+    return key.startswith(OURS)
+
+
+def _place(key: str, order: list[str]) -> tuple[int, str]:
+    # An argument of the driver stands where all of them do; SQLAlchemy's dialects add options.
+    name = ARGUMENTS if key.startswith(ARGUMENTS) else key
+    return (order.index(name) if name in order else len(order), key)
