@@ -11,7 +11,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from processes import pserve
+from paste.deploy import loadapp
+from processes import QUIET, pserve
 from pyramid.config import Configurator
 from pyramid.router import Router
 from sqlalchemy.engine import Engine
@@ -228,3 +229,45 @@ def test_every_target_of_the_makefile_is_in_its_help():
     phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
     assert set(phony[1].split()) <= listed
+
+
+def test_the_page_about_a_portal_leads_from_nothing_to_serving(folder, mariadb_server, monkeypatch):
+    """Its ini file, modules and commands on MariaDB; only the server's port is the test's."""
+    page = ROOT / "docs" / "portal.md"
+    for code in blocks(page, "python"):
+        assert write_file(folder, code)
+    server, development = blocks(page, "ini")
+    port = f"localhost:{mariadb_server.port}"
+    (folder / "shop.ini").write_text(server.replace("localhost", port))
+    (folder / "development.ini").write_text(development)
+    monkeypatch.setenv("SQA_ADMIN_URL", mariadb_server.url())
+    create, tables, _serve = blocks(page, "console")[0].splitlines()
+    for command in (create, tables):
+        program, *arguments = command.split()
+        assert program == "psqa"
+        done = subprocess.run(
+            [sys.executable, *QUIET, "-m", "pyramid_aalam_sqa.psqa", *arguments],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    app = TestApp(loadapp("config:shop.ini", relative_to=str(folder)))
+    jobs = importlib.import_module("shop.jobs")
+    jobs.restock("tee")
+    jobs.rename("tee", "tea")
+
+    assert app.get("/sell?name=tea").json == {"sold": "tea"}
+    app.get("/sell?name=coffee", status=404)
+    assert app.get("/sales").json == {"sales": 1}
+    jobs.forget_sales()
+    assert app.get("/sales").json == {"sales": 0}
+    with mariadb_server.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT name FROM aalam_shop.product")
+        assert cursor.fetchall() == (("tea",),)
+        cursor.execute("DROP DATABASE aalam_shop")
+        cursor.execute("DROP USER aalam_shop, aalam_shop__own")
+    get_sqa(app.app).dispose()
+    for module in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
+        del sys.modules[module]
