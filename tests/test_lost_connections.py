@@ -147,7 +147,7 @@ def test_a_request_is_told_the_truth_whatever_byte_of_the_answer_is_the_last(vis
 @either_page
 def test_a_silent_server_is_waited_for_once_and_the_client_is_told_the_truth(make, proxied):
     """A read timeout is never tried again: 503 before COMMIT, unknown from then on."""
-    first = [GREETING, LOGIN, "SET sql_mode"]
+    first = [GREETING, LOGIN, "SET autocommit"]
     places = [*first, "PING", "SELECT", "INSERT", "COMMIT", "ROLLBACK"]
     database, _, url = proxied
     server = make_url(database.url)
@@ -188,7 +188,7 @@ def test_a_server_that_is_slow_but_in_time_is_waited_for(visitor, proxy):
     assert [delay.happened for delay in delays] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("at", [GREETING, LOGIN, "SET sql_mode", "SELECT", "INSERT"])
+@pytest.mark.parametrize("at", [GREETING, LOGIN, "SET autocommit", "SELECT", "INSERT"])
 @either_page
 def test_a_connection_that_is_always_lost_is_a_503_after_all_attempts(make, proxy, at):
     """The client is asked to come back, and nothing is stored."""
