@@ -38,9 +38,10 @@ def shown(
     """
     defaults = _defaults(database, switches)
     found = {key: Shown(key, text, DEFAULT) for key, text in defaults.items()}
-    provider, _, app = str(database.name).partition("_")
+    provider, _, app = (database.name or "").partition("_")
     for (key, variable), value in zip(VARIABLES.items(), (provider, app), strict=True):
-        found[key] = Shown(key, value, variable)
+        if value:
+            found[key] = Shown(key, value, variable)
     for heading, section in sections.items():
         for key in filter(_is_ours, section):
             # A driver's arguments may hold a password, under whatever name.

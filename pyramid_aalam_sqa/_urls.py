@@ -88,6 +88,12 @@ def is_memory(url: URL) -> bool:
     return url.database in in_memory or url.query.get("mode") == "memory"
 
 
+def is_file(url: URL) -> bool:
+    """Tell whether *url* names an SQLite database by the path of its file, and by no URI."""
+    path = url.database or ""
+    return url.get_backend_name() == "sqlite" and not is_memory(url) and path[:5] != "file:"
+
+
 def _parsed(label: str, text: str) -> URL:
     if text[:1] in {"'", '"'}:
         msg = f"{label}: remove the quotes; a value in an ini file has none."

@@ -38,7 +38,7 @@ from ._servers import (
 )
 from ._settings import UNSET, Database, Settings, read_settings
 from ._tables import create_tables, missing_tables
-from ._urls import read_url
+from ._urls import is_file, read_url
 from .exceptions import ProvisioningError, SettingError
 
 __all__ = ["Finding", "Provisioning", "Step"]
@@ -177,11 +177,7 @@ class Provisioning:
 
     def answers(self) -> str | None:
         """Return why the application cannot log in to its database; None when it can."""
-        try:
-            with self._login() as engine, engine.connect():
-                return None
-        except (DBAPIError, SettingError) as error:
-            return words(error) if isinstance(error, DBAPIError) else str(error)
+        return answers(self.database, self.settings.switches)
 
     def _login(self) -> Any:
         return self.application.login(self.application.user, self.application.password)
@@ -204,6 +200,25 @@ class Provisioning:
         if path is None:
             raise SettingError(NO_FILE)
         return Path(path).resolve()
+
+
+def answers(database: Database, switches: Mapping[str, Any]) -> str | None:
+    """Return why nobody can log in to *database* as an application does; None when one can."""
+    path = database.url.database
+    if is_file(database.url) and not Path(str(path)).exists():
+        # To connect would make it.
+        return f"{path} is not there"
+    try:
+        engine = make_engine(database, {**switches, "max_connections": None})
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
+    except DBAPIError as error:
+        return words(error)
+    except SettingError as error:
+        return str(error)
+    return None
 
 
 def _database(settings: Settings) -> Database:

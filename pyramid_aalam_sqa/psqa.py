@@ -18,9 +18,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from ._ini import read_section
 from ._passwords import read_password
 from ._servers import words
+from ._settings import UNSET, read_settings
 from ._shown import shown
 from .exceptions import SettingError, SqaError
-from .provisioning import Provisioning
+from .provisioning import Provisioning, answers
 
 OK, DIFFERENT, USAGE = 0, 1, 2
 ADMIN_URL = "SQA_ADMIN_URL"
@@ -55,18 +56,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def show(arguments: argparse.Namespace) -> int:
     """Print the settings in effect, and whether the database answers."""
     settings = _settings(arguments)
-    provisioning = Provisioning(settings)
-    section = read_section({**settings.global_conf, **settings})
+    section = read_section(settings)
+    read = read_settings(settings, section)
+    if read.database is None:
+        raise SettingError(UNSET)
     sections = {
         "[sqlalchemy]": {f"sqlalchemy.{key}": value for key, value in section.items()},
         f"[app:{arguments.ini.partition('#')[2] or 'main'}]": settings,
     }
-    database, switches = provisioning.database, provisioning.settings.switches
-    for each in shown(database, switches, sections):
+    for each in shown(read.database, read.switches, sections):
         _say(f"{each.key} = {each.value}  ({each.origin})", indent=4)
     _say("")
-    reason = provisioning.answers()
-    _say(f"{provisioning.application.name}: {reason or 'answers'}.")
+    reason = answers(read.database, read.switches)
+    _say(f"{read.name or read.database}: {reason or 'answers'}.")
     return DIFFERENT if reason else OK
 
 
@@ -76,7 +78,7 @@ def create(arguments: argparse.Namespace) -> int:
         password = _secret(arguments.owner_password_file)
         if arguments.dry_run:
             return _announce(provisioning.plan(password))
-        _print_done(provisioning.apply(password))
+        _print_done(f"{step};" for step in provisioning.apply(password))
         for sentence in provisioning.prove():
             _say(f"Proved: {sentence.rstrip('.')}.")
     return OK
@@ -119,7 +121,7 @@ def rotate(arguments: argparse.Namespace) -> int:
     with _provisioning(arguments) as provisioning:
         if arguments.dry_run:
             return _announce(provisioning.plan_rotation())
-        _print_done(provisioning.rotate())
+        _print_done(f"{step};" for step in provisioning.rotate())
     return OK
 
 
@@ -134,7 +136,7 @@ def drop(arguments: argparse.Namespace) -> int:
                 "add --yes, or --dry-run to see how."
             )
             raise UsageError(msg)
-        _print_done(provisioning.remove())
+        _print_done(f"{step};" for step in provisioning.remove())
     return OK
 
 
@@ -234,10 +236,10 @@ def _announce(steps: Iterable[object]) -> int:
     return status
 
 
-def _print_done(steps: Iterable[object]) -> None:
+def _print_done(lines: Iterable[str]) -> None:
     done = False
-    for step in steps:
-        _say(f"{step};", indent=4)
+    for line in lines:
+        _say(line, indent=4)
         done = True
     if not done:
         _say("Nothing to change.")

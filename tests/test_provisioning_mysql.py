@@ -783,7 +783,7 @@ def test_tables_are_created_by_their_owner(created, server, admin, tmp_path, mon
 
     assert (planned.status, done.status, again.status) == (1, 0, 0)
     assert planned.out.startswith("CREATE TABLE book (")
-    assert done.out == "Created book;\n"
+    assert done.out == "Created book\n"
     assert again.out == "Nothing to change.\n"
     assert admin.rows("SELECT * FROM aalam_base.book") == []
     assert created.psqa("create").lines[0] == "Nothing to change."

@@ -294,6 +294,7 @@ def test_show_tells_where_each_setting_comes_from(tmp_path, monkeypatch):
         "sqlalchemy.echo = false\n\n"
         f"[sqlalchemy]\nurl = sqlite:///{tmp_path}/app.sqlite\necho = true\npool_size = 2\n"
     )
+    (tmp_path / "app.sqlite").touch()
     told = psqa("show", f"{ini}#other")
 
     assert told.status == 0
@@ -309,6 +310,30 @@ def test_show_tells_where_each_setting_comes_from(tmp_path, monkeypatch):
     ):
         assert line in [re.sub(r"\s+", " ", each) for each in told.lines]
     assert "sqa.mysql" not in told.out
+
+
+def test_show_makes_no_file_and_needs_no_name(tmp_path):
+    """An application outside a portal has settings too, and SQLite would make its file."""
+    ini = tmp_path / "plain.ini"
+    ini.write_text(
+        "[app:main]\nuse = call:rule_app:main\n"
+        f"sqlalchemy.url = sqlite:///{tmp_path}/app.sqlite\n"
+    )
+    told = psqa("show", str(ini))
+
+    assert told.status == 1
+    assert "app.sqlite is not there." in " ".join(told.lines)
+    assert not (tmp_path / "app.sqlite").exists()
+
+
+def test_show_without_a_database_says_which_setting_is_missing(tmp_path):
+    """As the first touch of the session does."""
+    ini = tmp_path / "none.ini"
+    ini.write_text("[app:main]\nuse = call:rule_app:main\n")
+    told = psqa("show", str(ini))
+
+    assert told.status == 2
+    assert "write sqlalchemy.url" in told.err
 
 
 def test_show_masks_what_may_be_secret(tmp_path):
@@ -344,8 +369,8 @@ def test_show_needs_no_password_that_is_right(tmp_path):
     )
     told = app.psqa("show")
 
-    assert told.status == 2
-    assert told.err == f"psqa: {file}: write the password, and nothing else, in its only line.\n"
+    assert told.status == 1
+    assert f"aalam_base: {file}: write the password" in told.out
 
 
 @pytest.mark.parametrize("columns", [80, 50])

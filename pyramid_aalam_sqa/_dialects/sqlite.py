@@ -13,7 +13,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from .._urls import is_memory
+from .._urls import is_file, is_memory
 from ..exceptions import SettingError
 from .attached import Attached
 from .generic import Fault, GenericDialect
@@ -114,7 +114,7 @@ class SQLiteDialect(GenericDialect):
 
     def _make_folder(self, *_: Any) -> None:
         path = self.url.database
-        if path and not is_memory(self.url) and not path.startswith("file:"):
+        if path and is_file(self.url):
             folder = Path(path).parent
             try:
                 folder.mkdir(parents=True, exist_ok=True)
