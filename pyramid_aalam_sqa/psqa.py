@@ -68,7 +68,7 @@ def show(arguments: argparse.Namespace) -> int:
         _say(f"{each.key} = {each.value}  ({each.origin})", indent=4)
     _say("")
     reason = answers(read.database, read.switches)
-    _say(f"{read.name or read.database}: {reason or 'answers'}.")
+    _say(f"{read.name or read.database}: {(reason or 'answers').rstrip('.')}.")
     return DIFFERENT if reason else OK
 
 
