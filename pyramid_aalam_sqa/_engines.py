@@ -38,7 +38,7 @@ def make_engine(database: Database, switches: Mapping[str, Any]) -> Engine:
     Raises :class:`SettingError` when the given options do not go together.
     """
     dialect = dialect_for(database.url, switches, database.name)
-    budget = _budget(database, switches)
+    budget = _budget(database, switches, dialect.STILL_COUNTED)
     path = switches["password_file"]
     if database.engine is not None:
         if path:
@@ -102,8 +102,11 @@ def _fork_safe() -> WeakKeyDictionary[Engine, GenericDialect]:
     return engines
 
 
-def _budget(database: Database, switches: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of an engine that keeps to the process's budget, if there is one."""
+def _budget(database: Database, switches: Mapping[str, Any], reserve: int) -> dict[str, Any]:
+    """Return the options of an engine that keeps to the process's budget, if there is one.
+
+    A *reserve* of it is left to the connections that the server still counts.
+    """
     limit = switches["max_connections"]
     if limit is None:
         return {}
@@ -115,7 +118,7 @@ def _budget(database: Database, switches: Mapping[str, Any]) -> dict[str, Any]:
             "or sqa.max_connections."
         )
         raise SettingError(msg)
-    return {**BUDGET_DEFAULTS, "max_connections": limit}
+    return {**BUDGET_DEFAULTS, "max_connections": max(1, limit - reserve)}
 
 
 def _with_defaults(

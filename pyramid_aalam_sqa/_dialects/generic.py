@@ -54,7 +54,8 @@ class GenericDialect:
     of the driver's errors mean, ``NOT_SENT`` which of them a statement has when it never left,
     ``DENIED`` which say that the account may not do it. ``READ_ONLY`` makes a transaction that has
     just begun refuse writes, ``READ_WRITE`` undoes it where it holds for the connection.
-    ``LOCK_WAIT`` is how many seconds one worker waits for others that create tables.
+    ``LOCK_WAIT`` is how many seconds one worker waits for others that create tables,
+    ``STILL_COUNTED`` how many connections the server counts for a moment after it has closed them.
     """
 
     ENGINE_DEFAULTS: ClassVar[Mapping[str, str]] = {"pool_pre_ping": "true", "pool_timeout": "5"}
@@ -63,6 +64,7 @@ class GenericDialect:
     NOT_SENT: ClassVar[frozenset[str]] = frozenset()
     DENIED: ClassVar[frozenset[str]] = frozenset()
     LOCK_WAIT: ClassVar[float] = 60
+    STILL_COUNTED: ClassVar[int] = 0
     READ_ONLY: ClassVar[str] = ""
     READ_WRITE: ClassVar[str] = ""
 

@@ -68,6 +68,8 @@ class MySQLDialect(GenericDialect):
     # 2006: writing failed; 0: PyMySQL had closed the connection before.
     NOT_SENT = frozenset({"2006", "0"})
     DENIED = frozenset({"1044", "1142"})
+    # It closes the socket first, and strikes the connection off its list after that.
+    STILL_COUNTED = 1
     # Not of one transaction: DDL would end that first, and then be done.
     READ_ONLY = "SET SESSION TRANSACTION READ ONLY"
     READ_WRITE = "SET SESSION TRANSACTION READ WRITE"
