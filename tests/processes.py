@@ -12,6 +12,11 @@ from pathlib import Path
 from servers import free_port
 
 HERE = Path(__file__).parent
+# What makes coverage trace a new process, which takes long. Here a worker of the tests keeps it
+# for those processes where something happens that happens nowhere else.
+_TRACE = "COVERAGE_PROCESS_CONFIG"
+_IN_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+TRACED = {_TRACE: os.environ.pop(_TRACE)} if _IN_WORKER and _TRACE in os.environ else {}
 # For a Python that is to print nothing but errors: with newer ones Pyramid's imports warn.
 QUIET = ("-W", "ignore::UserWarning", "-W", "ignore::DeprecationWarning")
 INI = """

@@ -21,7 +21,7 @@ from weakref import WeakSet, ref
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from processes import HERE, QUIET
+from processes import HERE, QUIET, TRACED
 from pyramid.config import Configurator
 from pyramid.response import Response
 from sqlalchemy import create_engine, event, text
@@ -716,7 +716,7 @@ def test_a_child_process_has_a_budget_of_its_own(six):
     """It starts empty, whatever its parent was doing at the moment."""
     run = subprocess.run(
         [sys.executable, *QUIET, __file__, *six[:2]],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])},
+        env={**os.environ, **TRACED, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])},
         timeout=30,
         check=False,
     )

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from processes import HERE, QUIET
+from processes import HERE, QUIET, TRACED
 from pyramid.config import Configurator
 from pyramid.response import Response
 from rule_app import INSERT
@@ -167,7 +167,7 @@ def run(function, url):
     paths = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         script,
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**os.environ, **TRACED, "PYTHONPATH": paths},
         capture_output=True,
         text=True,
         check=False,

@@ -9,7 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from processes import HERE, QUIET
+from processes import HERE, QUIET, TRACED
 from pyramid.config import Configurator
 from sqlalchemy import text
 from sqlalchemy.orm import Session as PlainSession
@@ -203,6 +203,7 @@ def run(code, url):
         [sys.executable, *QUIET, "-c", textwrap.dedent(code), url],
         env={
             **os.environ,
+            **TRACED,
             "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
         },
         capture_output=True,
