@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyramid_aalam_sqa
 from pyramid_aalam_sqa._config import add_sqa_database
-from pyramid_aalam_sqa._request import sqa_after_commit, sqa_session, sqa_stream
+from pyramid_aalam_sqa._request import sqa_after_commit, sqa_paginate, sqa_session, sqa_stream
 
 # What a transaction manager calls, and nobody else.
 NOT_FOR_CALLERS = {"afterCompletion", "beforeCompletion", "newTransaction"}
@@ -40,6 +40,16 @@ def entry(name, thing, level="##", call=None):
     yield markdown(inspect.getdoc(thing)) + "\n"
 
 
+def members(thing):
+    """Yield what a class has of its own, and of bases that have no entry of their own."""
+    found = {}
+    for base in reversed(thing.__mro__):
+        shown = base.__name__ in pyramid_aalam_sqa.__all__
+        if base is thing or (base.__module__.startswith("pyramid_aalam_sqa.") and not shown):
+            found |= vars(base)
+    yield from found.items()
+
+
 def page():
     """Return the whole page."""
     lines = [INTRODUCTION]
@@ -50,15 +60,18 @@ def page():
         )
         if not inspect.isclass(thing):
             continue
-        for member, value in vars(thing).items():
+        for member, value in members(thing):
             if member.startswith("_") or member in NOT_FOR_CALLERS:
+                continue
+            if member in pyramid_aalam_sqa.__all__:
+                # A look-up, which is a function too and has an entry as that.
                 continue
             if inspect.isfunction(value):
                 lines += entry(f"{name}.{member}", value, "###", signature(value, member))
             elif isinstance(value, property):
                 lines += entry(f"{name}.{member}", value, "###")
     lines += ["# Request\n"]
-    for function in (sqa_session, sqa_after_commit, sqa_stream):
+    for function in (sqa_session, sqa_after_commit, sqa_paginate, sqa_stream):
         name = f"request.{function.__name__}"
         call = None if function is sqa_session else signature(function, name)
         lines += entry(name, function, call=call and call.replace("(request, ", "("))

@@ -46,6 +46,7 @@ class GenericDialect:
     ``ENGINE_DEFAULTS`` are create_engine options spelled as in an ini file, ``DRIVERS`` those
     drivers that are known to take the ``connect_args`` among them. ``FAULTS`` says what the codes
     of the driver's errors mean, ``NOT_SENT`` which of them a statement has when it never left.
+    ``NO_VALUE`` are the codes that say that a column can hold no such value.
     ``READ_ONLY`` makes a transaction that has just begun refuse writes, ``READ_WRITE`` undoes it
     where it holds for the connection.
     """
@@ -54,6 +55,7 @@ class GenericDialect:
     DRIVERS: ClassVar[frozenset[str]] = frozenset()
     FAULTS: ClassVar[Mapping[str, Fault]] = {}
     NOT_SENT: ClassVar[frozenset[str]] = frozenset()
+    NO_VALUE: ClassVar[frozenset[str]] = frozenset()
     READ_ONLY: ClassVar[str] = ""
     READ_WRITE: ClassVar[str] = ""
 

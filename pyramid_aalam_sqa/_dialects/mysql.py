@@ -54,6 +54,8 @@ class MySQLDialect(GenericDialect):
     }
     # 2006: writing failed; 0: PyMySQL had closed the connection before.
     NOT_SENT = frozenset({"2006", "0"})
+    # A letter that the column's character set has not: MariaDB, and MySQL 8.
+    NO_VALUE = frozenset({"1267", "3988"})
     # Not of one transaction: DDL would end that first, and then be done.
     READ_ONLY = "SET SESSION TRANSACTION READ ONLY"
     READ_WRITE = "SET SESSION TRANSACTION READ WRITE"
