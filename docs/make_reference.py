@@ -7,7 +7,7 @@ from pathlib import Path
 import pyramid_aalam_sqa
 from pyramid_aalam_sqa import provisioning
 from pyramid_aalam_sqa._config import add_sqa_database
-from pyramid_aalam_sqa._request import sqa_after_commit, sqa_session, sqa_stream
+from pyramid_aalam_sqa._request import sqa_after_commit, sqa_paginate, sqa_session, sqa_stream
 
 # What a transaction manager or this package calls, and nobody else.
 NOT_FOR_CALLERS = {
@@ -48,12 +48,24 @@ def entry(name, thing, level="##", call=None):
     yield markdown(inspect.getdoc(thing)) + "\n"
 
 
+def members(thing):
+    """Yield what a class has of its own, and of bases that have no entry of their own."""
+    found = {}
+    for base in reversed(thing.__mro__):
+        shown = base.__name__ in pyramid_aalam_sqa.__all__
+        if base is thing or (base.__module__.startswith("pyramid_aalam_sqa.") and not shown):
+            found |= vars(base)
+    yield from found.items()
+
+
 def with_members(name, thing):
     """Yield the lines about one name, and about what a class has."""
     call = signature(thing, name) if inspect.isfunction(thing) else None
     yield from entry(name, thing, call=call)
-    for member, value in vars(thing).items() if inspect.isclass(thing) else ():
-        if member.startswith("_") or member in NOT_FOR_CALLERS:
+    for member, value in members(thing) if inspect.isclass(thing) else ():
+        # A look-up is a function too, and has an entry as that.
+        known = member in NOT_FOR_CALLERS or member in pyramid_aalam_sqa.__all__
+        if member.startswith("_") or known:
             continue
         if inspect.isfunction(value):
             yield from entry(f"{name}.{member}", value, "###", signature(value, member))
@@ -67,7 +79,7 @@ def page():
     for name in pyramid_aalam_sqa.__all__:
         lines += with_members(name, getattr(pyramid_aalam_sqa, name))
     lines += ["# Request\n"]
-    for function in (sqa_session, sqa_after_commit, sqa_stream):
+    for function in (sqa_session, sqa_after_commit, sqa_paginate, sqa_stream):
         name = f"request.{function.__name__}"
         call = None if function is sqa_session else signature(function, name)
         lines += entry(name, function, call=call and call.replace("(request, ", "("))

@@ -2,6 +2,7 @@
 
 from ._config import includeme
 from ._faults import IDatabaseUnavailable
+from ._json import add_json_adapters
 from ._outcome import commit_veto, fresh_start_tween_factory
 from ._protocols import HasRegistry, TransactionManager
 from ._request import SqaRequest
@@ -20,6 +21,8 @@ from .exceptions import (
     SqaError,
     TransactionError,
 )
+from .pagination import KeysetPage, Page, paginate
+from .queries import LookUpSession, first_or_404, get_or_404, one_or_404, row_factory
 from .scripting import SessionScope, session_scope
 
 __all__ = [
@@ -28,8 +31,11 @@ __all__ = [
     "HasRegistry",
     "IDatabaseUnavailable",
     "JoinedSession",
+    "KeysetPage",
+    "LookUpSession",
     "NoTransaction",
     "OutcomeUnknown",
+    "Page",
     "ProvisioningError",
     "Session",
     "SessionScope",
@@ -40,14 +46,20 @@ __all__ = [
     "ThreadSessions",
     "TransactionError",
     "TransactionManager",
+    "add_json_adapters",
     "commit_veto",
     "database_name",
     "engine_from_settings",
+    "first_or_404",
     "fresh_start_tween_factory",
     "get_database_name",
+    "get_or_404",
     "get_sqa",
     "includeme",
     "init_engine",
+    "one_or_404",
+    "paginate",
     "retry_tween_factory",
+    "row_factory",
     "session_scope",
 ]

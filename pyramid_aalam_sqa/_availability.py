@@ -6,7 +6,7 @@ from typing import Any
 from pyramid.httpexceptions import HTTPServiceUnavailable
 from pyramid_retry import is_error_retryable
 
-from ._retry import path_of
+from ._addresses import path_of
 from ._sqa import get_sqa
 
 log = logging.getLogger(__name__)
@@ -20,6 +20,6 @@ def unavailable(error: Exception, request: Any) -> HTTPServiceUnavailable:
     if not is_error_retryable(request, error):
         # The driver's own words: they never hold the statement, its values or a password.
         reason = getattr(error, "orig", None) or error
-        log.error("%s %s: no database: %s", request.method, path_of(request), reason)
+        log.error("%s %s: no database: %s", request.method, path_of(request.environ), reason)
     seconds = get_sqa(request).settings.switches["retry_after"]
     return HTTPServiceUnavailable(headers=[("Retry-After", str(seconds))])

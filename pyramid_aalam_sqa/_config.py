@@ -6,7 +6,8 @@ from functools import partial
 from typing import Any
 
 from pyramid.config import PHASE0_CONFIG, PHASE1_CONFIG, PHASE2_CONFIG, Configurator
-from pyramid.interfaces import IExecutionPolicy
+from pyramid.interfaces import IExecutionPolicy, IRendererFactory
+from pyramid.renderers import JSON, json_renderer_factory
 from pyramid.router import default_execution_policy
 from pyramid.tweens import EXCVIEW
 from sqlalchemy.engine import URL
@@ -15,9 +16,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from ._availability import unavailable
 from ._directory import APPLICATION, announce
 from ._faults import IDatabaseUnavailable
+from ._json import add_json_adapters
 from ._lifetime import ending_policy
 from ._options import NEIGHBOURS
-from ._request import sqa_after_commit, sqa_session, sqa_stream
+from ._request import sqa_after_commit, sqa_paginate, sqa_session, sqa_stream
 from ._retry import retry_deriver
 from ._settings import check_neighbours
 from ._sqa import KEY, Sqa
@@ -42,11 +44,12 @@ def includeme(config: Any) -> None:
     config.include("pyramid_retry")
     config.add_directive("add_sqa_database", add_sqa_database)
     config.add_request_method(sqa_session, reify=True)
-    for method in (sqa_after_commit, sqa_stream):
+    for method in (sqa_after_commit, sqa_paginate, sqa_stream):
         config.add_request_method(_bound(method), method.__name__, property=True)
     config.add_tween("pyramid_aalam_sqa.fresh_start_tween_factory", under=EXCVIEW)
     config.add_tween("pyramid_aalam_sqa.retry_tween_factory", over="pyramid_tm.tm_tween_factory")
     config.action((KEY, "unavailable"), _answer_unavailable, (config,), order=PHASE2_CONFIG)
+    config.action((KEY, "json"), _add_json_renderer, (config,), order=PHASE0_CONFIG)
     config.add_view_deriver(retry_deriver, "sqa_retry")
     config.action((KEY, "policy"), _wrap_policy, (config,), order=LAST_CONFIG)
     config.add_sqa_database()
@@ -102,6 +105,17 @@ def _answer_unavailable(config: Any) -> None:
     own.add_exception_view(unavailable, context=IDatabaseUnavailable)
     # All connections in use for pool_timeout seconds.
     own.add_exception_view(unavailable, context=PoolTimeout)
+
+
+def _add_json_renderer(config: Any) -> None:
+    """Put ours in the place of Pyramid's own, before the application's takes the place of both.
+
+    Pyramid's is one for the process: what is added to it would be added to every application.
+    """
+    registry = config.registry
+    if registry.queryUtility(IRendererFactory, name="json") is json_renderer_factory:
+        renderer = add_json_adapters(JSON())
+        registry.registerUtility(renderer, IRendererFactory, name="json")
 
 
 def _wrap_policy(config: Any) -> None:

@@ -35,6 +35,7 @@ class Kind:
 
 WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 DIGITS = {"1": True, "0": False}
+SHORTEST_SECRET = 16
 
 
 def _boolean(text: str) -> object:
@@ -108,6 +109,11 @@ def _matching(write: str, pattern: str) -> Kind:
 
 
 TEXT = Kind("text", _same, _is(str))
+SECRET = Kind(
+    "text of 16 characters or more that nobody can guess",
+    _same,
+    lambda value: isinstance(value, str) and len(value) >= SHORTEST_SECRET,
+)
 LEVEL = Kind("a level that the database knows, such as READ COMMITTED", _same, _is(str))
 BOOLEAN = Kind("true or false", _boolean, _is(bool))
 ECHO = Kind(

@@ -25,6 +25,7 @@ from ._kinds import (
     READY_POOL,
     RESET,
     SECONDS,
+    SECRET,
     SESSION_CLASS,
     SIZE,
     SIZE_OR_NONE,
@@ -163,6 +164,15 @@ SWITCHES = (
         BOOLEAN,
         "Give each request a connection that no other request has changed, by making a new one.",
         "false",
+    ),
+    Option("page_size", POSITIVE, "Rows of a page that is not told how many.", "20"),
+    Option("max_page_size", POSITIVE, "Rows that a page has at most, whoever asks.", "100"),
+    Option(
+        "cursor_secret",
+        SECRET,
+        "Signs the addresses of keyset pages; the same for all processes. Without it, each start "
+        "of the application makes one.",
+        secret=True,
     ),
     Option("mysql.sql_mode", SQL_MODE, "MySQL, MariaDB: how strict the server is.", "TRADITIONAL"),
     Option(

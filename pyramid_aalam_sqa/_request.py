@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
 import transaction
 from pyramid.request import Request
@@ -11,14 +11,20 @@ from sqlalchemy import Select
 from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session
 
+from ._addresses import Address
 from ._faults import LATE, abandon
+from ._finding import Wanted, find_page
 from ._lifetime import ACTIVE, end_with_request, environs_of_thread, lifetime_of
 from ._protocols import TransactionManager
 from ._session import JoinedSession
 from ._sqa import get_sqa
 from .exceptions import NoTransaction
+from .pagination import KeysetPage, Page, PageOptions
+from .queries import LookUpSession
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Where a test puts a session of its own, shared by the requests it makes.
 ENVIRON_SESSION = "sqa.session"
@@ -27,7 +33,7 @@ ENVIRON_SESSION = "sqa.session"
 class SqaRequest(Request):  # type: ignore[misc]  # pyramid has no types
     """A Pyramid request as it is in an application with this package, to annotate views with."""
 
-    sqa_session: Session
+    sqa_session: LookUpSession
     tm: TransactionManager
     # What a type checker reads out of pyramid's code for these is wrong.
     matchdict: Any
@@ -38,6 +44,40 @@ class SqaRequest(Request):  # type: ignore[misc]  # pyramid has no types
         def sqa_after_commit(self, function: Callable[..., object], *args: Any) -> None: ...
 
         def sqa_stream(self, statement: Select[Any], *, size: int = 500) -> Iterator[Row[Any]]: ...
+
+        @overload
+        def sqa_paginate(
+            self,
+            statement: Select[T],
+            *,
+            keyset: Literal[False] = False,
+            **options: Unpack[PageOptions],
+        ) -> Page[T]: ...
+        @overload
+        def sqa_paginate(
+            self,
+            statement: Select[T],
+            *,
+            keyset: Literal[True],
+            **options: Unpack[PageOptions],
+        ) -> KeysetPage[T]: ...
+        @overload
+        def sqa_paginate(
+            self,
+            statement: object,
+            *,
+            keyset: Literal[False] = False,
+            **options: Unpack[PageOptions],
+        ) -> Page[Any]: ...
+        @overload
+        def sqa_paginate(
+            self,
+            statement: object,
+            *,
+            keyset: Literal[True],
+            **options: Unpack[PageOptions],
+        ) -> KeysetPage[Any]: ...
+        def sqa_paginate(self, statement: object, **options: Any) -> Any: ...
 
 
 def sqa_session(request: Any) -> Session:
@@ -93,6 +133,44 @@ def sqa_stream(request: Any, statement: Select[Any], *, size: int = 500) -> Iter
     rows = _rows(get_sqa(request).make_session(tm), statement, size)
     lifetime_of(request).streams.append(rows)
     return rows
+
+
+def sqa_paginate(  # noqa: PLR0913 - each is a keyword that most calls leave out
+    request: Any,
+    statement: object,
+    *,
+    page: int | str | None = None,
+    per_page: int | str | None = None,
+    max_per_page: int | None = None,
+    error_out: bool = True,
+    count: bool | None = None,
+    keyset: bool = False,
+    after: str | None = None,
+    before: str | None = None,
+) -> Page[Any] | KeysetPage[Any]:
+    """Return the page of *statement* that the query string asks for.
+
+    As :func:`paginate` does, on ``request.sqa_session``. *page*, *per_page*, *after* and *before*
+    are those of the query string unless given here, the sizes those of the settings
+    ``sqa.page_size`` and ``sqa.max_page_size``, the secret that of ``sqa.cursor_secret``.
+    """
+    sqa, address = get_sqa(request), Address.of(request.environ)
+    switches = sqa.settings.switches
+    asked = after is None and before is None
+    wanted = Wanted(
+        page=address.get("page") if page is None else page,
+        per_page=address.get("per_page") if per_page is None else per_page,
+        page_size=switches["page_size"],
+        max_per_page=switches["max_page_size"] if max_per_page is None else max_per_page,
+        error_out=error_out,
+        count=count,
+        keyset=keyset,
+        after=address.get("after") if asked else after,
+        before=address.get("before") if asked else before,
+        secret=lambda: sqa.cursor_secret,
+        address=address,
+    )
+    return find_page(request.sqa_session, statement, wanted)
 
 
 def _rows(

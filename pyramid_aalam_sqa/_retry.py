@@ -5,10 +5,10 @@ import random
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote
 
 from pyramid_retry import is_error_retryable
 
+from ._addresses import path_of
 from ._lifetime import make_last_attempt
 from ._sqa import get_sqa
 from .exceptions import BrokenTransaction
@@ -17,7 +17,6 @@ log = logging.getLogger(__name__)
 
 # Seconds; a thread that sleeps serves nobody.
 LONGEST_PAUSE = 2
-PATH_SAFE = "/~!$&'()*+,;=:@"
 
 
 def retry_tween_factory(handler: Callable[[Any], Any], registry: object) -> Callable[[Any], Any]:
@@ -63,7 +62,7 @@ retry_deriver.options = ("sqa_retry",)  # type: ignore[attr-defined]  # Pyramid'
 def _prepare(request: Any, error: Exception) -> None:
     environ = request.environ
     number, attempts = environ["retry.attempt"] + 1, environ["retry.attempts"]
-    failed = (request.method, path_of(request), number, attempts, name_of(error))
+    failed = (request.method, path_of(request.environ), number, attempts, name_of(error))
     if not _rewind(environ):
         make_last_attempt(environ)
         log.warning("%s %s: attempt %d of %d failed (%s), the last: its body is closed", *failed)
@@ -91,12 +90,6 @@ def name_of(error: BaseException) -> str:
     codes = (getattr(cause, name, None) for name in ("sqlstate", "sqlite_errorname"))
     code = number if isinstance(number, int) else next(filter(None, codes), "")
     return f"{type(cause).__name__} {code}".rstrip()
-
-
-def path_of(request: Any) -> str:
-    """Return the path much as the client has sent it: in ASCII, and without a line break."""
-    path = request.environ.get("SCRIPT_NAME", "") + request.environ.get("PATH_INFO", "")
-    return quote(path.encode("latin-1"), safe=PATH_SAFE)
 
 
 def _rewind(environ: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from pyramid_retry import IRetryableError, mark_error_retryable
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.orm.exc import ConcurrentModificationError
 from transaction.interfaces import NoTransaction as NothingBegun
 from zope.sqlalchemy.datamanager import (
@@ -26,6 +26,7 @@ from zope.sqlalchemy.datamanager import (
 from ._faults import BY_HAND, LATE, IOutcomeUnknown, Work, begin_work
 from ._protocols import TransactionManager
 from .exceptions import BrokenTransaction, ForeignCommit, NoTransaction, OutcomeUnknown
+from .queries import LookUpSession
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ CLOSED = (
 )
 
 
-class JoinedSession(Session):
+class JoinedSession(LookUpSession):
     """A SQLAlchemy session whose work is committed and rolled back by its manager ``tm`` alone.
 
     It joins the transaction of *tm* when it is first used in it, always as changed: a transaction

@@ -64,7 +64,7 @@ class Settings:
 
     database: Database | None
     session: Mapping[str, Any]
-    switches: Mapping[str, Any]
+    switches: Mapping[str, Any] = field(repr=False)
     name: str | None = None
 
 

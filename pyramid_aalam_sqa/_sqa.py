@@ -1,8 +1,10 @@
 """What one application has: its settings, its engine, its session class. Kept in its registry."""
 
+import logging
 import weakref
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from secrets import token_bytes
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -16,6 +18,9 @@ from ._session import JoinedSession
 from ._settings import UNSET, Settings, read_settings
 from ._threads import ThreadSessions
 from .exceptions import SettingError
+from .queries import LookUpSession
+
+log = logging.getLogger(__name__)
 
 KEY = "pyramid_aalam_sqa"
 
@@ -25,6 +30,8 @@ class Sqa:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        # Made before a fork, so that the processes of one server understand each other.
+        self._random_secret = token_bytes()
         self.database = database = settings.database
         self._engine = make_engine(database, settings.switches) if database else None
         self._options = dict(settings.session)
@@ -37,6 +44,18 @@ class Sqa:
         """The sessions that ``Session(db_name)`` returns."""
         return ThreadSessions(self.engine, dict(self.settings.session))
 
+    @cached_property
+    def cursor_secret(self) -> bytes:
+        """What the cursors of keyset pages are signed with."""
+        given: str | None = self.settings.switches["cursor_secret"]
+        if given is not None:
+            return given.encode()
+        log.warning(
+            "sqa.cursor_secret is not set, so that addresses of keyset pages lead nowhere in "
+            "another process and after a restart: write a secret into the ini file."
+        )
+        return self._random_secret
+
     @property
     def engine(self) -> Engine:
         """The application's engine. :class:`SettingError` when no database is set."""
@@ -44,7 +63,7 @@ class Sqa:
             raise SettingError(UNSET)
         return self._engine
 
-    def session(self, tm: TransactionManager) -> Session:
+    def session(self, tm: TransactionManager) -> LookUpSession:
         """Return the session that lives in the transactions of *tm*, for tests and scripts.
 
         There is one for each manager, made at the first call, and the caller's to close. In a

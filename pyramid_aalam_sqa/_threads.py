@@ -11,10 +11,12 @@ from typing import Any, Self, cast
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, scoped_session
 
+from .queries import LookUps, LookUpSession
+
 log = logging.getLogger(__name__)
 
 
-class ThreadSession(Session):
+class ThreadSession(LookUpSession):
     """The session of one thread, which commits and rolls back by itself."""
 
     def __init__(self, *args: Any, owner: "ThreadSessions", **options: Any) -> None:
@@ -29,7 +31,7 @@ class ThreadSession(Session):
             self.close()
 
 
-class ThreadSessions(scoped_session[ThreadSession]):
+class ThreadSessions(LookUps, scoped_session[ThreadSession]):
     """The sessions of one database, one for each thread; used as the session of the own thread.
 
     ``remove()`` closes that session and gives its connection back; so does the end of a ``with``

@@ -682,7 +682,8 @@ def forked(work):
 
 def fork_in_use(first, second):
     """Fork while a thread holds the lock, with one connection in use and one idle."""
-    engine, other = (budgeted(url, 2, pool_timeout=0) for url in (first, second))
+    # Two, and the one that the server may still count.
+    engine, other = (budgeted(url, 3, pool_timeout=0) for url in (first, second))
     use(other)
     held = engine.raw_connection()
     locked, done = threading.Event(), threading.Event()

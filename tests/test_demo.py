@@ -98,17 +98,71 @@ def test_the_newest_entry_stands_first(visitor):
     assert words(page.html.find(id="sheet-title")) == "3 entries"
 
 
-def test_a_long_book_shows_its_newest_hundred(visitor, database):
-    """The page has an end, and says that the book is longer."""
+@pytest.fixture
+def long_book(visitor, database):
+    """The visitor of a book with 101 entries."""
     visitor.get("/")
     row = "INSERT INTO entries (name, message, created) VALUES ('n', '{}', '2026-01-02 03:04:05')"
     database.run(*(row.format(number) for number in range(101)))
+    return visitor
 
-    page = visitor.get("/")
 
-    shown = [words(message) for message in page.html.select(".message")]
-    assert shown == [str(number) for number in range(100, 0, -1)]
-    assert words(page.html.find(id="sheet-title")) == "101 entries, the newest 100"
+def messages(page):
+    return [int(words(message)) for message in page.html.select(".message")]
+
+
+def test_a_long_book_is_read_page_by_page_from_its_end(long_book):
+    """Each page says where it is, and leads to the next."""
+    page = long_book.get("/")
+    read = messages(page)
+    assert words(page.html.find(id="sheet-title")) == "101 entries, page 1 of 6"
+    while page.html.find(rel="next"):
+        page = page.click("Older")
+        read += messages(page)
+
+    assert read == list(range(100, -1, -1))
+    assert words(page.html.find(id="sheet-title")) == "101 entries, page 6 of 6"
+    assert messages(page.click("Newer")) == list(range(20, 0, -1))
+    assert messages(page.click("^1$")) == list(range(100, 80, -1))
+
+
+def test_the_navigation_shows_where_the_visitor_is(long_book):
+    """In words that are read out, with a gap for the pages that are left out."""
+    page = long_book.get("/?page=4").html
+
+    [navigation] = page.select("nav.pages")
+    assert words(navigation) == "Newer 1 … 3 4 5 6 Older"
+    assert words(navigation.find(attrs={"aria-current": "page"})) == "4"
+    assert page.title.string.startswith("Page 4 ")
+
+
+def test_a_short_book_has_no_navigation(visitor):
+    """One page needs none."""
+    sign(visitor)
+
+    assert visitor.get("/").html.select("nav.pages") == []
+
+
+@pytest.mark.parametrize("query", ["page=7", "page=0", "page=x", "per_page=-1", "page=" + "9" * 40])
+def test_a_page_that_the_book_has_not_is_not_found(long_book, query):
+    """In the same design as every other address without a page."""
+    for path in ("/", "/entries.json"):
+        page = long_book.get(f"{path}?{query}", status=404)
+
+        assert words(page.html.h1) == "This page is blank"
+
+
+def test_a_program_follows_the_link_header_through_the_book(long_book):
+    """As JSON the book has the same pages."""
+    answer = long_book.get("/entries.json?per_page=50")
+    links = dict(reversed(link.split("; rel=")) for link in answer.headers["Link"].split(", "))
+
+    assert [entry["message"] for entry in answer.json] == [str(n) for n in range(100, 50, -1)]
+    assert links == {
+        '"first"': "</entries.json?per_page=50&page=1>",
+        '"next"': "</entries.json?per_page=50&page=2>",
+        '"last"': "</entries.json?per_page=50&page=3>",
+    }
 
 
 def test_the_time_of_an_entry_is_shown_in_utc(visitor, database):

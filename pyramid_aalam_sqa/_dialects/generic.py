@@ -52,7 +52,8 @@ class GenericDialect:
     ``ENGINE_DEFAULTS`` are create_engine options spelled as in an ini file, ``DRIVERS`` those
     drivers that are known to take the ``connect_args`` among them. ``FAULTS`` says what the codes
     of the driver's errors mean, ``NOT_SENT`` which of them a statement has when it never left,
-    ``DENIED`` which say that the account may not do it. ``READ_ONLY`` makes a transaction that has
+    ``DENIED`` which say that the account may not do it, ``NO_VALUE`` which that a column can hold
+    no such value. ``READ_ONLY`` makes a transaction that has
     just begun refuse writes, ``READ_WRITE`` undoes it where it holds for the connection.
     ``LOCK_WAIT`` is how many seconds one worker waits for others that create tables,
     ``STILL_COUNTED`` how many connections the server counts for a moment after it has closed them.
@@ -65,6 +66,7 @@ class GenericDialect:
     DENIED: ClassVar[frozenset[str]] = frozenset()
     LOCK_WAIT: ClassVar[float] = 60
     STILL_COUNTED: ClassVar[int] = 0
+    NO_VALUE: ClassVar[frozenset[str]] = frozenset()
     READ_ONLY: ClassVar[str] = ""
     READ_WRITE: ClassVar[str] = ""
 

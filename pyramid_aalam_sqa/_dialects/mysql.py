@@ -70,6 +70,8 @@ class MySQLDialect(GenericDialect):
     DENIED = frozenset({"1044", "1142"})
     # It closes the socket first, and strikes the connection off its list after that.
     STILL_COUNTED = 1
+    # A letter that the column's character set has not: MariaDB, and MySQL 8.
+    NO_VALUE = frozenset({"1267", "3988"})
     # Not of one transaction: DDL would end that first, and then be done.
     READ_ONLY = "SET SESSION TRANSACTION READ ONLY"
     READ_WRITE = "SET SESSION TRANSACTION READ WRITE"

@@ -26,6 +26,8 @@ class PostgreSQLDialect(GenericDialect):
     }
     DRIVERS = frozenset({"psycopg", "psycopg2", "psycopg2cffi"})
 
+    # Out of range, no date, not in the encoding, no text for that type.
+    NO_VALUE = frozenset({"22003", "22007", "22008", "22021", "22P02", "22P05"})
     FAULTS: ClassVar[Mapping[str, Fault]] = {
         **dict.fromkeys(("40001", "40P01"), Fault.CONFLICT),
         "55P03": Fault.LOCKED,

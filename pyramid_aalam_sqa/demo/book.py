@@ -1,12 +1,12 @@
 """The guest book: the page with its form, and the same entries as JSON."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pyramid.config import Configurator
 from pyramid.csrf import CookieCSRFStoragePolicy
 from pyramid.httpexceptions import HTTPSeeOther
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from pyramid_aalam_sqa import SqaRequest
 
@@ -14,7 +14,7 @@ from .models import MESSAGE_LENGTH, NAME_LENGTH, Entry
 
 PAGE = "templates/book.jinja2"
 LENGTHS = {"name": NAME_LENGTH, "message": MESSAGE_LENGTH}
-SHOWN = 100
+NEWEST = select(Entry).order_by(Entry.id.desc())
 
 
 def includeme(config: Configurator) -> None:
@@ -50,17 +50,11 @@ def write(request: SqaRequest) -> Any:
     return HTTPSeeOther(request.route_path("book", _anchor=f"entry-{entry.id}"))
 
 
-def as_json(request: SqaRequest) -> list[dict[str, object]]:
-    """List the entries for a program."""
-    return [
-        {
-            "id": entry.id,
-            "name": entry.name,
-            "message": entry.message,
-            "created": entry.created.isoformat(),
-        }
-        for entry in _newest(request)
-    ]
+def as_json(request: SqaRequest) -> list[Entry]:
+    """List the entries for a program, a page at a time; the header Link names the other pages."""
+    entries = request.sqa_paginate(NEWEST)
+    request.response.headers["Link"] = entries.link_header()
+    return entries.items
 
 
 def find_problems(entry: Entry) -> dict[str, str]:
@@ -82,16 +76,11 @@ def _tidy(text: str) -> str:
     return "\n".join(text.strip().splitlines())
 
 
-def _newest(request: SqaRequest) -> Sequence[Entry]:
-    return request.sqa_session.scalars(select(Entry).order_by(Entry.id.desc()).limit(SHOWN)).all()
-
-
 def _page(
     request: SqaRequest, typed: Mapping[str, str], problems: Mapping[str, str]
 ) -> dict[str, object]:
     return {
-        "entries": _newest(request),
-        "total": request.sqa_session.scalar(select(func.count()).select_from(Entry)),
+        "entries": request.sqa_paginate(NEWEST),
         "typed": typed,
         "problems": problems,
         "lengths": LENGTHS,

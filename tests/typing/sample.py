@@ -1,16 +1,20 @@
 """A typed application: checked by mypy and pyright, never run."""
 
-from collections.abc import Sequence
-from typing import assert_type
+from collections.abc import Callable, Sequence
+from typing import Any, assert_type
 
 from pyramid.response import Response
-from sqlalchemy import select
-from sqlalchemy.engine import Engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy import select, text
+from sqlalchemy.engine import Engine, Row
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from transaction import TransactionManager as ExplicitManager
 
 from pyramid_aalam_sqa import (
     JoinedSession,
+    KeysetPage,
+    LookUpSession,
+    Page,
+    Session,
     SettingError,
     Sqa,
     SqaRequest,
@@ -18,9 +22,14 @@ from pyramid_aalam_sqa import (
     commit_veto,
     database_name,
     engine_from_settings,
+    first_or_404,
     get_database_name,
+    get_or_404,
     get_sqa,
     init_engine,
+    one_or_404,
+    paginate,
+    row_factory,
     session_scope,
 )
 from pyramid_aalam_sqa import Session as ThreadSession
@@ -40,7 +49,7 @@ class User(Base):
 
 def view(request: SqaRequest) -> Response:
     """What a view sees of its request."""
-    assert_type(request.sqa_session, Session)
+    assert_type(request.sqa_session, LookUpSession)
     assert_type(request.sqa_session.get(User, 1), User | None)
     assert_type(request.sqa_session.scalars(select(User.name)).all()[0], str)
     assert_type(get_sqa(request), Sqa)
@@ -54,8 +63,8 @@ def script(settings: dict[str, str], request: SqaRequest, tm: TransactionManager
     except SettingError:
         engine = get_sqa(request).engine
     assert_type(engine, Engine)
-    assert_type(get_sqa(request).session(tm), Session)
-    assert_type(get_sqa(request).session(ExplicitManager(explicit=True)), Session)
+    assert_type(get_sqa(request).session(tm), LookUpSession)
+    assert_type(get_sqa(request).session(ExplicitManager(explicit=True)), LookUpSession)
     assert_type(commit_veto(request, Response("no", status=404)), bool)
     return engine
 
@@ -80,3 +89,39 @@ def jobs() -> None:
     thread.commit()
     thread.remove()
     thread().remove()
+
+
+def look_ups(request: SqaRequest) -> None:
+    """What look-ups return, of each session and as functions."""
+    session = request.sqa_session
+    assert_type(session.get_or_404(User, request.matchdict["id"]), User)
+    assert_type(session.get_or_404(User, 1, description="Gone", with_for_update=True), User)
+    assert_type(session.first_or_404(select(User)), User)
+    assert_type(session.one_or_404(select(User.name)), str)
+    assert_type(session.first_or_404(select(User, User.name)), Row[User, str])
+    assert_type(session.one_or_404(select(User.id, User.name, User.id)), Row[int, str, int])
+    assert_type(session.first_or_404(session.query(User)), User)
+    assert_type(session.one_or_404(text("SELECT 1")), Any)
+    assert_type(get_or_404(session, User, {"id": 1}), User)
+    assert_type(first_or_404(session, select(User), description="Gone"), User)
+    assert_type(one_or_404(session, select(User.id, User.name)), Row[int, str])
+    assert_type(Session().get_or_404(User, 1), User)
+    assert_type(Session()().first_or_404(select(User)), User)
+    with session_scope() as scoped:
+        assert_type(scoped.one_or_404(select(User.name)), str)
+
+
+factory: Callable[[SqaRequest], User] = row_factory(User, "id", description="Gone")
+
+
+def pages(request: SqaRequest) -> None:
+    """What pages hold, in a request and outside."""
+    page = request.sqa_paginate(select(User), per_page=5, error_out=False)
+    assert_type(page, Page[User])
+    assert_type(page.next().items, list[User])
+    assert_type(list(page.iter_pages()), list[int | None])
+    assert_type(request.sqa_paginate(select(User.name), keyset=True), KeysetPage[str])
+    assert_type(request.sqa_paginate(select(User.id, User.name)), Page[Any])
+    assert_type(paginate(request.sqa_session, select(User), page="2"), Page[User])
+    assert_type(paginate(request.sqa_session, select(User), keyset=True), KeysetPage[User])
+    assert_type(page.next_url, str | None)

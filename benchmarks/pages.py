@@ -1,0 +1,130 @@
+"""What pages cost on 1,000,000 rows of MariaDB, as ratios to the least that does the same.
+
+    python benchmarks/pages.py mysql+pymysql://user:password@host/empty_database
+
+The rows are ordered by a column with an index, newest first, 20 on a page. Each figure is the
+median of rounds in which all are measured in turn, so that the ratios hold on a busy machine too.
+"""
+
+import statistics
+import sys
+import time
+from contextlib import contextmanager
+
+from sqlalchemy import Engine, create_engine, event, func, select, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from pyramid_aalam_sqa import paginate
+
+ROWS = 1_000_000
+LAST = ROWS // 20
+ROUNDS = 21
+FILL = f"""
+INSERT INTO sqa_benchmark_entry (id, created, body)
+SELECT seq, seq DIV 3, CONCAT('entry ', seq) FROM seq_1_to_{ROWS}
+"""  # noqa: S608 - two numbers of our own
+
+
+class Base(DeclarativeBase):
+    """The models of the benchmark."""
+
+
+class Entry(Base):
+    """A row of a list; three are as old as each other."""
+
+    __tablename__ = "sqa_benchmark_entry"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    created: Mapped[int] = mapped_column(index=True)
+
+
+# The table has a column more than the model, so that a page has to read the rows.
+DDL = "ALTER TABLE sqa_benchmark_entry ADD COLUMN body VARCHAR(200) NOT NULL"
+NEWEST = select(Entry).order_by(Entry.created.desc())
+
+
+def keyset(session, **place):
+    """Fetch a page after a place."""
+    return paginate(session, NEWEST, keyset=True, secret="of the benchmark", **place)  # noqa: S106
+
+
+def numbered(session, page, count):
+    """Fetch a page by its number."""
+    return paginate(session, NEWEST, page=page, count=count)
+
+
+def counted_by_hand(session):
+    """Count as anybody would."""
+    return session.scalar(select(func.count()).select_from(Entry))
+
+
+class CountOfPage:
+    """The time that the count query of an offset page takes."""
+
+    def __init__(self, engine):
+        self.seconds = 0.0
+        event.listen(engine, "before_cursor_execute", self._begin)
+        event.listen(engine, "after_cursor_execute", self._end)
+
+    def _begin(self, *_):
+        self._began = time.perf_counter()
+
+    def _end(self, _connection, _cursor, statement, *_):
+        if statement.startswith("SELECT count("):
+            self.seconds = time.perf_counter() - self._began
+
+
+@contextmanager
+def filled(engine: Engine):
+    """Make the table, and drop it in the end."""
+    Base.metadata.drop_all(engine)
+    Base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(text(DDL))
+        connection.execute(text(FILL))
+        connection.execute(text("ANALYZE TABLE sqa_benchmark_entry"))
+    yield
+    Base.metadata.drop_all(engine)
+
+
+def measure(engine: Engine) -> None:
+    """Print the figures and the ratios."""
+    count = CountOfPage(engine)
+    with Session(engine) as session:
+        # The page before the last, found from the end, leads to the last.
+        end = keyset(session, url="/").last_url.partition("before=")[2]
+        cursor = keyset(session, before=end).prev().next_cursor
+        if keyset(session, after=cursor).has_next:
+            raise RuntimeError(cursor)
+        work = {
+            "keyset page 1": lambda: keyset(session),
+            f"keyset page {LAST:,}": lambda: keyset(session, after=cursor),
+            "numbered page 1, not counted": lambda: numbered(session, 1, False),
+            f"numbered page {LAST:,}, not counted": lambda: numbered(session, LAST, False),
+            "numbered page 1, counted": lambda: numbered(session, 1, True),
+            "SELECT count(*) by hand": lambda: counted_by_hand(session),
+        }
+        times = {name: [] for name in [*work, "its count query"]}
+        for _ in range(ROUNDS):
+            for name, run in work.items():
+                session.expunge_all()
+                began = time.perf_counter()
+                run()
+                seconds = time.perf_counter() - began
+                # Of both counts, what the database takes.
+                times[name].append(count.seconds if "hand" in name else seconds)
+                if name == "numbered page 1, counted":
+                    times["its count query"].append(count.seconds)
+    medians = {name: statistics.median(values) * 1000 for name, values in times.items()}
+    for name, milliseconds in medians.items():
+        print(f"{name:36}{milliseconds:10.2f} ms")
+    last, first = medians[f"keyset page {LAST:,}"], medians["keyset page 1"]
+    print(f"{'last keyset page to the first':36}{last / first:10.2f}")
+    ratio = medians["its count query"] / medians["SELECT count(*) by hand"]
+    print(f"{'count query to that by hand':36}{ratio:10.2f}")
+
+
+if __name__ == "__main__":
+    bench_engine = create_engine(sys.argv[1])
+    with filled(bench_engine):
+        measure(bench_engine)
+    bench_engine.dispose()

@@ -1,0 +1,364 @@
+"""renderer="json": rows, models, pages and their values, where the application has no other."""
+
+import enum
+import json
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+from pyramid.config import Configurator
+from pyramid.renderers import JSON, json_renderer_factory, render
+from sqlalchemy import (
+    Date,
+    DateTime,
+    Enum,
+    ForeignKey,
+    LargeBinary,
+    Numeric,
+    String,
+    Uuid,
+    event,
+    select,
+)
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    deferred,
+    load_only,
+    mapped_column,
+    relationship,
+)
+from webtest import TestApp
+
+from pyramid_aalam_sqa import add_json_adapters, get_sqa
+
+
+class Base(DeclarativeBase):
+    """The models of this module."""
+
+
+class Color(enum.Enum):
+    """Not of a class that JSON knows."""
+
+    RED = "red"
+
+
+class Plant(Base):
+    """A column of every kind, one of them not for others, one for those who ask."""
+
+    __tablename__ = "plant"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(10), default="plant")
+    name: Mapped[str | None] = mapped_column("label", String(20))
+    price: Mapped[Decimal | None] = mapped_column(Numeric(6, 2))
+    bought: Mapped[date | None] = mapped_column(Date)
+    seen: Mapped[datetime | None] = mapped_column(DateTime)
+    code: Mapped[UUID | None] = mapped_column(Uuid)
+    picture: Mapped[bytes | None] = mapped_column(LargeBinary)
+    color: Mapped[Color | None] = mapped_column(Enum(Color))
+    pots: Mapped[int] = mapped_column(server_default="3")
+    story: Mapped[str | None] = deferred(mapped_column(String(99)))
+    _secret: Mapped[str | None] = mapped_column("secret", String(20))
+    seeds: Mapped[list["Seed"]] = relationship()
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "plant"}  # noqa: RUF012 - SQLAlchemy's way
+
+
+class Tree(Plant):
+    """Has a column in a table of its own."""
+
+    __tablename__ = "tree"
+    id: Mapped[int] = mapped_column(ForeignKey(Plant.id), primary_key=True)
+    height: Mapped[int]
+    __mapper_args__ = {"polymorphic_identity": "tree"}  # noqa: RUF012 - as above
+
+
+class Seed(Base):
+    """Chooses what is shown of it."""
+
+    __tablename__ = "seed"
+    __json_columns__ = ("id", "label")
+    id: Mapped[int] = mapped_column(primary_key=True)
+    plant_id: Mapped[int] = mapped_column(ForeignKey(Plant.id))
+
+    @property
+    def label(self):
+        return f"seed {self.id}"
+
+
+class Careless(Base):
+    """Forgot a comma."""
+
+    __tablename__ = "careless"
+    __json_columns__ = "id"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+ROSE = {
+    "id": 1,
+    "kind": "plant",
+    "name": "Rose",
+    "price": "12.50",
+    "bought": "2026-02-28",
+    "seen": "2026-02-28T01:02:03",
+    "code": "c7f9a8d2-3b1e-4f60-9a51-0d2b6c8e7f10",
+    "picture": "AP8=",
+    "color": "red",
+    "pots": 3,
+}
+
+
+def store(session):
+    rose = Plant(
+        id=1,
+        name="Rose",
+        price=Decimal("12.50"),
+        bought=date(2026, 2, 28),
+        seen=datetime(2026, 2, 28, 1, 2, 3),  # noqa: DTZ001 - a column without
+        code=UUID(ROSE["code"]),
+        picture=b"\x00\xff",
+        color=Color.RED,
+        story="long",
+        _secret="hidden",
+        seeds=[Seed(id=1)],
+    )
+    session.add_all([rose, Tree(id=2, height=7)])
+
+
+@contextmanager
+def serving(url):
+    """Give a function that returns what a view with renderer="json" answers."""
+    apps = []
+
+    def serve(view, *configure):
+        with Configurator(settings={"sqlalchemy.url": url}) as config:
+            for step in configure:
+                step(config)
+            config.include("pyramid_aalam_sqa")
+            config.add_view(view, renderer="json")
+        apps.append(config.make_wsgi_app())
+        engine = get_sqa(config).engine
+        Base.metadata.create_all(engine)
+        with Session(engine) as session:
+            store(session)
+            session.commit()
+        return TestApp(apps[-1]).get("/")
+
+    yield serve
+    for app in apps:
+        get_sqa(app).dispose()
+
+
+@pytest.fixture
+def serve(sqlite):
+    """On SQLite."""
+    with serving(sqlite.url) as serve:
+        yield serve
+
+
+@pytest.fixture
+def serve_any(any_database):
+    """On each database."""
+    with serving(any_database.url) as serve:
+        yield serve
+
+
+def dumps(value):
+    """As the renderer does it, without an application."""
+    return json.loads(add_json_adapters(JSON())(None)(value, {}))
+
+
+def test_views_return_models_rows_and_lists_of_them(serve_any):
+    """On each database the same text, with the type of JSON."""
+
+    def view(request):
+        session = request.sqa_session
+        return {
+            "model": session.get(Plant, 1),
+            "rows": session.execute(select(Plant.name, Plant.price).where(Plant.id == 1)).all(),
+            "mapping": session.execute(select(Plant.id)).mappings().first(),
+            "both": session.execute(select(Seed, Seed.plant_id)).first(),
+        }
+
+    answer = serve_any(view)
+
+    assert answer.content_type == "application/json"
+    assert answer.json == {
+        "model": ROSE,
+        "rows": [{"name": "Rose", "price": "12.50"}],
+        "mapping": {"id": 1},
+        "both": {"Seed": {"id": 1, "label": "seed 1"}, "plant_id": 1},
+    }
+
+
+def test_a_page_is_its_rows_and_its_place(serve):
+    """A view returns it as it is."""
+
+    def view(request):
+        return request.sqa_paginate(select(Seed).order_by(Seed.id))
+
+    answer = serve(view).json
+
+    assert answer["items"] == [{"id": 1, "label": "seed 1"}]
+    assert (answer["page"], answer["total"]) == (1, 1)
+
+
+def test_a_model_costs_no_statement_of_its_own(serve):
+    """What was not loaded on purpose is left out; what was loaded later is shown."""
+    statements = []
+
+    def view(request):
+        session = request.sqa_session
+        some = session.scalars(select(Plant).options(load_only(Plant.name)).filter_by(id=1)).one()
+        shown = render("json", some, request)
+        some.story  # noqa: B018 - loads it
+        event.listen(session.get_bind(), "before_cursor_execute", lambda *_: statements.append(_))
+        return [json.loads(shown), some]
+
+    assert serve(view).json == [
+        {"id": 1, "kind": "plant", "name": "Rose"},
+        {"id": 1, "kind": "plant", "name": "Rose", "story": "long"},
+    ]
+    assert statements == []
+
+
+def test_a_row_that_was_just_stored_is_shown_whole(serve_any):
+    """With what the database has added, and before that with what there is."""
+
+    def view(request):
+        plant = Plant(id=5, name="New")
+        before = json.loads(render("json", plant, request))
+        request.sqa_session.add(plant)
+        request.sqa_session.flush()
+        return [before, plant]
+
+    before, after = serve_any(view).json
+
+    assert (before["name"], before["pots"], before["story"]) == ("New", None, None)
+    assert (after["id"], after["name"], after["pots"]) == (5, "New", 3)
+
+
+def test_a_class_that_inherits_is_shown_with_its_own_columns(serve):
+    """Also where it was loaded as its base."""
+
+    def view(request):
+        return request.sqa_session.scalars(select(Plant).where(Plant.id == 2)).one()
+
+    shown = serve(view).json
+
+    assert (shown["kind"], shown["height"]) == ("tree", 7)
+
+
+def test_relationships_and_private_columns_are_not_shown(serve):
+    """Columns only, and none whose name begins with an underscore."""
+
+    def view(request):
+        plant = request.sqa_session.get(Plant, 1)
+        assert plant.seeds
+        return plant
+
+    answer = serve(view)
+
+    assert "hidden" not in answer.text
+    assert "seeds" not in answer.json
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (datetime(2026, 2, 28, 1, 2, 3, tzinfo=UTC), "2026-02-28T01:02:03+00:00"),
+        (date(2026, 2, 28), "2026-02-28"),
+        (time(1, 2, 3), "01:02:03"),
+        (timedelta(minutes=1, milliseconds=500), 60.5),
+        (Decimal("1E+2"), "100"),
+        (Decimal("0.10"), "0.10"),
+        (UUID(ROSE["code"]), ROSE["code"]),
+        (Color.RED, "red"),
+        (b"\x00\xff", "AP8="),
+        (bytearray(b"\x00\xff"), "AP8="),
+        (memoryview(b"\x00\xff"), "AP8="),
+        ({"b", "a"}, ["a", "b"]),
+        ({"nested": [Decimal("1.0")]}, {"nested": ["1.0"]}),
+    ],
+)
+def test_each_value_has_a_form(value, expected):
+    """That of the documentation."""
+    assert dumps(value) == expected
+
+
+def test_what_has_a_form_of_its_own_keeps_it():
+    """Pyramid's __json__ comes first."""
+
+    class Own(Plant):
+        def __json__(self, request):
+            return "mine"
+
+        __mapper_args__ = {"polymorphic_identity": "own"}  # noqa: RUF012 - as above
+
+    assert dumps(Own()) == "mine"
+
+
+@pytest.mark.parametrize("value", [object(), Plant, select(1)])
+def test_what_has_none_is_refused_in_the_words_of_pyramid(value):
+    """A class, a statement, anything."""
+    with pytest.raises(TypeError, match="is not JSON serializable"):
+        dumps(value)
+
+
+def test_a_forgotten_comma_is_named():
+    """It would show each letter."""
+    with pytest.raises(TypeError) as raised:
+        dumps(Careless())
+
+    assert str(raised.value) == "Careless.__json_columns__ is text: write ('id',)."
+
+
+def mark(name):
+    """A renderer that says who registered it."""
+    return lambda info: lambda value, system: name
+
+
+def view_of_nothing(request):
+    return {}
+
+
+def before(config):
+    config.add_renderer("json", mark("the application's"))
+
+
+def before_and_done(config):
+    before(config)
+    config.commit()
+
+
+def in_another_include(config):
+    config.include(before)
+
+
+@pytest.mark.parametrize("configure", [before, before_and_done, in_another_include])
+def test_the_applications_own_renderer_wins(serve, configure):
+    """Registered at the top, committed at once, or by another included module."""
+    assert serve(view_of_nothing, configure).text == "the application's"
+
+
+def test_a_renderer_of_ones_own_can_be_taught(serve):
+    """It keeps its options, and what is added after ours takes its place."""
+
+    def configure(config):
+        renderer = add_json_adapters(JSON(indent=1))
+        renderer.add_adapter(Decimal, lambda value, request: float(value))
+        config.add_renderer("json", renderer)
+
+    def view(request):
+        return request.sqa_session.execute(select(Plant.id, Plant.price)).first()
+
+    assert serve(view, configure).text == '{\n "id": 1,\n "price": 12.5\n}'
+
+
+def test_other_applications_of_the_process_are_left_alone(serve):
+    """Pyramid's renderer is one for all of them."""
+    serve(view_of_nothing)
+    with pytest.raises(TypeError):
+        json_renderer_factory(None)(Decimal(1), {})
