@@ -5,11 +5,16 @@ import re
 from pathlib import Path
 
 import pyramid_aalam_sqa
-from pyramid_aalam_sqa._config import add_sqa_database
-from pyramid_aalam_sqa._request import sqa_after_commit, sqa_session, sqa_stream
+from pyramid_aalam_sqa._config import add_sqa_bind, add_sqa_database
+from pyramid_aalam_sqa._request import (
+    sqa_after_commit,
+    sqa_session,
+    sqa_sessions,
+    sqa_stream,
+)
 
 # What a transaction manager calls, and nobody else.
-NOT_FOR_CALLERS = {"afterCompletion", "beforeCompletion", "newTransaction"}
+NOT_FOR_CALLERS = {"afterCompletion", "beforeCompletion", "join", "newTransaction"}
 PAGE = Path(__file__).parent / "reference.md"
 INTRODUCTION = """# Reference
 
@@ -58,13 +63,16 @@ def page():
             elif isinstance(value, property):
                 lines += entry(f"{name}.{member}", value, "###")
     lines += ["# Request\n"]
-    for function in (sqa_session, sqa_after_commit, sqa_stream):
+    for function in (sqa_session, sqa_sessions, sqa_after_commit, sqa_stream):
         name = f"request.{function.__name__}"
-        call = None if function is sqa_session else signature(function, name)
+        made = function in {sqa_session, sqa_sessions}
+        call = None if made else signature(function, name)
         lines += entry(name, function, call=call and call.replace("(request, ", "("))
     lines += ["# Directives\n"]
-    call = signature(add_sqa_database, "config.add_sqa_database").replace("(config, ", "(")
-    lines += entry("config.add_sqa_database", add_sqa_database, call=call)
+    for directive in (add_sqa_database, add_sqa_bind):
+        name = f"config.{directive.__name__}"
+        call = signature(directive, name).replace("(config, ", "(")
+        lines += entry(name, directive, call=call)
     return "\n".join(lines)
 
 

@@ -10,11 +10,14 @@ from ._session import JoinedSession
 from ._sqa import Sqa, engine_from_settings, get_sqa
 from ._threads import ThreadSessions
 from .applications import Session, database_name, get_database_name, init_engine
+from .binds import create_all, drop_all, reflect
 from .exceptions import (
+    BindError,
     BrokenTransaction,
     ForeignCommit,
     NoTransaction,
     OutcomeUnknown,
+    PartialCommit,
     SettingError,
     SqaError,
     TransactionError,
@@ -22,6 +25,7 @@ from .exceptions import (
 from .scripting import SessionScope, session_scope
 
 __all__ = [
+    "BindError",
     "BrokenTransaction",
     "ForeignCommit",
     "HasRegistry",
@@ -29,6 +33,7 @@ __all__ = [
     "JoinedSession",
     "NoTransaction",
     "OutcomeUnknown",
+    "PartialCommit",
     "Session",
     "SessionScope",
     "SettingError",
@@ -39,13 +44,16 @@ __all__ = [
     "TransactionError",
     "TransactionManager",
     "commit_veto",
+    "create_all",
     "database_name",
+    "drop_all",
     "engine_from_settings",
     "fresh_start_tween_factory",
     "get_database_name",
     "get_sqa",
     "includeme",
     "init_engine",
+    "reflect",
     "retry_tween_factory",
     "session_scope",
 ]

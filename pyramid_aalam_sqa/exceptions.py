@@ -4,12 +4,16 @@
 
     SqaError
     ├── SettingError         a setting is wrong or missing (a Pyramid ConfigurationError)
+    ├── BindError            a statement for no database, or for two
     └── TransactionError     the session was used against its transaction
         ├── BrokenTransaction  an error has ended the transaction before its commit
         ├── ForeignCommit      ``session.commit()`` where the transaction decides
         ├── NoTransaction      a write before or after the transaction, or a use after the end
-        └── OutcomeUnknown     COMMIT was sent, and its answer never came
+        ├── OutcomeUnknown     COMMIT was sent, and its answer never came
+        └── PartialCommit      one database has committed, and another one has not
 """
+
+from collections.abc import Sequence
 
 from pyramid.exceptions import ConfigurationError
 
@@ -24,6 +28,10 @@ class SettingError(SqaError, ConfigurationError):  # type: ignore[misc]  # pyram
     Pyramid hands an error of its configuration phase on as ``ConfigurationExecutionError``,
     whose ``evalue`` is this one and whose text holds this message, file and line.
     """
+
+
+class BindError(SqaError):
+    """A bind key that nobody has declared, or a statement with tables of two databases."""
 
 
 class TransactionError(SqaError):
@@ -55,3 +63,29 @@ class OutcomeUnknown(TransactionError):  # noqa: N818 - as above
     The transaction may be stored or not. The request is never tried again, and the log has a line
     with the transaction's note, its path.
     """
+
+
+class PartialCommit(TransactionError):  # noqa: N818 - as above
+    """A request wrote to several databases, and a COMMIT failed after another one was stored.
+
+    ``stored`` and ``not_stored`` are the keys of the databases, the default one is ``default``.
+    In ``unknown`` is one whose COMMIT was sent and never answered. Its ``reason`` is the error of
+    that COMMIT. The request is never tried again, and the log has a critical line with the same
+    keys.
+    """
+
+    # As in BrokenTransaction.
+    reason: BaseException | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stored: Sequence[str] = (),
+        not_stored: Sequence[str] = (),
+        unknown: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message)
+        self.stored = tuple(stored)
+        self.not_stored = tuple(not_stored)
+        self.unknown = tuple(unknown)

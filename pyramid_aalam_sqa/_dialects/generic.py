@@ -47,7 +47,8 @@ class GenericDialect:
     drivers that are known to take the ``connect_args`` among them. ``FAULTS`` says what the codes
     of the driver's errors mean, ``NOT_SENT`` which of them a statement has when it never left.
     ``READ_ONLY`` makes a transaction that has just begun refuse writes, ``READ_WRITE`` undoes it
-    where it holds for the connection.
+    where it holds for the connection. ``LAST_QUESTION`` is asked before the COMMIT of one of
+    several databases: whether the server is there, and nothing left for COMMIT to find.
     """
 
     ENGINE_DEFAULTS: ClassVar[Mapping[str, str]] = {"pool_pre_ping": "true", "pool_timeout": "5"}
@@ -56,11 +57,14 @@ class GenericDialect:
     NOT_SENT: ClassVar[frozenset[str]] = frozenset()
     READ_ONLY: ClassVar[str] = ""
     READ_WRITE: ClassVar[str] = ""
+    LAST_QUESTION: ClassVar[str] = "SELECT 1"
 
     def __init__(self, url: URL, switches: Mapping[str, Any], schema: str | None = None) -> None:
         self.url = url
         self.switches = switches
         self.schema = schema
+        # How the settings of the database begin, for errors.
+        self.prefix = "sqlalchemy."
         self.retry_codes: frozenset[str] = frozenset(switches["retry_codes"] or ())
 
     def engine_defaults(self) -> Mapping[str, str]:

@@ -32,6 +32,8 @@ class PostgreSQLDialect(GenericDialect):
         **dict.fromkeys(("57P03", "53300"), Fault.UNREACHABLE),
     }
     READ_ONLY = "SET TRANSACTION READ ONLY"
+    # What was deferred would fail at COMMIT.
+    LAST_QUESTION = "SET CONSTRAINTS ALL IMMEDIATE"
 
     def prepare(self, engine: Engine) -> None:
         event.listen(engine, "connect", self._set_up)
