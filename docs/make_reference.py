@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pyramid_aalam_sqa
 from pyramid_aalam_sqa import provisioning
-from pyramid_aalam_sqa._config import add_sqa_database
-from pyramid_aalam_sqa._request import sqa_after_commit, sqa_paginate, sqa_session, sqa_stream
+from pyramid_aalam_sqa._config import add_sqa_bind, add_sqa_database
+from pyramid_aalam_sqa._request import (
+    sqa_after_commit,
+    sqa_paginate,
+    sqa_session,
+    sqa_sessions,
+    sqa_stream,
+)
 
 # What a transaction manager or this package calls, and nobody else.
 NOT_FOR_CALLERS = {
@@ -16,6 +22,7 @@ NOT_FOR_CALLERS = {
     "can_join",
     "end",
     "has_lost_write",
+    "join",
     "newTransaction",
 }
 PAGE = Path(__file__).parent / "reference.md"
@@ -79,13 +86,16 @@ def page():
     for name in pyramid_aalam_sqa.__all__:
         lines += with_members(name, getattr(pyramid_aalam_sqa, name))
     lines += ["# Request\n"]
-    for function in (sqa_session, sqa_after_commit, sqa_paginate, sqa_stream):
+    for function in (sqa_session, sqa_sessions, sqa_after_commit, sqa_paginate, sqa_stream):
         name = f"request.{function.__name__}"
-        call = None if function is sqa_session else signature(function, name)
+        made = function in {sqa_session, sqa_sessions}
+        call = None if made else signature(function, name)
         lines += entry(name, function, call=call and call.replace("(request, ", "("))
     lines += ["# Directives\n"]
-    call = signature(add_sqa_database, "config.add_sqa_database").replace("(config, ", "(")
-    lines += entry("config.add_sqa_database", add_sqa_database, call=call)
+    for directive in (add_sqa_database, add_sqa_bind):
+        name = f"config.{directive.__name__}"
+        call = signature(directive, name).replace("(config, ", "(")
+        lines += entry(name, directive, call=call)
     lines += [
         "# Provisioning\n",
         f"In `{provisioning.__name__}`; [psqa](psqa.md) is the command.\n",

@@ -11,11 +11,14 @@ from ._session import JoinedSession
 from ._sqa import Sqa, engine_from_settings, get_sqa
 from ._threads import ThreadSessions
 from .applications import Session, database_name, get_database_name, init_engine
+from .binds import create_all, drop_all, reflect
 from .exceptions import (
+    BindError,
     BrokenTransaction,
     ForeignCommit,
     NoTransaction,
     OutcomeUnknown,
+    PartialCommit,
     ProvisioningError,
     SettingError,
     SqaError,
@@ -26,6 +29,7 @@ from .queries import LookUpSession, first_or_404, get_or_404, one_or_404, row_fa
 from .scripting import SessionScope, session_scope
 
 __all__ = [
+    "BindError",
     "BrokenTransaction",
     "ForeignCommit",
     "HasRegistry",
@@ -36,6 +40,7 @@ __all__ = [
     "NoTransaction",
     "OutcomeUnknown",
     "Page",
+    "PartialCommit",
     "ProvisioningError",
     "Session",
     "SessionScope",
@@ -48,7 +53,9 @@ __all__ = [
     "TransactionManager",
     "add_json_adapters",
     "commit_veto",
+    "create_all",
     "database_name",
+    "drop_all",
     "engine_from_settings",
     "first_or_404",
     "fresh_start_tween_factory",
@@ -59,6 +66,7 @@ __all__ = [
     "init_engine",
     "one_or_404",
     "paginate",
+    "reflect",
     "retry_tween_factory",
     "row_factory",
     "session_scope",

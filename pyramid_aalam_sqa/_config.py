@@ -19,9 +19,15 @@ from ._faults import IDatabaseUnavailable
 from ._json import add_json_adapters
 from ._lifetime import ending_policy
 from ._options import NEIGHBOURS
-from ._request import sqa_after_commit, sqa_paginate, sqa_session, sqa_stream
+from ._request import (
+    sqa_after_commit,
+    sqa_paginate,
+    sqa_session,
+    sqa_sessions,
+    sqa_stream,
+)
 from ._retry import retry_deriver
-from ._settings import check_neighbours
+from ._settings import DEFAULT, check_neighbours
 from ._sqa import KEY, Sqa
 
 # After pyramid_retry's, and after any policy that the application sets.
@@ -33,8 +39,9 @@ def includeme(config: Any) -> None:
     """Give each request ``request.sqa_session``; the response decides whether it commits.
 
     Includes pyramid_tm and pyramid_retry, sets ``tm.*`` where the application has not, reads
-    ``sqlalchemy.*`` and ``sqa.*``, and adds the directive :func:`add_sqa_database`, through which
-    it declares the database of the ini file; the application's own call of it wins.
+    ``sqlalchemy.*`` and ``sqa.*``, and adds the directives :func:`add_sqa_bind` and
+    :func:`add_sqa_database`, through which it declares the databases of the ini file; the
+    application's own call of it wins.
     """
     # At once: models are imported from here on, and ask for the name of their database.
     announce(config.registry, getattr(config.root_package, "__name__", config.root_package))
@@ -43,7 +50,9 @@ def includeme(config: Any) -> None:
     config.include("pyramid_tm")
     config.include("pyramid_retry")
     config.add_directive("add_sqa_database", add_sqa_database)
-    config.add_request_method(sqa_session, reify=True)
+    config.add_directive("add_sqa_bind", add_sqa_bind)
+    for session in (sqa_session, sqa_sessions):
+        config.add_request_method(session, reify=True)
     for method in (sqa_after_commit, sqa_paginate, sqa_stream):
         config.add_request_method(_bound(method), method.__name__, property=True)
     config.add_tween("pyramid_aalam_sqa.fresh_start_tween_factory", under=EXCVIEW)
@@ -73,17 +82,48 @@ def add_sqa_database(config: Any, url: str | URL | None = None, **options: Any) 
     given = {f"sqlalchemy.{name}": value for name, value in options.items()}
     if url is not None:
         given["sqlalchemy.url"] = url
-    shown = config.introspectable(CATEGORY, "default", "no database", "sqa database")
+    shown: list[Any] = []
 
     def register() -> None:
         application = config.registry[APPLICATION]
         application.use({**config.registry.settings, **given})
-        sqa = application.settle()
-        _replace(config.registry, sqa)
-        shown.title = str(sqa.database or "no database")
-        shown["url"] = shown.title
+        _settle(config, shown)
 
-    config.action((KEY, "default"), register, order=PHASE1_CONFIG, introspectables=(shown,))
+    config.action((KEY, "default"), register, order=PHASE1_CONFIG, introspectables=shown)
+
+
+def add_sqa_bind(config: Any, key: str, url: str | URL | None = None, **options: Any) -> None:
+    """Declare a further database: ``config.add_sqa_bind(key, url, **options)``.
+
+    *url* and *options* win over the settings ``sqlalchemy.binds.<key>.url`` and
+    ``sqlalchemy.binds.<key>.<option>``; what neither gives is the default database's.
+    """
+    prefix = f"sqlalchemy.binds.{key}."
+    given = {f"{prefix}{name}": value for name, value in options.items()}
+    if url is not None:
+        given[f"{prefix}url"] = url
+    shown: list[Any] = []
+
+    def register() -> None:
+        config.registry[APPLICATION].binds.update(given)
+        if KEY in config.registry:
+            # A configurator that commits at once has read the settings before.
+            _settle(config, shown)
+
+    # Before the settings are read.
+    order = PHASE1_CONFIG - 1
+    config.action((KEY, "bind", key), register, order=order, introspectables=shown)
+
+
+def _settle(config: Any, shown: list[Any]) -> None:
+    """Register the application's :class:`Sqa`, and put what it has into *shown*."""
+    sqa = config.registry[APPLICATION].settle()
+    _replace(config.registry, sqa)
+    for key, database in (sqa.settings.databases or {DEFAULT: None}).items():
+        title = str(database or "no database")
+        introspectable = config.introspectable(CATEGORY, key, title, "sqa database")
+        introspectable["url"] = title
+        shown.append(introspectable)
 
 
 def _replace(registry: Any, sqa: Sqa) -> None:

@@ -45,6 +45,8 @@ class Application:
         self.name = read_name(settings)
         self.package: str | None = None
         self.sqa: Sqa | None = None
+        # Settings of add_sqa_bind().
+        self.binds: dict[str, object] = {}
         # Whether somebody has the engine, so that no other may take its place.
         self.engaged = False
         self._section: Mapping[str, object] | None = None
@@ -79,7 +81,7 @@ class Application:
     def _read(self, name: str | None) -> Settings:
         if self._section is None:
             self._section = read_section(self.settings)
-        return read_settings(self.settings, self._section, name)
+        return read_settings({**self.settings, **self.binds}, self._section, name)
 
 
 _lock = threading.Lock()

@@ -17,8 +17,9 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from ._budget import BUDGET, BudgetPool
 from ._dialects import GenericDialect, dialect_for
 from ._faults import watch
+from ._given import Given, read_options
 from ._passwords import use_password_file
-from ._settings import Database, Given, read_options
+from ._settings import Database
 from .exceptions import SettingError
 
 # What no pool but QueuePool is sure to understand.
@@ -38,6 +39,7 @@ def make_engine(database: Database, switches: Mapping[str, Any]) -> Engine:
     Raises :class:`SettingError` when the given options do not go together.
     """
     dialect = dialect_for(database.url, switches, database.name)
+    dialect.prefix = database.prefix
     budget = _budget(database, switches, dialect.STILL_COUNTED)
     path = switches["password_file"]
     if database.engine is not None:
@@ -63,12 +65,12 @@ def _create(database: Database, options: Mapping[str, Any]) -> Engine:
     try:
         engine = create_engine(database.url, **options)
     except ValueError as error:
-        msg = f"sqlalchemy.url: one of the parameters after the ? is wrong: {error}"
+        msg = f"{database.prefix}url: one of the parameters after the ? is wrong: {error}"
         raise SettingError(msg) from None
     except (TypeError, AttributeError, ArgumentError) as error:
         # SQLAlchemy's text names the options, never their values.
         named = [name for name in database.options if re.search(rf"\b{name}\b", str(error))]
-        keys = ", ".join(f"sqlalchemy.{name}" for name in named or ["*"])
+        keys = ", ".join(f"{database.prefix}{name}" for name in named or ["*"])
         msg = f"{keys}: this does not go with the other options: {error}"
         raise SettingError(msg) from None
     _refuse_unknown_arguments(engine, database)
@@ -114,7 +116,7 @@ def _budget(database: Database, switches: Mapping[str, Any], reserve: int) -> di
     own = own or next((name for name in ("pool", "poolclass") if name in database.options), None)
     if own:
         msg = (
-            f"sqa.max_connections needs a pool of its own: remove sqlalchemy.{own}, "
+            f"sqa.max_connections needs a pool of its own: remove {database.prefix}{own}, "
             "or sqa.max_connections."
         )
         raise SettingError(msg)
@@ -157,5 +159,5 @@ def _refuse_unknown_arguments(engine: Engine, database: Database) -> None:
         if name not in known:
             near = get_close_matches(name, known, n=1)
             advice = f"did you mean connect_args.{near[0]}?" if near else "remove it."
-            msg = f"sqlalchemy.connect_args.{name}: the driver has no such argument; {advice}"
+            msg = f"{database.prefix}connect_args.{name}: the driver has no such argument; {advice}"
             raise SettingError(msg)

@@ -6,13 +6,14 @@ that nobody can commit what is left of it.
 """
 
 import weakref
+from collections.abc import Iterable
 from weakref import WeakKeyDictionary
 
 from pyramid.interfaces import IException
-from pyramid_retry import mark_error_retryable
+from pyramid_retry import IRetryableError, mark_error_retryable
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Dialect, Engine, ExceptionContext, RootTransaction
-from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.orm import Session, SessionTransaction
 from zope.interface import Interface, alsoProvides
 
 from ._dialects import Fault, GenericDialect
@@ -58,6 +59,12 @@ class Work:
         self.may_commit = may_commit
         self.commit_sent = False
         self.broken_by: BaseException | None = None
+
+    @property
+    def session(self) -> Session | None:
+        """The session, while it has its transaction."""
+        transaction = self._transaction()
+        return transaction.session if transaction else None
 
     @property
     def over(self) -> bool:
@@ -110,6 +117,36 @@ def begin_work(
     if read_only and dialect:
         dialect.make_read_only(connection)
     return work
+
+
+def refuse_broken(works: Iterable[Work]) -> None:
+    """Raise :class:`BrokenTransaction` when one of *works* was ended by an error."""
+    for work in works:
+        if work.broken_by is not None:
+            msg = f"An error has ended this transaction before its end: {work.broken_by}"
+            refusal = BrokenTransaction(msg)
+            refusal.reason = work.broken_by
+            if IRetryableError.providedBy(work.broken_by):
+                mark_error_retryable(refusal)
+            raise refusal from work.broken_by
+
+
+def ask_before_commits(connection: Connection) -> None:
+    """Raise what COMMIT on *connection* would raise, as far as it can be known before.
+
+    Asked on each connection before the first of several COMMITs is sent.
+    """
+    work = _work_on(connection)
+    dialect = _watched.get(connection.dialect)
+    if work is not None and dialect is not None:
+        _refuse_commit(connection, work)
+        connection.exec_driver_sql(dialect.LAST_QUESTION)
+
+
+def session_on(connection: Connection) -> Session | None:
+    """Return the session whose transaction on *connection* it is."""
+    work = _work_on(connection)
+    return work.session if work else None
 
 
 def _refuse_second_begin(connection: Connection) -> None:

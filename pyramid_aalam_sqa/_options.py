@@ -135,6 +135,12 @@ SWITCHES = (
         "Connections that all databases of this process together may have open.",
     ),
     Option(
+        "commit_order",
+        NAMES,
+        "The keys of the databases in the order of their COMMITs; those that are not named follow, "
+        "default last.",
+    ),
+    Option(
         "lock_timeout",
         SECONDS,
         "Seconds a statement waits for a lock that another transaction holds.",

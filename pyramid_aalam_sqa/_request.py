@@ -1,7 +1,7 @@
 """What a request has: its session, what it does after the commit, and rows to stream."""
 
 import logging
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
@@ -17,7 +17,7 @@ from ._finding import Wanted, find_page
 from ._lifetime import ACTIVE, end_with_request, environs_of_thread, lifetime_of
 from ._protocols import TransactionManager
 from ._session import JoinedSession
-from ._sqa import get_sqa
+from ._sqa import Sqa, get_sqa
 from .exceptions import NoTransaction
 from .pagination import KeysetPage, Page, PageOptions
 from .queries import LookUpSession
@@ -34,6 +34,7 @@ class SqaRequest(Request):  # type: ignore[misc]  # pyramid has no types
     """A Pyramid request as it is in an application with this package, to annotate views with."""
 
     sqa_session: LookUpSession
+    sqa_sessions: Mapping[str, LookUpSession]
     tm: TransactionManager
     # What a type checker reads out of pyramid's code for these is wrong.
     matchdict: Any
@@ -89,6 +90,40 @@ def sqa_session(request: Any) -> Session:
     given: Session | None = request.environ.get(ENVIRON_SESSION)
     if given is not None:
         return given
+    return _joined_session(request)
+
+
+def sqa_sessions(request: Any) -> Mapping[str, Session]:
+    """Return the request's sessions by the keys of its databases, as ``request.sqa_sessions``.
+
+    ``request.sqa_sessions["audit"]`` is a session wholly on the bind ``audit``, made when it is
+    asked for. It is in the transaction of ``request.sqa_session`` and on its connections: both
+    are stored, or neither. Raises :class:`BindError` for an unknown key.
+    """
+    return _Sessions(get_sqa(request), _joined_session(request))
+
+
+class _Sessions(Mapping[str, Session]):
+    """Holds no request, which would hold it: both would live until they are collected."""
+
+    def __init__(self, sqa: Sqa, session: JoinedSession) -> None:
+        self._sqa = sqa
+        self._session = session
+
+    def __getitem__(self, key: str) -> Session:
+        return self._sqa.session_on(self._session, key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._sqa.engines
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sqa.engines)
+
+    def __len__(self) -> int:
+        return len(self._sqa.engines)
+
+
+def _joined_session(request: Any) -> JoinedSession:
     sqa, tm = get_sqa(request), request.tm
     existing = sqa.find_session(tm)
     if existing is not None:
@@ -185,7 +220,7 @@ def _rows(
                     yield from part
             except GeneratorExit:
                 # The client has hung up.
-                abandon(session.connection())
+                abandon(session.connection(bind_arguments={"clause": statement}))
                 raise
     finally:
         session.end()

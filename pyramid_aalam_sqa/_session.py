@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from pyramid_retry import IRetryableError, mark_error_retryable
+from pyramid_retry import mark_error_retryable
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import SessionTransaction
@@ -23,9 +23,9 @@ from zope.sqlalchemy.datamanager import (
     ZopeStatus,
 )
 
-from ._faults import BY_HAND, LATE, IOutcomeUnknown, Work, begin_work
+from ._faults import BY_HAND, LATE, IOutcomeUnknown, Work, begin_work, refuse_broken
 from ._protocols import TransactionManager
-from .exceptions import BrokenTransaction, ForeignCommit, NoTransaction, OutcomeUnknown
+from .exceptions import ForeignCommit, NoTransaction, OutcomeUnknown
 from .queries import LookUpSession
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,8 @@ class JoinedSession(LookUpSession):
     It joins the transaction of *tm* when it is first used in it, always as changed: a transaction
     that commits COMMITs, whatever way the writing was done.
     """
+
+    make_data_manager: type["JoinedDataManager"]
 
     def __init__(
         self,
@@ -119,6 +121,19 @@ class JoinedSession(LookUpSession):
         except NothingBegun:
             return False
 
+    def join(self, transaction: SessionTransaction) -> None:
+        """Join the manager's transaction with *transaction*, or begin to read only."""
+        joined = self.data_manager
+        if joined is not None:
+            joined.lost = joined.lost or joined.tx is not None
+            joined.tx = transaction
+            return
+        self.late = not self.can_join()
+        if self.late:
+            self.tm.registerSynch(self)
+        else:
+            self.data_manager = self.make_data_manager(self, STATUS_CHANGED, self.tm)
+
     def _in_window(self) -> bool:
         return self.window is None or self.window()
 
@@ -141,7 +156,7 @@ class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlal
     def tpc_begin(self, trans: Any) -> None:
         self._refuse_half()
         try:
-            super().tpc_begin(trans)
+            self._flush(trans)
         except ConcurrentModificationError as error:
             # Marked here too: after a COMMIT that failed nobody asks should_retry.
             mark_error_retryable(error)
@@ -154,7 +169,7 @@ class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlal
         for work in session.works:
             work.may_commit = True
         try:
-            super().tpc_vote(trans)
+            self._commit(trans)
         except BaseException as error:
             if IOutcomeUnknown.providedBy(error):
                 _say_unknown(session, error, trans.description)
@@ -166,6 +181,12 @@ class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlal
         finally:
             session.voting = False
 
+    def _flush(self, trans: Any) -> None:
+        super().tpc_begin(trans)
+
+    def _commit(self, trans: Any) -> None:
+        super().tpc_vote(trans)
+
     def tpc_finish(self, trans: Any) -> None:
         self._leave()
 
@@ -176,14 +197,7 @@ class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlal
     def _refuse_half(self) -> None:
         """Raise when the database has lost a part of the work, whatever was made of its error."""
         session = self.session
-        for work in session.works:
-            if work.broken_by is not None:
-                msg = f"An error has ended this transaction before its end: {work.broken_by}"
-                refusal = BrokenTransaction(msg)
-                refusal.reason = work.broken_by
-                if IRetryableError.providedBy(work.broken_by):
-                    mark_error_retryable(refusal)
-                raise refusal from work.broken_by
+        refuse_broken(session.works)
         if self.lost or self.tx is not session.get_transaction():
             raise NoTransaction(CLOSED)
 
@@ -202,6 +216,9 @@ class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlal
         session, self.session = self.session, None
         if session is not None:
             session.data_manager = None
+
+
+JoinedSession.make_data_manager = JoinedDataManager
 
 
 def _say_unknown(session: JoinedSession, error: BaseException, note: str) -> None:
@@ -234,16 +251,7 @@ def _join(session: JoinedSession, transaction: SessionTransaction) -> None:
         transaction.close()
         raise NoTransaction(ENDED)
     session.works = []
-    joined = session.data_manager
-    if joined is not None:
-        joined.lost = joined.lost or joined.tx is not None
-        joined.tx = transaction
-        return
-    session.late = not session.can_join()
-    if session.late:
-        session.tm.registerSynch(session)
-    else:
-        session.data_manager = JoinedDataManager(session, STATUS_CHANGED, session.tm)
+    session.join(transaction)
 
 
 @event.listens_for(JoinedSession, "after_begin", propagate=True)

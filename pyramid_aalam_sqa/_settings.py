@@ -4,18 +4,17 @@ Whatever is wrong is one :class:`SettingError` that names the key and says what 
 """
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import util
-from sqlalchemy.engine import URL, Dialect, Engine
+from sqlalchemy.engine import URL, Engine
 
-from ._kinds import DRIVER_VALUE, VETO, one_of
+from ._given import ENGINE_OPTIONS, TEXT_ARGUMENTS, Given, known_option, read, read_options
 from ._names import database_name, name_in_environment
-from ._options import ENGINE, NEIGHBOURS, SESSION, SWITCHES, Option, table
-from ._urls import masked, read_url, with_name
+from ._options import NEIGHBOURS, SESSION, SWITCHES, Option
+from ._urls import is_memory, masked, read_url, with_name
 from .exceptions import SettingError
 
 log = logging.getLogger(__name__)
@@ -24,35 +23,31 @@ UNSET = (
     "No database is set: write sqlalchemy.url in the application's section of the ini file, "
     "for example sqlalchemy.url = sqlite:///%(here)s/app.sqlite"
 )
-ARGUMENT = "connect_args."
-# Arguments of a driver that stay text however much they look like a number.
-TEXT_ARGUMENTS = {"user", "username", "password", "passwd", "host", "database", "db", "dbname"}
-# What SQLAlchemy's dialects are handed by create_engine itself.
-INTERNAL = {"dbapi", "compiler_linting"}
-
-_ENGINE = {option.key: option for option in ENGINE}
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """A setting as it was written: where (*label*), which option (*name*), and what."""
-
-    label: str
-    name: str
-    value: object = field(repr=False)
+# The key of the database that is no bind.
+DEFAULT = "default"
+BINDS = "binds."
+BIND_KEY = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
+# What a bind does not have from the default database: where that is, and who asks there ...
+OWN = {"url", "engine", "creator", "pool", "logging_name", "pool_logging_name"}
+ADDRESS = TEXT_ARGUMENTS | {"port", "unix_socket", "hostaddr", "service", "passfile"}
+ADDRESS |= {"read_default_file", "read_default_group"}
+# ... and, from one with another driver, what that driver alone understands.
+OF_DRIVER = {"connect_args", "isolation_level", "module", "paramstyle"}
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
     """One database: where it is, and the create_engine options that were given for it.
 
-    Its *name* is the schema that an application's models are in; None when it has no name.
+    Its *name* is the schema that an application's models are in; None when it has no name. Its
+    settings begin with *prefix*.
     """
 
     url: URL
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     engine: Engine | None = None
     name: str | None = None
+    prefix: str = "sqlalchemy."
 
     def __str__(self) -> str:
         return masked(self.url)
@@ -66,6 +61,14 @@ class Settings:
     session: Mapping[str, Any]
     switches: Mapping[str, Any] = field(repr=False)
     name: str | None = None
+    binds: Mapping[str, Database] = field(default_factory=dict)
+
+    @property
+    def databases(self) -> dict[str, Database]:
+        """Every database under its key, the default one as ``default``, in the order of COMMITs."""
+        found = {**self.binds, DEFAULT: self.database} if self.database else {}
+        first = self.switches["commit_order"] or ()
+        return {key: found[key] for key in dict.fromkeys([*first, *found]) if key in found}
 
 
 def read_settings(
@@ -90,11 +93,17 @@ def read_settings(
     switches = [given for given in sqa if given not in session]
     values = _read_group("", SWITCHES, switches)
     name = _agreed(read_name(settings), name)
+    further = [own.pop(each) for each in list(own) if each.startswith(BINDS)]
+    inherited = list(own.values())
+    database = _read_database(own, name)
+    binds = _read_binds(further, database, inherited)
+    _check_order(values["commit_order"] or (), binds)
     return Settings(
-        database=_read_database(own, name),
+        database=database,
         session=_read_group("session.", SESSION, session),
         switches=values,
         name=name,
+        binds=binds,
     )
 
 
@@ -109,37 +118,15 @@ def read_name(settings: Mapping[str, object]) -> str | None:
         msg = f"sqa.{missing} is missing: sqa.provider and sqa.app make the database's name."
         raise SettingError(msg)
     known = {option.key: option for option in SWITCHES}
-    parts = (_read(known[key], Given(f"sqa.{key}", key, value)) for key, value in given.items())
+    parts = (read(known[key], Given(f"sqa.{key}", key, value)) for key, value in given.items())
     return _agreed(database_name(*parts) if given else None, name_in_environment())
-
-
-def read_options(given: Iterable[Given], dialect: type[Dialect] | None) -> dict[str, Any]:
-    """Return the create_engine options in *given*, each of its real type, for *dialect*."""
-    # SQLAlchemy's dialects take options of their own, such as native_datetime.
-    own = util.get_cls_kwargs(dialect) - INTERNAL if dialect else ()
-    known = {name: Option(name, DRIVER_VALUE, "") for name in own}
-    known |= _ENGINE
-    options: dict[str, Any] = {}
-    arguments: dict[str, Any] = {}
-    for item in given:
-        argument = item.name.removeprefix(ARGUMENT)
-        if argument and argument != item.name:
-            arguments[argument] = _driver_argument(argument, item)
-        else:
-            option = _known(item, known, "sqlalchemy.")
-            if item.name == "isolation_level" and dialect:
-                option = _isolation_level(dialect)
-            options[item.name] = _read(option, item)
-    if arguments:
-        options["connect_args"] = {**options.get("connect_args", {}), **arguments}
-    return options
 
 
 def check_neighbours(settings: Mapping[str, object]) -> None:
     """Refuse a wrong ``tm.*`` or ``retry.*`` setting before its own package trips over it."""
     for option in NEIGHBOURS:
         if option.key in settings:
-            _read(option, Given(option.key, option.key, settings[option.key]))
+            read(option, Given(option.key, option.key, settings[option.key]))
 
 
 def _agreed(name: str | None, other: str | None) -> str | None:
@@ -158,18 +145,85 @@ def _under(prefix: str, settings: Mapping[str, object]) -> Iterable[Given]:
             yield Given(key, key.removeprefix(prefix), value)
 
 
-def _read_database(own: dict[str, Given], name: str | None) -> Database | None:
+def _read_binds(
+    further: Iterable[Given], default: Database | None, inherited: Iterable[Given]
+) -> dict[str, Database]:
+    """Return the databases under ``binds.<key>.``, each completed from what is *inherited*."""
+    groups: dict[str, dict[str, Given]] = {}
+    for item in further:
+        key, _, option = item.name.removeprefix(BINDS).partition(".")
+        if not BIND_KEY.fullmatch(key) or key == DEFAULT:
+            msg = (
+                f"{item.label}: {key!r} is no key for a bind: write lower-case letters, digits and "
+                "underscores, a letter first, and not default."
+            )
+            raise SettingError(msg)
+        groups.setdefault(key, {})[option] = Given(item.label, option, item.value)
+    return {key: _read_bind(key, own, default, inherited) for key, own in groups.items()}
+
+
+def _read_bind(
+    key: str, own: dict[str, Given], default: Database | None, inherited: Iterable[Given]
+) -> Database:
+    prefix = f"sqlalchemy.{BINDS}{key}."
+    if default is None:
+        msg = f"{prefix}url: write sqlalchemy.url too, for all that has no bind key."
+        raise SettingError(msg)
+    found = _read_database(own, None, prefix)
+    if found is None:
+        msg = f"{prefix}url is missing: write the URL of the database."
+        raise SettingError(msg)
+    if found.engine is not None:
+        return found
+    fitting = [item for item in inherited if _is_inherited(item.name, own, found, default)]
+    taken = read_options(fitting, found.url.get_dialect(), prefix)
+    arguments = taken.pop("connect_args", {})
+    kept = {name: value for name, value in arguments.items() if name not in ADDRESS}
+    options = {**taken, **found.options}
+    if kept:
+        options["connect_args"] = {**kept, **found.options.get("connect_args", {})}
+    return replace(found, options=options)
+
+
+def _is_inherited(name: str, own: Mapping[str, Given], bind: Database, default: Database) -> bool:
+    first = name.partition(".")[0]
+    if first in OWN:
+        return False
+    if first.startswith("pool") or first == "max_overflow":
+        # One connection holds a database in memory; another class of pool has other options.
+        return not (is_memory(bind.url) or {"pool", "poolclass"} & own.keys())
+    foreign = bind.url.drivername != default.url.drivername
+    return not (foreign and (first in OF_DRIVER or first not in ENGINE_OPTIONS))
+
+
+def _check_order(order: Iterable[str], binds: Mapping[str, Database]) -> None:
+    seen: set[str] = set()
+    for key in order:
+        if key in seen or key not in {*binds, DEFAULT}:
+            known = ", ".join([*binds, DEFAULT])
+            msg = f"sqa.commit_order: {key!r} is there twice or no database: write of {known}."
+            raise SettingError(msg)
+        seen.add(key)
+
+
+def _read_database(
+    own: dict[str, Given], name: str | None, prefix: str = "sqlalchemy."
+) -> Database | None:
     if "engine" in own:
-        engine = _read(_ENGINE["engine"], own["engine"])
-        return Database(engine.url, engine=engine, name=name)
+        engine = read(ENGINE_OPTIONS["engine"], own["engine"])
+        return Database(engine.url, engine=engine, name=name, prefix=prefix)
     if "url" not in own:
-        read_options(own.values(), None)
+        read_options(own.values(), None, prefix)
         return None
+    # Read before the others, which its dialect explains.
     given = own.pop("url")
-    url = read_url(given.label, _read(_ENGINE["url"], given), needs_driver="module" not in own)
+    url = read_url(
+        given.label, read(ENGINE_OPTIONS["url"], given), needs_driver="module" not in own
+    )
     if name:
         url = with_name(given.label, url, name)
-    return Database(url, read_options(own.values(), url.get_dialect()), name=name)
+    options = read_options(own.values(), url.get_dialect(), prefix)
+    return Database(url, options, name=name, prefix=prefix)
 
 
 def _read_group(prefix: str, options: Iterable[Option], given: Iterable[Given]) -> dict[str, Any]:
@@ -179,52 +233,5 @@ def _read_group(prefix: str, options: Iterable[Option], given: Iterable[Given]) 
         for option in options
     }
     for item in given:
-        values[item.name.removeprefix(prefix)] = _read(_known(item, known, "sqa."), item)
+        values[item.name.removeprefix(prefix)] = read(known_option(item, known, "sqa."), item)
     return values
-
-
-def _known(item: Given, known: Mapping[str, Option], prefix: str) -> Option:
-    if item.name in known:
-        return known[item.name]
-    everything = [option.key for option in table()] + [prefix + name for name in known]
-    near = get_close_matches(prefix + item.name, everything, n=1, cutoff=0.5)
-    advice = f"did you mean {near[0]}?" if near else "see the table of settings."
-    msg = f"There is no setting {item.label}; {advice}"
-    raise SettingError(msg)
-
-
-def _read(option: Option, item: Given) -> Any:
-    value = item.value.strip() if isinstance(item.value, str) else item.value
-    if value == "" and option.kind is not VETO:
-        msg = f"{item.label} is blank: write {option.kind.write}, or remove the line."
-        raise SettingError(msg)
-    # A URL in the wrong place holds a password too.
-    hidden = option.secret or (isinstance(value, str) and "://" in value)
-    cause = None
-    try:
-        return option.kind.value(value)
-    except ImportError as error:
-        cause = None if hidden else error
-    except ValueError:
-        pass
-    shown = repr(value) if isinstance(value, (str, int, float)) else type(value).__name__
-    given = item.label if hidden else f"{item.label} = {shown}"
-    reason = f" ({cause})" if cause else ""
-    msg = f"{given}: write {option.kind.write}{reason}."
-    raise SettingError(msg) from cause
-
-
-def _driver_argument(argument: str, item: Given) -> object:
-    if argument in TEXT_ARGUMENTS and isinstance(item.value, str):
-        return item.value.strip()
-    return _read(Option(argument, DRIVER_VALUE, "", secret=True), item)
-
-
-def _isolation_level(dialect: Any) -> Option:
-    """Return the option with the values that are right for *dialect*."""
-    try:
-        levels = dialect().get_isolation_level_values(None)
-    except NotImplementedError:
-        levels = ["nothing, since this database has none"]
-    kind = one_of(*sorted(levels), fold=lambda text: text.upper().replace("_", " "))
-    return Option("isolation_level", kind, "")

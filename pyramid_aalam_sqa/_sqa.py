@@ -1,11 +1,13 @@
-"""What one application has: its settings, its engine, its session class. Kept in its registry."""
+"""What one application has: its settings, engines, session classes. Kept in its registry."""
 
 import logging
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from secrets import token_bytes
-from typing import Any, cast
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from sqlalchemy.engine import Engine
@@ -14,8 +16,10 @@ from sqlalchemy.orm import Session
 from ._engines import make_engine
 from ._ini import read_section
 from ._protocols import HasRegistry, TransactionManager
+from ._routing import Routes, unknown_bind
 from ._session import JoinedSession
-from ._settings import UNSET, Settings, read_settings
+from ._settings import DEFAULT, UNSET, Database, Settings, read_settings
+from ._sharing import FollowingSession, LeadingSession
 from ._threads import ThreadSessions
 from .exceptions import SettingError
 from .queries import LookUpSession
@@ -23,26 +27,41 @@ from .queries import LookUpSession
 log = logging.getLogger(__name__)
 
 KEY = "pyramid_aalam_sqa"
+S = TypeVar("S", bound=Session)
+_lock = threading.Lock()
 
 
 class Sqa:
-    """The engine and the sessions of one application; :func:`get_sqa` returns it."""
+    """The engines and the sessions of one application; :func:`get_sqa` returns it."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         # Made before a fork, so that the processes of one server understand each other.
         self._random_secret = token_bytes()
-        self.database = database = settings.database
-        self._engine = make_engine(database, settings.switches) if database else None
+        self.database = settings.database
+        # Every engine under its key, the default one as ``default``, in the order of COMMITs.
+        self.engines: Mapping[str, Engine] = MappingProxyType(_make_engines(settings))
+        self._engine = self.engines.get(DEFAULT)
+        self.routes = Routes(self.engines) if settings.binds else None
         self._options = dict(settings.session)
-        self._session_class = _joined(self._options.pop("class_"))
+        session_class = self._options.pop("class_")
+        leading = LeadingSession if self.routes else JoinedSession
+        self._session_class = _subclass(leading, session_class)
+        self._following_class = _subclass(FollowingSession, session_class)
+        self._thread_sessions: dict[str | None, ThreadSessions] = {}
         # Weak on both sides: a session holds its manager.
         self._sessions: WeakKeyDictionary[Any, weakref.ref[JoinedSession]] = WeakKeyDictionary()
 
-    @cached_property
-    def thread_sessions(self) -> ThreadSessions:
-        """The sessions that ``Session(db_name)`` returns."""
-        return ThreadSessions(self.engine, dict(self.settings.session))
+    def thread_sessions(self, bind_key: str | None = None) -> ThreadSessions:
+        """Return what ``Session(db_name, bind_key=...)`` returns, the same at each call."""
+        with _lock:
+            found = self._thread_sessions.get(bind_key)
+            if found is None:
+                engine = self.engine if bind_key is None else self.engine_for(bind_key)
+                routes = self.routes if bind_key is None else None
+                found = ThreadSessions(engine, dict(self.settings.session), routes)
+                self._thread_sessions[bind_key] = found
+        return found
 
     @cached_property
     def cursor_secret(self) -> bytes:
@@ -63,13 +82,37 @@ class Sqa:
             raise SettingError(UNSET)
         return self._engine
 
-    def session(self, tm: TransactionManager) -> LookUpSession:
+    def engine_for(self, bind_key: str) -> Engine:
+        """Return the engine called *bind_key*; ``default`` is the application's own.
+
+        Raises :class:`BindError`, which names those there are, when there is none.
+        """
+        if bind_key == DEFAULT:
+            return self.engine
+        try:
+            return self.engines[bind_key]
+        except KeyError:
+            raise unknown_bind(bind_key, self.engines) from None
+
+    def session(self, tm: TransactionManager, *, bind_key: str | None = None) -> LookUpSession:
         """Return the session that lives in the transactions of *tm*, for tests and scripts.
 
         There is one for each manager, made at the first call, and the caller's to close. In a
-        request use ``request.sqa_session``, which is closed.
+        request use ``request.sqa_session``, which is closed. With *bind_key* it is the one wholly
+        on that database, which ends with the other.
         """
-        return self.find_session(tm) or self.make_session(tm)
+        session = self.find_session(tm) or self.make_session(tm)
+        return session if bind_key is None else self.session_on(session, bind_key)
+
+    def session_on(self, session: JoinedSession, bind_key: str) -> JoinedSession:
+        """Return the session wholly on the database *bind_key* in the transaction of *session*.
+
+        Raises :class:`BindError` when there is no such database.
+        """
+        if isinstance(session, LeadingSession):
+            return session.on(bind_key)
+        self.engine_for(bind_key)
+        return session
 
     def find_session(self, tm: TransactionManager) -> JoinedSession | None:
         """Return the session of *tm* if there is one that has not ended."""
@@ -82,14 +125,22 @@ class Sqa:
     ) -> JoinedSession:
         """Make the session of *tm*, which can write while *window* says so."""
         tm = _own(tm)
-        session = self._session_class(self.engine, tm=tm, window=window, **self._options)
+        # No engine: the session of several databases asks its routes.
+        own = {"routes": self.routes, "follow": self._follow} if self.routes else {}
+        bind = None if self.routes else self.engine
+        session = self._session_class(bind, tm=tm, window=window, **own, **self._options)
         self._sessions[tm] = weakref.ref(session)
         return session
 
+    def _follow(self, leader: LeadingSession, bind_key: str) -> FollowingSession:
+        options = {**self._options, "tm": leader.tm, "window": leader.window}
+        return self._following_class(leader=leader, bind_key=bind_key, **options)
+
     def dispose(self) -> None:
         """Close the connections made here; a ready Engine that was handed in keeps its own."""
-        if self._engine is not None and self.database and not self.database.engine:
-            self._engine.dispose()
+        for key, database in self.settings.databases.items():
+            if not database.engine:
+                self.engines[key].dispose()
 
 
 def get_sqa(thing: HasRegistry) -> Sqa:
@@ -105,14 +156,16 @@ def get_sqa(thing: HasRegistry) -> Sqa:
         raise SettingError(msg) from None
 
 
-def engine_from_settings(settings: Mapping[str, object]) -> Engine:
+def engine_from_settings(settings: Mapping[str, object], *, bind_key: str | None = None) -> Engine:
     """Return an engine for the ``sqlalchemy.*`` and ``sqa.*`` keys in *settings*.
 
     It is made as an application's is, for Alembic's ``env.py`` and for scripts without an
-    application, and is the caller's to dispose. The section ``[sqlalchemy]`` is understood when
-    *settings* come from ``get_appsettings()``. Raises :class:`SettingError` as start-up does.
+    application, and is the caller's to dispose. With *bind_key* it is the engine of that bind. The
+    section ``[sqlalchemy]`` is understood when *settings* come from ``get_appsettings()``. Raises
+    :class:`SettingError` as start-up does.
     """
-    return Sqa(read_settings(settings, read_section(settings))).engine
+    sqa = Sqa(read_settings(settings, read_section(settings)))
+    return sqa.engine if bind_key is None else sqa.engine_for(bind_key)
 
 
 def _own(tm: TransactionManager) -> Any:
@@ -120,8 +173,32 @@ def _own(tm: TransactionManager) -> Any:
     return getattr(tm, "manager", tm)
 
 
-def _joined(session_class: type[Session]) -> type[JoinedSession]:
+def _make_engines(settings: Settings) -> dict[str, Engine]:
+    """Return an engine for each key; two that are told the same share one.
+
+    With two engines on one file of SQLite a request would wait for itself.
+    """
+    engines: dict[str, Engine] = {}
+    made: list[tuple[Database, Engine]] = []
+    for key, database in settings.databases.items():
+        same = [
+            engine
+            for other, engine in made
+            if (other.url, other.options, other.engine)
+            == (database.url, database.options, database.engine)
+        ]
+        engines[key] = same[0] if same else make_engine(database, _switches_of(key, settings))
+        made.append((database, engines[key]))
+    return engines
+
+
+def _switches_of(key: str, settings: Settings) -> Mapping[str, Any]:
+    # The password in the file is that of the default database's account.
+    return settings.switches if key == DEFAULT else {**settings.switches, "password_file": None}
+
+
+def _subclass(base: type[S], session_class: type[Session]) -> type[S]:
+    """Return *base* with what *session_class*, the application's own, has besides."""
     if session_class is Session:
-        return JoinedSession
-    bases = (JoinedSession, session_class)
-    return cast("type[JoinedSession]", type(session_class.__name__, bases, {}))
+        return base
+    return cast("type[S]", type(session_class.__name__, (base, session_class), {}))

@@ -8,9 +8,14 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, cast
 
-from sqlalchemy.engine import Engine
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
+from ._commits import commit_in_order, prepare
+from ._faults import Work, begin_work, refuse_broken
+from ._routing import Routes, RoutingSession
+from .exceptions import OutcomeUnknown, PartialCommit
 from .queries import LookUps, LookUpSession
 
 log = logging.getLogger(__name__)
@@ -31,6 +36,27 @@ class ThreadSession(LookUpSession):
             self.close()
 
 
+class RoutingThreadSession(RoutingSession, ThreadSession):
+    """The session of one thread, on several databases, which commits them in the fixed order."""
+
+    works: list[Work]
+
+    def commit(self) -> None:
+        """Commit on all databases. Raises :class:`PartialCommit` when only some have stored it."""
+        transaction = self.get_transaction()
+        if transaction is None:
+            super().commit()
+            return
+        prepare(transaction)
+        refuse_broken(self.works)
+        note = f"thread {threading.current_thread().name}"
+        try:
+            commit_in_order(transaction, self.routes, note, object)
+        except (PartialCommit, OutcomeUnknown):
+            self.close()
+            raise
+
+
 class ThreadSessions(LookUps, scoped_session[ThreadSession]):
     """The sessions of one database, one for each thread; used as the session of the own thread.
 
@@ -38,12 +64,17 @@ class ThreadSessions(LookUps, scoped_session[ThreadSession]):
     block. What was not committed is rolled back.
     """
 
-    def __init__(self, engine: Engine, options: dict[str, Any]) -> None:
+    def __init__(
+        self, engine: Engine, options: dict[str, Any], routes: Routes | None = None
+    ) -> None:
         kept = dict(options)
-        session_class = _removable(kept.pop("class_"))
+        base = RoutingThreadSession if routes else ThreadSession
+        session_class = _removable(base, kept.pop("class_"))
+        if routes:
+            kept["routes"] = routes
 
         def make() -> ThreadSession:
-            return session_class(engine, owner=self, **kept)
+            return session_class(None if routes else engine, owner=self, **kept)
 
         # scoped_session's own is replaced: nobody would tell of a session that was left open.
         super().__init__(cast("Any", make))
@@ -102,6 +133,21 @@ class _Held:
         self.process = process
 
 
+@event.listens_for(RoutingThreadSession, "after_transaction_create", propagate=True)
+def _begin(session: RoutingThreadSession, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.works = []
+
+
+@event.listens_for(RoutingThreadSession, "after_begin", propagate=True)
+def _note(
+    session: RoutingThreadSession, transaction: SessionTransaction, connection: Connection
+) -> None:
+    work = begin_work(connection, transaction, read_only=False, may_commit=True)
+    if work is not None:
+        session.works.append(work)
+
+
 # The sessions that a child process has from its parent's threads.
 _inherited: list[ThreadSession] = []
 
@@ -120,8 +166,10 @@ def _give_back(session: ThreadSession, thread: str, process: int) -> None:
     session.close()
 
 
-def _removable(session_class: type[Session]) -> Callable[..., ThreadSession]:
+def _removable(
+    base: type[ThreadSession], session_class: type[Session]
+) -> Callable[..., ThreadSession]:
     if session_class is Session:
-        return ThreadSession
-    bases = (ThreadSession, session_class)
+        return base
+    bases = (base, session_class)
     return cast("type[ThreadSession]", type(session_class.__name__, bases, {}))

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import MetaData
 from sqlalchemy.engine import Engine
 
+from ._binds import parts_of
 from ._directory import NONE_YET, caller, engage, find, sqa_of
 from ._names import database_name, name_in_environment
 from ._protocols import HasRegistry
@@ -47,9 +48,9 @@ def init_engine(
 
     Call it in the application's entry point, before or after the include, as often as you like;
     ``request.sqa_session`` uses the same engine. *create_tables* creates the tables of
-    *declarative_base* (a base of any kind, a registry, or a MetaData) that are missing, under a
-    lock: any number of workers may start at once. Outside an application give *settings*, such as
-    ``get_appsettings("development.ini")``.
+    *declarative_base* (a base of any kind, a registry, or a MetaData) that are missing, each in
+    the database of its bind key, under a lock: any number of workers may start at once. Outside
+    an application give *settings*, such as ``get_appsettings("development.ini")``.
 
     Raises :class:`SettingError` when *db_name* is no name (see :func:`database_name`), or when
     the database is known with another name or other settings already.
@@ -58,21 +59,26 @@ def init_engine(
     if not isinstance(metadata, MetaData):
         msg = f"init_engine({db_name!r}, ...): write the declarative base of the models after it."
         raise SettingError(msg)
-    engine = engage(db_name, settings, caller()).engine
+    sqa = engage(db_name, settings, caller())
     if create_tables:
-        create_missing_tables(engine, metadata, db_name)
-    return engine
+        for part in parts_of(sqa, declarative_base):
+            create_missing_tables(part.engine, part.metadata, part.name, part.tables)
+    return sqa.engine
 
 
-def Session(db_name: str | HasRegistry | None = None) -> ThreadSessions:  # noqa: N802 - the portal's
+def Session(  # noqa: N802 - the portal's
+    db_name: str | HasRegistry | None = None, *, bind_key: str | None = None
+) -> ThreadSessions:
     """Return the session of this thread for the database *db_name*, for work outside a request.
 
     It is a SQLAlchemy session, made at its first use: call ``commit()`` to store, and ``remove()``
     at the end of each job, or write ``with Session(db_name) as session:``. A thread that ends
     without it gives the connection back, and the log says so. Called, it returns the plain
     ``Session``, which has ``remove()`` too. Without a name it is the application that
-    :func:`get_database_name` would name; an application or a request will do too.
+    :func:`get_database_name` would name; an application or a request will do too. With *bind_key*
+    it is a session wholly on that database, in a transaction of its own.
 
-    Raises :class:`SettingError` when no database of that name is known in this process.
+    Raises :class:`SettingError` when no database of that name is known in this process,
+    :class:`BindError` for an unknown *bind_key*.
     """
-    return sqa_of(db_name, caller()).thread_sessions
+    return sqa_of(db_name, caller()).thread_sessions(bind_key)

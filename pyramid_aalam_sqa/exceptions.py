@@ -4,13 +4,17 @@
 
     SqaError
     ├── SettingError         a setting is wrong or missing (a Pyramid ConfigurationError)
+    ├── BindError            a statement for no database, or for two
     ├── ProvisioningError    what an administrator asked for was refused, or is not so
     └── TransactionError     the session was used against its transaction
         ├── BrokenTransaction  an error has ended the transaction before its commit
         ├── ForeignCommit      ``session.commit()`` where the transaction decides
         ├── NoTransaction      a write before or after the transaction, or a use after the end
-        └── OutcomeUnknown     COMMIT was sent, and its answer never came
+        ├── OutcomeUnknown     COMMIT was sent, and its answer never came
+        └── PartialCommit      one database has committed, and another one has not
 """
+
+from collections.abc import Sequence
 
 from pyramid.exceptions import ConfigurationError
 
@@ -29,6 +33,10 @@ class SettingError(SqaError, ConfigurationError):  # type: ignore[misc]  # pyram
 
 class ProvisioningError(SqaError):
     """An administrator's step was refused by the server, or a proof of its result has failed."""
+
+
+class BindError(SqaError):
+    """A bind key that nobody has declared, or a statement with tables of two databases."""
 
 
 class TransactionError(SqaError):
@@ -60,3 +68,29 @@ class OutcomeUnknown(TransactionError):  # noqa: N818 - as above
     The transaction may be stored or not. The request is never tried again, and the log has a line
     with the transaction's note, its path.
     """
+
+
+class PartialCommit(TransactionError):  # noqa: N818 - as above
+    """A request wrote to several databases, and a COMMIT failed after another one was stored.
+
+    ``stored`` and ``not_stored`` are the keys of the databases, the default one is ``default``.
+    In ``unknown`` is one whose COMMIT was sent and never answered. Its ``reason`` is the error of
+    that COMMIT. The request is never tried again, and the log has a critical line with the same
+    keys.
+    """
+
+    # As in BrokenTransaction.
+    reason: BaseException | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stored: Sequence[str] = (),
+        not_stored: Sequence[str] = (),
+        unknown: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message)
+        self.stored = tuple(stored)
+        self.not_stored = tuple(not_stored)
+        self.unknown = tuple(unknown)

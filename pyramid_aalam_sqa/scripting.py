@@ -17,6 +17,7 @@ from ._directory import caller, sqa_of
 from ._protocols import HasRegistry
 from ._retry import name_of, pause_after
 from ._session import JoinedSession
+from .exceptions import OutcomeUnknown, PartialCommit
 
 __all__ = ["SessionScope", "session_scope"]
 
@@ -28,8 +29,15 @@ R = TypeVar("R")
 class SessionScope:
     """What :func:`session_scope` returns: a ``with`` block, or a decorator."""
 
-    def __init__(self, which: str | HasRegistry | None, attempts: int, module: str) -> None:
+    def __init__(
+        self,
+        which: str | HasRegistry | None,
+        attempts: int,
+        module: str,
+        bind_key: str | None = None,
+    ) -> None:
         self._which = which
+        self._bind_key = bind_key
         self._attempts = attempts
         self._module = module
         self._block: AbstractContextManager[JoinedSession] | None = None
@@ -91,10 +99,13 @@ class SessionScope:
     @contextmanager
     def _transaction(self) -> Generator[JoinedSession, None, None]:
         tm = TransactionManager(explicit=True)
-        session = sqa_of(self._which, self._module).make_session(tm)
+        sqa = sqa_of(self._which, self._module)
+        session = sqa.make_session(tm)
+        key = self._bind_key
+        used = session if key is None else sqa.session_on(session, key)
         tm.begin()
         try:
-            yield session
+            yield used
             tm.commit()
         except BaseException as error:
             _mark(tm, error)
@@ -106,7 +117,9 @@ class SessionScope:
             session.end()
 
 
-def session_scope(db_name: str | HasRegistry | None = None, *, attempts: int = 1) -> SessionScope:
+def session_scope(
+    db_name: str | HasRegistry | None = None, *, attempts: int = 1, bind_key: str | None = None
+) -> SessionScope:
     """Return a session that commits at the end of a ``with`` block, or of a function.
 
     ``with session_scope("aalam_base") as session:`` commits at its end, rolls back when it raises,
@@ -114,22 +127,27 @@ def session_scope(db_name: str | HasRegistry | None = None, *, attempts: int = 1
     function of one that takes the session first; it is called again, up to *attempts* times in
     all, after a conflict with another transaction (a deadlock, a lock wait, a lost connection).
     Without a name it is the application that :func:`get_database_name` would name; an application
-    or a request will do too.
+    or a request will do too. With *bind_key* the session is wholly on that database.
 
     The session lives in a transaction manager of its own, ``session.tm``: other data managers join
     that, and ``session.tm.get().addAfterCommitHook()`` calls a function after the commit.
 
-    Raises :class:`SettingError` when no database of that name is known in this process.
+    Raises :class:`SettingError` when no database of that name is known in this process,
+    :class:`BindError` for an unknown *bind_key*.
     """
     if attempts < 1:
         msg = f"session_scope(attempts={attempts}): write a whole number from 1 up."
         raise ValueError(msg)
-    return SessionScope(db_name, attempts, caller())
+    return SessionScope(db_name, attempts, caller(), bind_key)
 
 
 def _mark(tm: Any, error: BaseException) -> None:
-    """Mark *error* when a data manager calls it a conflict, as pyramid_tm does in a request."""
-    if isinstance(error, Exception):
+    """Mark *error* when a data manager calls it a conflict, as pyramid_tm does in a request.
+
+    Not one after which something is stored, or may be: what is done again would be there twice.
+    """
+    stored = isinstance(error, (OutcomeUnknown, PartialCommit))
+    if isinstance(error, Exception) and not stored:
         with suppress(NothingBegun):
             if tm._retryable(type(error), error):  # noqa: SLF001 - pyramid_tm asks it so too
                 mark_error_retryable(error)

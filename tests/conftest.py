@@ -86,6 +86,12 @@ def mariadb_url(request):
 
 
 @pytest.fixture(scope="session")
+def second_mariadb_server():
+    """Another private MariaDB, for the tests of several databases."""
+    yield from _server("mariadbd", MariaDB)
+
+
+@pytest.fixture(scope="session")
 def postgresql_server():
     """A private PostgreSQL."""
     yield from _server("initdb", PostgreSQL)

@@ -15,6 +15,7 @@ from paste.deploy import loadapp
 from processes import QUIET, pserve
 from pyramid.config import Configurator
 from pyramid.router import Router
+from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Engine
 from webtest import TestApp
 
@@ -271,3 +272,34 @@ def test_the_page_about_a_portal_leads_from_nothing_to_serving(folder, mariadb_s
     get_sqa(app.app).dispose()
     for module in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
         del sys.modules[module]
+
+
+def test_the_views_of_the_binds_page_work(run, database, tmp_path):
+    """Each row is in the database that the page names."""
+    page = run(ROOT / "docs" / "binds.md")
+    files = {key: f"sqlite:///{tmp_path}/{key}.sqlite" for key in ("audit", "log")}
+    settings = {f"sqlalchemy.binds.{key}.url": url for key, url in files.items()}
+    with Configurator(settings={"sqlalchemy.url": database.url, **settings}) as config:
+        config.include("pyramid_aalam_sqa")
+        for view in (page.buy, page.history, page.count, page.note):
+            config.add_view(view, name=view.__name__)
+        config.add_exception_view(page.half, context=page.PartialCommit)
+    client = TestApp(config.make_wsgi_app())
+    page.set_up(client.app)
+    client.get("/buy")
+    client.get("/note")
+
+    assert client.get("/history").text == "bought"
+    assert client.get("/count").text == "2"
+    assert page.job(client.app) == 4
+    assert database.rows("SELECT name FROM item") == [("book",)]
+    for key, statement, rows in (
+        ("audit", "SELECT what FROM entry", [("bought",), ("noted",), ("job",), ("thread",)]),
+        ("log", "SELECT id FROM visit UNION ALL SELECT id FROM page", [(1,), (1,)]),
+    ):
+        eyes = create_engine(files[key])
+        with eyes.connect() as connection:
+            found = [tuple(row) for row in connection.execute(text(statement))]
+        eyes.dispose()
+        assert sorted(found) == sorted(rows)
+    get_sqa(client.app).dispose()

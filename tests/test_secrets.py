@@ -14,7 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from webtest import TestApp
 
 from pyramid_aalam_sqa import SettingError, engine_from_settings, get_sqa
-from pyramid_aalam_sqa._settings import Given, read_settings
+from pyramid_aalam_sqa._given import Given
+from pyramid_aalam_sqa._settings import read_settings
 
 SECRET = "Tr0ub4dor"
 APPLICATION = """

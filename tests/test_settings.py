@@ -522,7 +522,6 @@ UNKNOWN = {
     "sqlalchemy.pool_szie": "sqlalchemy.pool_size",
     "sqlalchemy.poolsize": "sqlalchemy.pool_size",
     "sqlalchemy.uri": "sqlalchemy.url",
-    "sqlalchemy.binds.audit.url": "sqlalchemy.",
     "sqlalchemy.native_datetme": "sqlalchemy.native_datetime",
     "sqlalchemy.Echo": "sqlalchemy.echo",
     "sqa.url": "sqlalchemy.url",

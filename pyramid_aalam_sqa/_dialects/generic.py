@@ -57,6 +57,8 @@ class GenericDialect:
     just begun refuse writes, ``READ_WRITE`` undoes it where it holds for the connection.
     ``LOCK_WAIT`` is how many seconds one worker waits for others that create tables,
     ``STILL_COUNTED`` how many connections the server counts for a moment after it has closed them.
+    ``LAST_QUESTION`` is asked before the COMMIT of one of several databases: whether the server is
+    there, and nothing left for COMMIT to find.
     """
 
     ENGINE_DEFAULTS: ClassVar[Mapping[str, str]] = {"pool_pre_ping": "true", "pool_timeout": "5"}
@@ -69,11 +71,14 @@ class GenericDialect:
     NO_VALUE: ClassVar[frozenset[str]] = frozenset()
     READ_ONLY: ClassVar[str] = ""
     READ_WRITE: ClassVar[str] = ""
+    LAST_QUESTION: ClassVar[str] = "SELECT 1"
 
     def __init__(self, url: URL, switches: Mapping[str, Any], schema: str | None = None) -> None:
         self.url = url
         self.switches = switches
         self.schema = schema
+        # How the settings of the database begin, for errors.
+        self.prefix = "sqlalchemy."
         self.retry_codes: frozenset[str] = frozenset(switches["retry_codes"] or ())
 
     def engine_defaults(self) -> Mapping[str, str]:

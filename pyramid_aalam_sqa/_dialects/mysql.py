@@ -99,7 +99,7 @@ class MySQLDialect(GenericDialect):
         elif not connect.optional:
             msg = (
                 "sqa.mysql.tls, sqa.mysql.tls_ca: these are for mysql+pymysql://; "
-                "set sqlalchemy.connect_args for another driver."
+                f"set {self.prefix}connect_args for another driver."
             )
             raise SettingError(msg)
 

@@ -37,6 +37,8 @@ class PostgreSQLDialect(GenericDialect):
     }
     DENIED = frozenset({"42501"})
     READ_ONLY = "SET TRANSACTION READ ONLY"
+    # What was deferred would fail at COMMIT.
+    LAST_QUESTION = "SET CONSTRAINTS ALL IMMEDIATE"
 
     def prepare(self, engine: Engine) -> None:
         # With a schema, before SQLAlchemy's own listener, which asks for the current one.

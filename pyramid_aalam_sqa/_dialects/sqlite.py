@@ -119,7 +119,7 @@ class SQLiteDialect(GenericDialect):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                msg = f"sqlalchemy.url: the folder {folder} cannot be made ({error.strerror})."
+                msg = f"{self.prefix}url: the folder {folder} cannot be made ({error.strerror})."
                 raise SettingError(msg) from error
 
     def _set_up(self, connection: sqlite3.Connection, _record: object) -> None:

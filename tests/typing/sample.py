@@ -10,16 +10,19 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from transaction import TransactionManager as ExplicitManager
 
 from pyramid_aalam_sqa import (
+    BindError,
     JoinedSession,
     KeysetPage,
     LookUpSession,
     Page,
+    PartialCommit,
     Session,
     SettingError,
     Sqa,
     SqaRequest,
     TransactionManager,
     commit_veto,
+    create_all,
     database_name,
     engine_from_settings,
     first_or_404,
@@ -52,6 +55,7 @@ def view(request: SqaRequest) -> Response:
     assert_type(request.sqa_session, LookUpSession)
     assert_type(request.sqa_session.get(User, 1), User | None)
     assert_type(request.sqa_session.scalars(select(User.name)).all()[0], str)
+    assert_type(request.sqa_sessions["audit"], LookUpSession)
     assert_type(get_sqa(request), Sqa)
     return Response("ok")
 
@@ -64,6 +68,18 @@ def script(settings: dict[str, str], request: SqaRequest, tm: TransactionManager
         engine = get_sqa(request).engine
     assert_type(engine, Engine)
     assert_type(get_sqa(request).session(tm), LookUpSession)
+    assert_type(get_sqa(request).session(tm, bind_key="audit"), LookUpSession)
+    assert_type(get_sqa(request).engine_for("audit"), Engine)
+    assert_type(get_sqa(request).engines["audit"], Engine)
+    create_all(request, Base, bind_key="audit")
+    try:
+        request.tm.commit()
+    except PartialCommit as error:
+        assert_type(error.stored, tuple[str, ...])
+        assert_type(error.not_stored, tuple[str, ...])
+        assert_type(error.unknown, tuple[str, ...])
+    except BindError:
+        pass
     assert_type(get_sqa(request).session(ExplicitManager(explicit=True)), LookUpSession)
     assert_type(commit_veto(request, Response("no", status=404)), bool)
     return engine

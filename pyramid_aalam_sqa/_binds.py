@@ -1,0 +1,76 @@
+"""Says which tables of a declarative base are in which database of an application."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import MetaData, Table
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import registry as Registry  # noqa: N812 - "registry" is Pyramid's here
+
+from ._keys import INFO, key_of
+from ._settings import DEFAULT
+from ._sqa import Sqa
+from .exceptions import BindError
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The tables of one MetaData that are in one database; None for all there are."""
+
+    key: str
+    engine: Engine
+    metadata: MetaData
+    tables: list[Table] | None
+    name: str | None
+
+
+def parts_of(sqa: Sqa, base: Any, bind_key: str | None = None) -> list[Part]:
+    """Return what *base* has in each database of *sqa*, or in the one called *bind_key*.
+
+    Raises :class:`BindError` for a key that *sqa* does not know.
+    """
+    if bind_key is not None:
+        sqa.engine_for(bind_key)
+    parts = []
+    for metadata in metadatas_of(base):
+        for key, tables in _tables_by_key(sqa, metadata).items():
+            if bind_key in {None, key}:
+                name = sqa.settings.name if key == DEFAULT else None
+                parts.append(Part(key, sqa.engine_for(key), metadata, tables, name))
+    return parts
+
+
+def metadatas_of(base: Any) -> Iterator[MetaData]:
+    """Yield each MetaData that *base* has its tables in: a base of any kind, a registry, or one."""
+    if isinstance(base, MetaData):
+        yield base
+        return
+    registry = base if isinstance(base, Registry) else getattr(base, "registry", None)
+    found = [base.metadata] if isinstance(getattr(base, "metadata", None), MetaData) else []
+    if registry is not None:
+        # An abstract base of another database may have a MetaData of its own.
+        mapped = (table for mapper in registry.mappers for table in mapper.tables)
+        found += sorted(
+            {table.metadata for table in mapped if isinstance(table, Table)},
+            key=key_of_metadata,
+        )
+    if not found:
+        msg = f"{base!r} has no tables: write a declarative base, a registry or a MetaData."
+        raise BindError(msg)
+    yield from dict.fromkeys(found)
+
+
+def key_of_metadata(metadata: MetaData) -> str:
+    """Return the bind key of what has no other in *metadata*."""
+    return str(metadata.info.get(INFO) or DEFAULT)
+
+
+def _tables_by_key(sqa: Sqa, metadata: MetaData) -> dict[str, list[Table] | None]:
+    if sqa.routes is None:
+        return {DEFAULT: None}
+    keys = [key_of_metadata(metadata), *map(key_of, metadata.sorted_tables)]
+    return {
+        key: [table for table in metadata.sorted_tables if key_of(table) == key]
+        for key in dict.fromkeys(keys)
+    }
