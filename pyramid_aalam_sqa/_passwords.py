@@ -4,16 +4,20 @@ Whoever changes it writes the new one beside the file first, as ``<file>.next``,
 server, and renames it over the file. A login that is refused meanwhile is tried with the other one.
 """
 
+import os
 from pathlib import Path
+from stat import S_IMODE
 from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from .exceptions import SettingError
+from .exceptions import ProvisioningError, SettingError
 
 KEY = "sqa.password_file"
+# Others may not read what holds a password.
+NOT_OTHERS = 0o640
 
 
 def use_password_file(engine: Engine, path: str, arguments: dict[str, Any]) -> None:
@@ -101,3 +105,31 @@ class PasswordFile:
                 opened: DBAPIConnection = connection
                 return opened
         return dialect.connect(*args, **kwargs)
+
+
+def write_password(path: Path, secret: str, *, like: Path) -> None:
+    """Write *secret* into a new file for whoever reads *like*; a crash does not undo it."""
+    try:
+        path.unlink(missing_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            model = like.stat()
+            os.fchown(file, model.st_uid, model.st_gid)
+            os.fchmod(file, S_IMODE(model.st_mode) & NOT_OTHERS | 0o600)
+            os.write(file, f"{secret}\n".encode())
+            os.fsync(file)
+        finally:
+            os.close(file)
+    except OSError as error:
+        msg = f"The new password cannot be written to {path}: {error.strerror}."
+        raise ProvisioningError(msg) from None
+
+
+def take_place(path: Path, of: Path) -> None:
+    """Rename the file at *path* over the one at *of*, also for whoever starts after a crash."""
+    path.replace(of)
+    folder = os.open(of.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -6,13 +6,12 @@ from typing import Any
 
 from ._dialects import dialect_for
 from ._options import table
-from ._settings import Database
+from ._settings import DEFAULT, Database, Settings
 
 SECRET = "***"  # noqa: S105 - what stands in the place of one
 PREFIX = "sqlalchemy."
-URL = "sqlalchemy.url"
-ARGUMENTS = "sqlalchemy.connect_args"
-DEFAULT = "default"
+ARGUMENTS = "connect_args"
+NOBODY = "default"
 OURS = ("sqlalchemy.", "sqa.", "tm.", "retry.")
 VARIABLES = {"sqa.provider": "SQA_PROVIDER", "sqa.app": "SQA_APP"}
 
@@ -26,18 +25,15 @@ class Shown:
     origin: str
 
 
-def shown(
-    database: Database,
-    switches: Mapping[str, Any],
-    sections: Mapping[str, Mapping[str, object]],
-) -> Iterator[Shown]:
-    """Yield the settings in effect, in the order of the documentation.
+def shown(settings: Settings, sections: Mapping[str, Mapping[str, object]]) -> Iterator[Shown]:
+    """Yield the settings in effect, in the order of the documentation; a bind has only its own.
 
     *sections* are those of the ini file under their headings, with full keys; of two that set the
     same key the later one wins.
     """
-    defaults = _defaults(database, switches)
-    found = {key: Shown(key, text, DEFAULT) for key, text in defaults.items()}
+    database = settings.databases[DEFAULT]
+    defaults = _defaults(database, settings.switches)
+    found = {key: Shown(key, text, NOBODY) for key, text in defaults.items()}
     provider, _, app = (database.name or "").partition("_")
     for (key, variable), value in zip(VARIABLES.items(), (provider, app), strict=True):
         if value:
@@ -45,9 +41,11 @@ def shown(
     for heading, section in sections.items():
         for key in filter(_is_ours, section):
             # A driver's arguments may hold a password, under whatever name.
-            hidden = key.startswith(ARGUMENTS) and key not in defaults
+            hidden = ARGUMENTS in key and key not in defaults
             found[key] = Shown(key, SECRET if hidden else str(section[key]), heading)
-    found[URL] = Shown(URL, str(database), found[URL].origin)
+    for each in settings.databases.values():
+        for key in {f"{each.prefix}url", f"{each.prefix}engine"} & found.keys():
+            found[key] = Shown(key, str(each), found[key].origin)
     order = [option.key for option in table()]
     return iter(sorted(found.values(), key=lambda each: _place(each.key, order)))
 
@@ -68,5 +66,5 @@ def _is_ours(key: str) -> bool:
 
 def _place(key: str, order: list[str]) -> tuple[int, str]:
     # An argument of the driver stands where all of them do; SQLAlchemy's dialects add options.
-    name = ARGUMENTS if key.startswith(ARGUMENTS) else key
+    name = f"{PREFIX}{ARGUMENTS}" if key.startswith(f"{PREFIX}{ARGUMENTS}") else key
     return (order.index(name) if name in order else len(order), key)

@@ -187,12 +187,13 @@ def _make_engines(settings: Settings) -> dict[str, Engine]:
             if (other.url, other.options, other.engine)
             == (database.url, database.options, database.engine)
         ]
-        engines[key] = same[0] if same else make_engine(database, _switches_of(key, settings))
+        engines[key] = same[0] if same else make_engine(database, switches_of(key, settings))
         made.append((database, engines[key]))
     return engines
 
 
-def _switches_of(key: str, settings: Settings) -> Mapping[str, Any]:
+def switches_of(key: str, settings: Settings) -> Mapping[str, Any]:
+    """Return the ``sqa.`` switches of the database called *key*."""
     # The password in the file is that of the default database's account.
     return settings.switches if key == DEFAULT else {**settings.switches, "password_file": None}
 

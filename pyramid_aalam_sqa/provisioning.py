@@ -7,70 +7,65 @@
             print(step)
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from stat import S_IMODE
 from typing import Any, Self
 
-from sqlalchemy import MetaData
+from sqlalchemy import MetaData, Table
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
 from ._engines import make_engine
 from ._ini import read_section
-from ._passwords import next_to, read_password
-from ._servers import (
-    Application,
-    Finding,
-    Server,
-    Step,
-    account_name,
-    new_password,
-    server_class,
-    server_for,
-    words,
-)
-from ._settings import UNSET, Database, Settings, read_settings
+from ._keys import key_of
+from ._passwords import next_to, read_password, take_place, write_password
+from ._provisioned import administrator_of, application_of, database_of
+from ._servers import Finding, Server, Step, new_password, server_for, words
+from ._settings import DEFAULT, Database, read_settings
+from ._sqa import switches_of
 from ._tables import create_tables, missing_tables
-from ._urls import is_file, read_url
+from ._urls import is_file
 from .exceptions import ProvisioningError, SettingError
 
 __all__ = ["Finding", "Provisioning", "Step"]
 
-UNNAMED = (
-    "sqa.provider and sqa.app are missing: write both in the application's section, "
-    "for example sqa.provider = aalam and sqa.app = base."
-)
 NO_PASSWORD = (
     "sqlalchemy.url has no password: write one there, or into a file that sqa.password_file names."  # noqa: S105 - is none
 )
 NO_FILE = "sqa.password_file is not set: write the password into a file, and its path there."
-# An application's statements are short; to drop a large database takes a while.
-PATIENCE = 600
-# Others may not read what holds a password.
-NOT_OTHERS = 0o640
+NO_FILE_OF_BIND = (
+    "sqa.password_file is that of the default database: the password of a bind stands in its URL, "
+    "and cannot be changed while the application serves."
+)
 
 
 class Provisioning:
     """What an administrator does for the application that *settings* describe.
 
     *settings* are those that ``get_appsettings()`` returns. *admin_url* is the URL of an
-    administrator's account; without it, that is the login on the server's socket. Raises
+    administrator's account; without it, that is the login on the server's socket. With *bind_key*
+    it is about the bind of that key, on whose server the administrator is. Raises
     :class:`SettingError` when the settings name no application, or no account. Every method
     raises :class:`ProvisioningError` when the server refuses something to the administrator, and
     SQLAlchemy's ``DBAPIError`` when it is the application that is refused.
     """
 
-    def __init__(self, settings: Mapping[str, object], admin_url: str | URL | None = None) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, object],
+        admin_url: str | URL | None = None,
+        *,
+        bind_key: str | None = None,
+    ) -> None:
         self.settings = read_settings(settings, read_section(settings))
-        self.database = _database(self.settings)
-        self.application = _application(self.database, self.settings.switches)
+        self.bind_key = bind_key or DEFAULT
+        self.database = database_of(self.settings, bind_key)
+        self._switches = switches_of(self.bind_key, self.settings)
+        self.application = application_of(self.database, self._switches)
         self._admin_url = admin_url
         self._admin: Engine | None = None
 
@@ -83,7 +78,7 @@ class Provisioning:
 
     @cached_property
     def _server(self) -> Server:
-        self._admin = _administrator(self.application, self._admin_url)
+        self._admin = administrator_of(self.application, self._admin_url)
         return server_for(self.application, self._admin)
 
     def plan(self, owner_password: str | None = None) -> Sequence[Step]:
@@ -127,7 +122,9 @@ class Provisioning:
     def plan_tables(self, metadata: MetaData) -> Sequence[str]:
         """Return the CREATE TABLE statements of the tables of *metadata* that are missing."""
         with self._login() as engine, engine.connect() as connection:
-            missing = missing_tables(connection, metadata, self.application.name)
+            missing = missing_tables(
+                connection, metadata, self.application.name, self._own_tables(metadata)
+            )
             return [str(CreateTable(table).compile(engine)).strip() for table in missing]
 
     def create_tables(self, metadata: MetaData, owner_password: str | None = None) -> Sequence[str]:
@@ -136,10 +133,14 @@ class Provisioning:
         The owner account does it, with *owner_password* or with one that is made for it alone.
         """
         with self._server.locked(), self._server.as_owner(owner_password) as engine:
-            return create_tables(engine, metadata, self.application.name)
+            return create_tables(
+                engine, metadata, self.application.name, self._own_tables(metadata)
+            )
 
     def plan_rotation(self) -> Sequence[Step]:
         """Return the steps that change the password of the application's account."""
+        if self.bind_key != DEFAULT:
+            raise SettingError(NO_FILE_OF_BIND)
         steps = self._server.password_steps(self.application.user, new_password())
         self._password_file()
         return steps
@@ -156,14 +157,14 @@ class Provisioning:
         user = self.application.user
         with self._server.locked():
             if beside.is_file() and self._logs_in(beside):
-                _take_place(beside, path)
+                take_place(beside, path)
             elif not self._logs_in(path):
                 msg = f"{user!r} does not log in with the password in {path}: run psqa create."
                 raise ProvisioningError(msg)
             password = new_password()
-            _write_secret(beside, password, like=path)
+            write_password(beside, password, like=path)
             yield from self._server.run(self._server.password_steps(user, password))
-            _take_place(beside, path)
+            take_place(beside, path)
         self._server.application = self.application = replace(self.application, password=password)
 
     def plan_removal(self) -> Sequence[Step]:
@@ -175,9 +176,11 @@ class Provisioning:
         with self._server.locked():
             yield from self._server.remove()
 
-    def answers(self) -> str | None:
-        """Return why the application cannot log in to its database; None when it can."""
-        return answers(self.database, self.settings.switches)
+    def _own_tables(self, metadata: MetaData) -> list[Table] | None:
+        """Return the tables of *metadata* with the bind key of this database."""
+        if not self.settings.binds:
+            return None
+        return [table for table in metadata.sorted_tables if key_of(table) == self.bind_key]
 
     def _login(self) -> Any:
         return self.application.login(self.application.user, self.application.password)
@@ -196,7 +199,7 @@ class Provisioning:
             raise SettingError(NO_PASSWORD)
 
     def _password_file(self) -> Path:
-        path = self.settings.switches["password_file"]
+        path = self._switches["password_file"]
         if path is None:
             raise SettingError(NO_FILE)
         return Path(path).resolve()
@@ -219,82 +222,3 @@ def answers(database: Database, switches: Mapping[str, Any]) -> str | None:
     except SettingError as error:
         return str(error)
     return None
-
-
-def _database(settings: Settings) -> Database:
-    if settings.database is None:
-        raise SettingError(UNSET)
-    if settings.name is None:
-        raise SettingError(UNNAMED)
-    if settings.database.engine is not None:
-        msg = "sqlalchemy.engine: psqa needs a URL; write sqlalchemy.url."
-        raise SettingError(msg)
-    return settings.database
-
-
-def _application(database: Database, switches: Mapping[str, Any]) -> Application:
-    name = str(database.name)
-    kind = server_class(database.url)
-    # Asked for what is wrong with its settings, as the application's start-up would.
-    make_engine(database, switches).dispose()
-    given = database.options.get("connect_args", {})
-    user = given.get("user", database.url.username) or ""
-    owner = account_name(f"{name}__own", kind.LONGEST_ACCOUNT)
-    path = switches["password_file"]
-    password = given.get("password", given.get("passwd", database.url.password))
-    if path:
-        password = read_password(Path(path).resolve())
-    if database.url.get_backend_name() == "sqlite":
-        user = owner = ""
-    elif not user or user == owner:
-        msg = f"sqlalchemy.url: write the application's account, for example {name}."
-        raise SettingError(msg)
-    return Application(name, database.url, user, owner, password, database.options, switches)
-
-
-def _administrator(application: Application, given: str | URL | None) -> Engine | None:
-    if not application.user:
-        return None
-    url = None if given is None else read_url("The administrator's URL", given)
-    kind = server_class(application.url)
-    if url is not None and server_class(url) is not kind:
-        msg = "The administrator's URL is that of another kind of server than sqlalchemy.url."
-        raise ProvisioningError(msg)
-    database = Database(
-        kind.administrator_url(application, url),
-        {"isolation_level": "AUTOCOMMIT", "poolclass": NullPool},
-    )
-    switches = {
-        **application.switches,
-        "password_file": None,
-        "reset_connection": False,
-        "statement_timeout": PATIENCE,
-    }
-    return make_engine(database, switches)
-
-
-def _write_secret(path: Path, secret: str, *, like: Path) -> None:
-    """Write *secret* so that it is still there after a crash, for whoever reads *like*."""
-    try:
-        path.unlink(missing_ok=True)
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            model = like.stat()
-            os.fchown(file, model.st_uid, model.st_gid)
-            os.fchmod(file, S_IMODE(model.st_mode) & NOT_OTHERS | 0o600)
-            os.write(file, f"{secret}\n".encode())
-            os.fsync(file)
-        finally:
-            os.close(file)
-    except OSError as error:
-        msg = f"The new password cannot be written to {path}: {error.strerror}."
-        raise ProvisioningError(msg) from None
-
-
-def _take_place(path: Path, of: Path) -> None:
-    path.replace(of)
-    folder = os.open(of.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -20,6 +20,7 @@ from ._passwords import read_password
 from ._servers import words
 from ._settings import UNSET, read_settings
 from ._shown import shown
+from ._sqa import switches_of
 from .exceptions import SettingError, SqaError
 from .provisioning import Provisioning, answers
 
@@ -64,12 +65,16 @@ def show(arguments: argparse.Namespace) -> int:
         "[sqlalchemy]": {f"sqlalchemy.{key}": value for key, value in section.items()},
         f"[app:{arguments.ini.partition('#')[2] or 'main'}]": settings,
     }
-    for each in shown(read.database, read.switches, sections):
+    for each in shown(read, sections):
         _say(f"{each.key} = {each.value}  ({each.origin})", indent=4)
     _say("")
-    reason = answers(read.database, read.switches)
-    _say(f"{read.name or read.database}: {(reason or 'answers').rstrip('.')}.")
-    return DIFFERENT if reason else OK
+    status = OK
+    for key, database in read.databases.items():
+        label = database.name or (key if read.binds else database)
+        reason = answers(database, switches_of(key, read))
+        _say(f"{label}: {(reason or 'answers').rstrip('.')}.")
+        status = DIFFERENT if reason else status
+    return status
 
 
 def create(arguments: argparse.Namespace) -> int:
@@ -87,7 +92,7 @@ def create(arguments: argparse.Namespace) -> int:
 def tables(arguments: argparse.Namespace) -> int:
     """Create the tables that are missing, as the owner account."""
     with _provisioning(arguments) as provisioning:
-        metadatas = _metadatas(arguments.base, provisioning.application.name)
+        metadatas = _metadatas(arguments.base, provisioning.settings.name)
         if arguments.dry_run:
             return _announce(
                 statement for each in metadatas for statement in provisioning.plan_tables(each)
@@ -158,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
         if function is show:
             continue
         command.add_argument("--admin-url-file", metavar="FILE", help="has the administrator's URL")
+        command.add_argument("--bind", metavar="KEY", help="for the bind KEY, not the default one")
         if function is not check:
             command.add_argument("--dry-run", action="store_true", help="only print what is to do")
         if function in {create, tables}:
@@ -183,7 +189,7 @@ def _provisioning(arguments: argparse.Namespace) -> Provisioning:
     arguments.admin_url = (
         _secret(arguments.admin_url_file) or os.environ.get(ADMIN_URL, "").strip() or None
     )
-    return Provisioning(_settings(arguments), arguments.admin_url)
+    return Provisioning(_settings(arguments), arguments.admin_url, bind_key=arguments.bind)
 
 
 def _settings(arguments: argparse.Namespace) -> Any:
@@ -206,9 +212,10 @@ def _secret(path: str | None) -> str | None:
     return None if path is None else read_password(Path(path))
 
 
-def _metadatas(bases: Sequence[str], name: str) -> list[MetaData]:
+def _metadatas(bases: Sequence[str], name: str | None) -> list[MetaData]:
     """Import the *bases*, whose models may ask for the application's *name*."""
-    os.environ["SQA_PROVIDER"], _, os.environ["SQA_APP"] = name.partition("_")
+    if name:
+        os.environ["SQA_PROVIDER"], _, os.environ["SQA_APP"] = name.partition("_")
     return [_metadata(base) for base in dict.fromkeys(bases)]
 
 

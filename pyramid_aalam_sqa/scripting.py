@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from pyramid_retry import IRetryableError, mark_error_retryable
 from transaction import TransactionManager
@@ -59,9 +59,8 @@ class SessionScope:
         traceback: TracebackType | None,
         /,
     ) -> None:
-        block, self._block = self._block, None
-        if block is not None:
-            block.__exit__(exc_type, exc, traceback)
+        block, self._block = cast("AbstractContextManager[JoinedSession]", self._block), None
+        block.__exit__(exc_type, exc, traceback)
 
     def __call__(self, function: Callable[Concatenate[JoinedSession, P], R]) -> Callable[P, R]:
         """Return *function* with the session as its first argument."""

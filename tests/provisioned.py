@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 import plaster
+from processes import TRACED
 from pyramid.config import Configurator
 from pyramid.paster import get_appsettings
 from pyramid.response import Response
@@ -77,7 +78,7 @@ def psqa_process(*arguments, admin_url=None):
     paths = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "pyramid_aalam_sqa.psqa", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": paths, "SQA_ADMIN_URL": admin_url or ""},
+        env={**os.environ, **TRACED, "PYTHONPATH": paths, "SQA_ADMIN_URL": admin_url or ""},
         capture_output=True,
         text=True,
         check=False,

@@ -63,6 +63,7 @@ ORDER = [
     "_servers.postgresql",
     "_servers.sqlite",
     "_servers",
+    "_provisioned",
     "provisioning",
     "_lifetime",
     "_request",
