@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Each of two workers has servers of its own; a file is run by one of them.
-PYTEST_ARGS ?= -n 2 --dist loadfile
+# Each of two workers has servers of its own; a file is run by one of them, the longest first.
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint types tests format docs clean

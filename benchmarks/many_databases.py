@@ -1,11 +1,15 @@
 """What a budget of connections costs a process that serves a thousand databases.
 
-    python benchmarks/many_databases.py [DATABASES]
+    python benchmarks/many_databases.py [DATABASES] [BARE]
 
 One MariaDB, which is started and stopped here, with an account for each database; one process with
 8 threads. Some databases are asked for much more often than others, as applications are: the
-second half as often as the first, the third a third. A unit of work is a session that gets one
-object by its key, in every tenth case changes it, and commits.
+second half as often as the first, the third a third. A unit of work is what a request of an
+application does, in one transaction: it gets two objects by their keys, counts, lists ten rows, and
+in every fourth case changes one.
+
+With BARE as the last argument a unit is one object by its key and nothing else, so that what a new
+connection costs weighs as much as it can.
 
 The floor is the same engines without a budget, which end up with a connection for each database.
 Both run in turn, so that the ratio holds on a busy machine too; it is the median of many rounds.
@@ -19,6 +23,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from transaction import TransactionManager
 
@@ -28,6 +33,7 @@ from pyramid_aalam_sqa._sqa import Sqa
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from servers import MariaDB
 
+BARE = "BARE" in sys.argv
 BUDGET = 32
 THREADS = 8
 ROUNDS = 30
@@ -36,7 +42,7 @@ SERVER = ("--max-connections=4000", "--table-open-cache=4000", "--performance-sc
 CREATE = (
     "CREATE DATABASE {name}",
     "CREATE TABLE {name}.item (id INTEGER PRIMARY KEY, number INTEGER NOT NULL)",
-    "INSERT INTO {name}.item VALUES (1, 0)",
+    "INSERT INTO {name}.item SELECT seq, 0 FROM mysql.seq_1_to_20",
     "CREATE USER {name} IDENTIFIED BY 'secret'",
     "GRANT SELECT, INSERT, UPDATE, DELETE ON {name}.* TO {name}",
 )
@@ -53,6 +59,10 @@ class Item(Base):
     __tablename__ = "item"
     id: Mapped[int] = mapped_column(primary_key=True)
     number: Mapped[int]
+
+
+COUNT = select(func.count()).select_from(Item)
+TEN = select(Item).where(Item.id > 1).order_by(Item.number, Item.id).limit(10)
 
 
 def applications(server, names, **settings):
@@ -81,6 +91,10 @@ def work(plan):
         try:
             with sqa.make_session(tm) as session, tm:
                 item = session.get(Item, 1)
+                if not BARE:
+                    session.get(Item, 2)
+                    session.scalar(COUNT)
+                    session.scalars(TEN).all()
                 if change:
                     item.number += 1
         except Exception as error:  # noqa: BLE001 - each is counted
@@ -110,7 +124,7 @@ def plans(made, seed):
     chance = random.Random(seed)  # noqa: S311 - a plan, no secret
     weights = [1 / (place + 1) for place in range(len(made))]
     return [
-        [(sqa, chance.random() < 0.1) for sqa in chance.choices(made, weights, k=UNITS)]
+        [(sqa, chance.random() < 0.25) for sqa in chance.choices(made, weights, k=UNITS)]
         for _ in range(THREADS)
     ]
 
@@ -153,7 +167,7 @@ def measure(server, watcher, names):
 
 
 if __name__ == "__main__":
-    databases = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    databases = int(sys.argv[1]) if sys.argv[1:2] and sys.argv[1].isdigit() else 1000
     mariadb = MariaDB(*SERVER).start()
     try:
         with mariadb.connect() as connection, connection.cursor() as cursor:

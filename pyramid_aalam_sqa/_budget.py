@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
+from math import inf, log2
 from threading import Condition, RLock
 from typing import Any
 from weakref import ref
@@ -11,13 +11,16 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 from sqlalchemy.pool.base import _ConnectionRecord
 
+# In uses of all databases together.
+HALF_LIFE = 2000
+
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """A connection that waits, and when its pool was used before it was used last."""
+    """A connection that waits, and how much its pool is used; see :func:`_used_again`."""
 
     record: ref[ConnectionPoolEntry]
-    use_before: int
+    use: float
 
 
 class Budget:
@@ -67,8 +70,8 @@ class Budget:
                 return False
             pool.kept[place] = record
             self._uses += 1
-            self._idle[place] = Idle(ref(record), pool.last_use)
-            pool.last_use = self._uses
+            pool.use = _used_again(pool.use, self._uses / HALF_LIFE)
+            self._idle[place] = Idle(ref(record), pool.use)
             self._wake()
             return True
 
@@ -112,10 +115,10 @@ class Budget:
         return record, evicted
 
     def _evict(self) -> ConnectionPoolEntry | None:
-        # A database that was used once may never be used again. Going by the use before the last,
-        # which is 0 then, a connection is found idle half as often again where few databases
-        # have most of the work. Of two that are the same in this, min() takes the first.
-        place = min(self._idle, key=lambda place: self._idle[place].use_before)
+        # Of databases that are used alike, the one that was used least recently. One that was used
+        # once may never be used again: so half as many connections again are found idle where few
+        # databases have most of the work.
+        place = min(self._idle, key=lambda place: self._idle[place].use)
         # None when its pool is being collected, which closes it.
         record = self._idle[place].record()
         self.free(place)
@@ -170,7 +173,7 @@ class BudgetPool(Pool):
         self.bound = inf if pool_size == 0 or max_overflow == -1 else pool_size + max_overflow
         self.timeout = timeout
         self.opened = 0
-        self.last_use = 0
+        self.use = -inf
         self.kept: dict[int, ConnectionPoolEntry] = {}
         self.disposed = False
         self._arguments: dict[str, Any] = {
@@ -229,6 +232,15 @@ class BudgetPool(Pool):
             record.close()
         finally:
             BUDGET.free(id(record))
+
+
+def _used_again(use: float, now: float) -> float:
+    """Return how much a pool is used that is used *now*: the logarithm of a sum of powers of two.
+
+    A use counts half as much as one that comes a half-life later, so that it need not be divided
+    as time goes by.
+    """
+    return max(use, now) + log2(1 + 2 ** -abs(use - now))
 
 
 def _nobody() -> None:

@@ -109,11 +109,13 @@ def test_alembic_makes_the_tables_and_sees_no_difference(project, names):
     assert "No new upgrade operations" in project.alembic("check")
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_alembic_prints_sql_from_the_url_alone(project):
     """sqlalchemy.url is a plain key of the ini file, which env.py reads itself."""
     assert "CREATE TABLE models" in project.alembic("upgrade", "head", "--sql")
 
 
+@pytest.mark.parametrize("database", ["mariadb"], indirect=True)
 def test_an_env_that_calls_engine_from_config_goes_on_working(project, database, names):
     """Autogenerate and upgrade run on SQLAlchemy's own engine from the same settings."""
     scripts = project.folder / "alembic"
