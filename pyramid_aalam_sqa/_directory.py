@@ -62,14 +62,19 @@ class Application:
 
         Raises :class:`SettingError` when there is one with another name or other settings.
         """
-        sqa = self.settle(self._read(name))
-        self.name = name
-        self.engaged = True
+        return self.engage_with(self.read(name))
+
+    def engage_with(self, settings: Settings) -> Sqa:
+        """Return the :class:`Sqa` of *settings*, which are those of the one there is."""
+        # Requests use it, if there is one: another one beside it would be a second answer.
+        self.engaged = self.sqa is not None
+        sqa = self.settle(settings)
+        self.name, self.engaged = settings.name, True
         return sqa
 
     def settle(self, settings: Settings | None = None) -> Sqa:
         """Return the :class:`Sqa` of *settings*, which is the one there was if it has the same."""
-        settings = settings or self._read(self.name)
+        settings = settings or self.read(self.name)
         if self.sqa is None or (self.sqa.settings != settings and not self.engaged):
             self.sqa = Sqa(settings)
         if self.sqa.settings != settings:
@@ -78,7 +83,8 @@ class Application:
             _named[settings.name] = self
         return self.sqa
 
-    def _read(self, name: str | None) -> Settings:
+    def read(self, name: str | None) -> Settings:
+        """Return what the settings say, under *name*."""
         if self._section is None:
             self._section = read_section(self.settings)
         return read_settings({**self.settings, **self.binds}, self._section, name)
@@ -141,9 +147,10 @@ def engage(name: str, settings: Mapping[str, object] | None, module: str) -> Sqa
             raise SettingError(NONE_YET)
         return application.engage(name)
     with _lock:
-        application = _named.get(name) or Application(settings)
-        application.use(settings)
-        return application.engage(name)
+        asked, known = Application(settings), _named.get(name)
+        if known is None:
+            return asked.engage(name)
+        return known.engage_with(asked.read(name))
 
 
 def sqa_of(which: str | HasRegistry | None, module: str) -> Sqa:

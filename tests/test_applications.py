@@ -478,6 +478,21 @@ def test_a_second_call_with_other_settings_is_an_error(change, sqlite):
         start()
 
 
+def test_an_application_that_serves_gets_no_second_engine(sqlite):
+    """Its requests have the first one, which has no name, or other settings."""
+    nameless = configured({"sqlalchemy.url": sqlite.url})
+    named = configured(
+        {"sqlalchemy.url": sqlite.url, "sqa.provider": "aalam", "sqa.app": "base"}, "json"
+    )
+    for config, settings in ((nameless, None), (named, {"sqlalchemy.url": "sqlite://"})):
+        with testing.testConfig(registry=config.registry):
+            before = get_sqa(config)
+            with pytest.raises(SettingError, match="another name or other settings"):
+                init_engine("aalam_base", NewBase, settings=settings)
+            assert Session().get_bind() is get_sqa(config).engine
+            assert get_sqa(config) is before
+
+
 def test_a_directive_before_init_engine_is_heeded_after_the_commit(sqlite):
     """What add_sqa_database() has set is final then."""
     settings = {"sqa.provider": "aalam", "sqa.app": "base"}
@@ -502,6 +517,7 @@ def test_settings_may_be_given_outside_an_application(tmp_path, package, sqlite)
     with pytest.raises(SettingError, match="other settings"):
         init_engine("aalam_base", NewBase, settings={"sqlalchemy.url": "sqlite://"})
     assert Session("aalam_base").get_bind() is engine
+    assert init_engine("aalam_base", NewBase, settings=settings) is engine
 
 
 def test_outside_an_application_init_engine_needs_settings():
