@@ -4,6 +4,7 @@ import gc
 import itertools
 import os
 from contextlib import contextmanager
+from functools import cache
 
 import pytest
 from proxied_app import behind_a_proxy
@@ -50,11 +51,17 @@ class Database:
         return self.rows(statement)[0][0]
 
 
+@cache
+def _server_engine(server_url):
+    # Made once: the first use of an engine asks the server what it can do.
+    return plain_engine(server_url, isolation_level="AUTOCOMMIT")
+
+
 @contextmanager
 def own_database(server_url):
     """A new database on the server at *server_url*, dropped at the end."""
     name = f"sqa_{os.getpid()}_{next(_numbers)}"
-    server = plain_engine(server_url, isolation_level="AUTOCOMMIT")
+    server = _server_engine(server_url)
     quoted = server.dialect.identifier_preparer.quote(name)
     with server.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {quoted}"))

@@ -13,7 +13,8 @@ from rule_app import INSERT
 from sqlalchemy import text
 from webtest import TestApp
 
-METHODS = ["GET", "POST", "PUT", "DELETE", "HEAD"]
+# All of them on the database that the promise is about; SQLite decides nothing by the method.
+METHODS = {"mysql": ["GET", "POST", "PUT", "DELETE", "HEAD"], "sqlite": ["GET", "POST"]}
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_pserve_stores_a_row_exactly_when_the_status_is_below_400(database, note
     told = {}
     with pserve(tmp_path, database.url) as (port, _log):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        for method in METHODS:
+        for method in METHODS[database.kind]:
             for status in range(200, 600):
                 body = f"{method}-{status}"
                 connection.request(method, f"/{how}/{status}/{body}")

@@ -572,7 +572,7 @@ def test_rotation_fails_no_request(with_file, admin, server):
         threads = [threading.Thread(target=visit, args=(client,)) for _ in range(4)]
         for thread in threads:
             thread.start()
-        for _ in range(20):
+        for _ in range(10):
             assert app.psqa("rotate").status == 0
             seen.add(file.read_text())
             # Two more of each thread, on average: with this password or the one before.

@@ -739,7 +739,7 @@ def test_the_password_is_rotated_under_constant_requests_and_none_fails(site, tm
         thread.start()
     start.wait()
     try:
-        for _ in range(20):
+        for _ in range(10):
             list(rotations.rotate())
     finally:
         done.set()
