@@ -1,20 +1,25 @@
 """What pages cost on 1,000,000 rows of MariaDB, as ratios to the least that does the same.
 
-    python benchmarks/pages.py mysql+pymysql://user:password@host/empty_database
+    python benchmarks/pages.py
 
-The rows are ordered by a column with an index, newest first, 20 on a page. Each figure is the
-median of rounds in which all are measured in turn, so that the ratios hold on a busy machine too.
+One MariaDB, which is started and stopped here. The rows are ordered by a column with an index,
+newest first, 20 on a page. Each figure is the median of rounds in which all are measured in turn,
+so that the ratios hold on a busy machine too.
 """
 
 import statistics
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 from sqlalchemy import Engine, create_engine, event, func, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from pyramid_aalam_sqa import paginate
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from servers import MariaDB
 
 ROWS = 1_000_000
 LAST = ROWS // 20
@@ -124,7 +129,11 @@ def measure(engine: Engine) -> None:
 
 
 if __name__ == "__main__":
-    bench_engine = create_engine(sys.argv[1])
-    with filled(bench_engine):
-        measure(bench_engine)
-    bench_engine.dispose()
+    mariadb = MariaDB().start()
+    try:
+        bench_engine = create_engine(mariadb.url("mysql"), connect_args={"ssl_disabled": True})
+        with filled(bench_engine):
+            measure(bench_engine)
+        bench_engine.dispose()
+    finally:
+        mariadb.remove()
