@@ -8,7 +8,7 @@ from sqlalchemy import MetaData, Table
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import registry as Registry  # noqa: N812 - "registry" is Pyramid's here
 
-from ._keys import INFO, key_of
+from ._keys import INFO, key_of, tables_with
 from ._settings import DEFAULT
 from ._sqa import Sqa
 from .exceptions import BindError
@@ -70,7 +70,4 @@ def _tables_by_key(sqa: Sqa, metadata: MetaData) -> dict[str, list[Table] | None
     if sqa.routes is None:
         return {DEFAULT: None}
     keys = [key_of_metadata(metadata), *map(key_of, metadata.sorted_tables)]
-    return {
-        key: [table for table in metadata.sorted_tables if key_of(table) == key]
-        for key in dict.fromkeys(keys)
-    }
+    return {key: tables_with(key, metadata) for key in dict.fromkeys(keys)}

@@ -8,7 +8,7 @@ from operator import methodcaller
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Sequence, Table, event
+from sqlalchemy import MetaData, Sequence, Table, event
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.mapper import _all_registries
 from sqlalchemy.schema import ExecutableDDLElement
@@ -67,6 +67,11 @@ def key_of(item: Any) -> str:
         return next(iter(known))
     own = item.info.get(INFO)
     return str(own or (item.metadata.info.get(INFO) if item.metadata else None) or DEFAULT)
+
+
+def tables_with(key: str, metadata: MetaData) -> list[Table]:
+    """Return the tables of *metadata* that are in the database called *key*."""
+    return [table for table in metadata.sorted_tables if key_of(table) == key]
 
 
 def tables_of(statement: Any) -> set[Any]:

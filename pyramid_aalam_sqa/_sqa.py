@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from secrets import token_bytes
 from types import MappingProxyType
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from sqlalchemy.engine import Engine
-from sqlalchemy.orm import Session
 
 from ._engines import make_engine
 from ._ini import read_section
@@ -20,14 +19,13 @@ from ._routing import Routes, unknown_bind
 from ._session import JoinedSession
 from ._settings import DEFAULT, UNSET, Database, Settings, read_settings
 from ._sharing import FollowingSession, LeadingSession
-from ._threads import ThreadSessions
+from ._threads import ThreadSessions, with_class
 from .exceptions import SettingError
 from .queries import LookUpSession
 
 log = logging.getLogger(__name__)
 
 KEY = "pyramid_aalam_sqa"
-S = TypeVar("S", bound=Session)
 _lock = threading.Lock()
 
 
@@ -46,8 +44,8 @@ class Sqa:
         self._options = dict(settings.session)
         session_class = self._options.pop("class_")
         leading = LeadingSession if self.routes else JoinedSession
-        self._session_class = _subclass(leading, session_class)
-        self._following_class = _subclass(FollowingSession, session_class)
+        self._session_class = with_class(leading, session_class)
+        self._following_class = with_class(FollowingSession, session_class)
         self._thread_sessions: dict[str | None, ThreadSessions] = {}
         # Weak on both sides: a session holds its manager.
         self._sessions: WeakKeyDictionary[Any, weakref.ref[JoinedSession]] = WeakKeyDictionary()
@@ -196,10 +194,3 @@ def switches_of(key: str, settings: Settings) -> Mapping[str, Any]:
     """Return the ``sqa.`` switches of the database called *key*."""
     # The password in the file is that of the default database's account.
     return settings.switches if key == DEFAULT else {**settings.switches, "password_file": None}
-
-
-def _subclass(base: type[S], session_class: type[Session]) -> type[S]:
-    """Return *base* with what *session_class*, the application's own, has besides."""
-    if session_class is Session:
-        return base
-    return cast("type[S]", type(session_class.__name__, (base, session_class), {}))

@@ -5,8 +5,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
@@ -19,6 +18,7 @@ from .exceptions import OutcomeUnknown, PartialCommit
 from .queries import LookUps, LookUpSession
 
 log = logging.getLogger(__name__)
+S = TypeVar("S", bound=Session)
 
 
 class ThreadSession(LookUpSession):
@@ -69,7 +69,7 @@ class ThreadSessions(LookUps, scoped_session[ThreadSession]):
     ) -> None:
         kept = dict(options)
         base = RoutingThreadSession if routes else ThreadSession
-        session_class = _removable(base, kept.pop("class_"))
+        session_class: Callable[..., ThreadSession] = with_class(base, kept.pop("class_"))
         if routes:
             kept["routes"] = routes
 
@@ -83,13 +83,7 @@ class ThreadSessions(LookUps, scoped_session[ThreadSession]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.remove()
 
 
@@ -166,10 +160,8 @@ def _give_back(session: ThreadSession, thread: str, process: int) -> None:
     session.close()
 
 
-def _removable(
-    base: type[ThreadSession], session_class: type[Session]
-) -> Callable[..., ThreadSession]:
+def with_class(base: type[S], session_class: type[Session]) -> type[S]:
+    """Return *base* with what *session_class*, the application's own, has besides."""
     if session_class is Session:
         return base
-    bases = (base, session_class)
-    return cast("type[ThreadSession]", type(session_class.__name__, bases, {}))
+    return cast("type[S]", type(session_class.__name__, (base, session_class), {}))

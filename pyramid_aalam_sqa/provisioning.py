@@ -21,7 +21,7 @@ from sqlalchemy.schema import CreateTable
 
 from ._engines import make_engine
 from ._ini import read_section
-from ._keys import key_of
+from ._keys import tables_with
 from ._passwords import next_to, read_password, take_place, write_password
 from ._provisioned import administrator_of, application_of, database_of
 from ._servers import Finding, Server, Step, new_password, server_for, words
@@ -178,9 +178,7 @@ class Provisioning:
 
     def _own_tables(self, metadata: MetaData) -> list[Table] | None:
         """Return the tables of *metadata* with the bind key of this database."""
-        if not self.settings.binds:
-            return None
-        return [table for table in metadata.sorted_tables if key_of(table) == self.bind_key]
+        return tables_with(self.bind_key, metadata) if self.settings.binds else None
 
     def _login(self) -> Any:
         return self.application.login(self.application.user, self.application.password)
