@@ -125,12 +125,8 @@ class MySQLServer(Server):
         """Keep other runs for this application out with GET_LOCK."""
         name = f"psqa {self.application.owner}"
         with self.connection() as connection:
-            got = connection.scalar(text("SELECT GET_LOCK(:name, 0)"), {"name": name})
-            if not got:
-                got = connection.scalar(
-                    text("SELECT GET_LOCK(:name, :wait)"), {"name": name, "wait": LOCK_WAIT}
-                )
-            if not got:
+            take = text("SELECT GET_LOCK(:name, :wait)")
+            if not connection.scalar(take, {"name": name, "wait": LOCK_WAIT}):
                 msg = f"Another psqa is at work for {self.application.name}: try again later."
                 raise ProvisioningError(msg)
             # Released with its connection.
