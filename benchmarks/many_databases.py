@@ -27,8 +27,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from transaction import TransactionManager
 
-from pyramid_aalam_sqa._settings import read_settings
-from pyramid_aalam_sqa._sqa import Sqa
+from pyramid_aalam_sqa.applications.application import Sqa
+from pyramid_aalam_sqa.settings.reader import read_settings
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from servers import MariaDB

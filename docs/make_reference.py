@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pyramid_aalam_sqa
 from pyramid_aalam_sqa import provisioning
-from pyramid_aalam_sqa._config import add_sqa_bind, add_sqa_database
-from pyramid_aalam_sqa._request import (
+from pyramid_aalam_sqa.requests.config import add_sqa_bind, add_sqa_database
+from pyramid_aalam_sqa.requests.request import (
     sqa_after_commit,
     sqa_paginate,
     sqa_session,

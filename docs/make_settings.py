@@ -5,19 +5,20 @@ from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
-from pyramid_aalam_sqa._dialects import dialect_for
-from pyramid_aalam_sqa._dialects.generic import GenericDialect
-from pyramid_aalam_sqa._options import SWITCHES, table
+from pyramid_aalam_sqa.backends.backend import Backend
+from pyramid_aalam_sqa.backends.registry import backend_for
+from pyramid_aalam_sqa.settings.options import SQA_OPTIONS, table
 
 PAGE = Path(__file__).parent / "settings.md"
 BEGIN = "<!-- made by make_settings.py -->"
 END = "<!-- end -->"
 SWITCH_DEFAULTS = {
-    option.key: option.kind.value(option.default) if option.default else None for option in SWITCHES
+    option.key: option.kind.value(option.default) if option.default else None
+    for option in SQA_OPTIONS
 }
-EVERYWHERE = GenericDialect(make_url("any+driver://"), SWITCH_DEFAULTS).engine_defaults()
+EVERYWHERE = Backend(make_url("any+driver://"), SWITCH_DEFAULTS).engine_defaults()
 DATABASES = {
-    name: dialect_for(make_url(url), SWITCH_DEFAULTS).engine_defaults()
+    name: backend_for(make_url(url), SWITCH_DEFAULTS).engine_defaults()
     for name, url in (
         ("MySQL", "mysql+pymysql://"),
         ("PostgreSQL", "postgresql+psycopg://"),

@@ -1,64 +1,75 @@
 """A SQLAlchemy session for each Pyramid request that commits when the response says so."""
 
-from ._config import includeme
-from ._faults import IDatabaseUnavailable
-from ._json import add_json_adapters
-from ._outcome import commit_veto, fresh_start_tween_factory
-from ._protocols import HasRegistry, TransactionManager
-from ._request import SqaRequest
-from ._retry import retry_tween_factory
-from ._session import JoinedSession
-from ._sqa import Sqa, engine_from_settings, get_sqa
-from ._threads import ThreadSessions
-from .applications import Session, database_name, get_database_name, init_engine
-from .binds import create_all, drop_all, reflect
+from .applications import (
+    Session,
+    SessionScope,
+    Sqa,
+    create_all,
+    drop_all,
+    engine_from_settings,
+    get_database_name,
+    get_sqa,
+    init_engine,
+    reflect,
+    session_scope,
+)
 from .exceptions import (
     BindError,
-    BrokenTransaction,
-    ForeignCommit,
-    NoTransaction,
-    OutcomeUnknown,
-    PartialCommit,
+    BrokenTransactionError,
+    CommitNotAllowedError,
+    OutcomeUnknownError,
+    OutsideTransactionError,
+    PartialCommitError,
     ProvisioningError,
     SettingError,
     SqaError,
     TransactionError,
 )
+from .interfaces import HasRegistry, IDatabaseUnavailable, TransactionManager
 from .pagination import KeysetPage, Page, paginate
-from .queries import LookUpSession, first_or_404, get_or_404, one_or_404, row_factory
-from .scripting import SessionScope, session_scope
+from .queries import SqaSession, first_or_404, get_or_404, one_or_404
+from .requests import (
+    SqaRequest,
+    add_json_adapters,
+    commit_veto,
+    context_factory,
+    includeme,
+    retry_tween_factory,
+    rollback_tween_factory,
+)
+from .sessions import ScopedSession
+from .settings import database_name
 
 __all__ = [
     "BindError",
-    "BrokenTransaction",
-    "ForeignCommit",
+    "BrokenTransactionError",
+    "CommitNotAllowedError",
     "HasRegistry",
     "IDatabaseUnavailable",
-    "JoinedSession",
     "KeysetPage",
-    "LookUpSession",
-    "NoTransaction",
-    "OutcomeUnknown",
+    "OutcomeUnknownError",
+    "OutsideTransactionError",
     "Page",
-    "PartialCommit",
+    "PartialCommitError",
     "ProvisioningError",
+    "ScopedSession",
     "Session",
     "SessionScope",
     "SettingError",
     "Sqa",
     "SqaError",
     "SqaRequest",
-    "ThreadSessions",
+    "SqaSession",
     "TransactionError",
     "TransactionManager",
     "add_json_adapters",
     "commit_veto",
+    "context_factory",
     "create_all",
     "database_name",
     "drop_all",
     "engine_from_settings",
     "first_or_404",
-    "fresh_start_tween_factory",
     "get_database_name",
     "get_or_404",
     "get_sqa",
@@ -68,6 +79,6 @@ __all__ = [
     "paginate",
     "reflect",
     "retry_tween_factory",
-    "row_factory",
+    "rollback_tween_factory",
     "session_scope",
 ]

@@ -7,11 +7,11 @@
     ├── BindError            a statement for no database, or for two
     ├── ProvisioningError    what an administrator asked for was refused, or is not so
     └── TransactionError     the session was used against its transaction
-        ├── BrokenTransaction  an error has ended the transaction before its commit
-        ├── ForeignCommit      ``session.commit()`` where the transaction decides
-        ├── NoTransaction      a write before or after the transaction, or a use after the end
-        ├── OutcomeUnknown     COMMIT was sent, and its answer never came
-        └── PartialCommit      one database has committed, and another one has not
+        ├── BrokenTransactionError  an error has ended the transaction before its commit
+        ├── CommitNotAllowedError      ``session.commit()`` where the transaction decides
+        ├── OutsideTransactionError      a write before or after the transaction, or a use after the end
+        ├── OutcomeUnknownError     COMMIT was sent, and its answer never came
+        └── PartialCommitError      one database has committed, and another one has not
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class TransactionError(SqaError):
     """The session was asked for something that only its transaction may do."""
 
 
-class BrokenTransaction(TransactionError):  # noqa: N818 - named for what happened, as in the docs
+class BrokenTransactionError(TransactionError):
     """The database had ended the transaction, and the view went on as if it had not.
 
     Raised in place of a commit that would store only what came after. Its ``reason`` is the
@@ -54,15 +54,15 @@ class BrokenTransaction(TransactionError):  # noqa: N818 - named for what happen
     reason: BaseException | None = None
 
 
-class ForeignCommit(TransactionError):  # noqa: N818 - as above
+class CommitNotAllowedError(TransactionError):
     """``commit()`` was called on a session whose transaction belongs to somebody else."""
 
 
-class NoTransaction(TransactionError):  # noqa: N818 - the name transaction itself uses
+class OutsideTransactionError(TransactionError):
     """The session was to write where no transaction would commit it, or was used after its end."""
 
 
-class OutcomeUnknown(TransactionError):  # noqa: N818 - as above
+class OutcomeUnknownError(TransactionError):
     """The connection was lost after COMMIT was sent and before it was answered.
 
     The transaction may be stored or not. The request is never tried again, and the log has a line
@@ -70,7 +70,7 @@ class OutcomeUnknown(TransactionError):  # noqa: N818 - as above
     """
 
 
-class PartialCommit(TransactionError):  # noqa: N818 - as above
+class PartialCommitError(TransactionError):
     """A request wrote to several databases, and a COMMIT failed after another one was stored.
 
     ``stored`` and ``not_stored`` are the keys of the databases, the default one is ``default``.
@@ -79,7 +79,7 @@ class PartialCommit(TransactionError):  # noqa: N818 - as above
     keys.
     """
 
-    # As in BrokenTransaction.
+    # As in BrokenTransactionError.
     reason: BaseException | None = None
 
     def __init__(
@@ -94,3 +94,29 @@ class PartialCommit(TransactionError):  # noqa: N818 - as above
         self.stored = tuple(stored)
         self.not_stored = tuple(not_stored)
         self.unknown = tuple(unknown)
+
+
+# The texts of errors that several rooms raise.
+BY_HAND = (
+    "The response, or the end of its block, decides whether the session commits: remove the "
+    "commit(), or use session.flush() to send what is pending, "
+    "or request.tm.commit() and request.tm.begin() to commit a part at once."
+)
+LATE = (
+    "request.sqa_session can only read here, before or after the transaction of the request: "
+    "a write would be lost. Write in the view, or inside `with request.tm:` where there is no view."
+)
+FAILED = "A statement has failed before, and the database would answer COMMIT by undoing all."
+ROLLED_BACK = (
+    "The transaction was ended by a rollback() of its connection, and its session does not know: "
+    "call session.rollback() instead."
+)
+HUNG_UP = "The server has closed the connection before COMMIT was sent."
+ENDED = (
+    "This session has ended with its request. Take what a later function needs out of its objects, "
+    "or give that function a session of its own."
+)
+CLOSED = (
+    "request.sqa_session was closed in the middle of its transaction, and what it had written is "
+    "lost: remove the close(), or call request.tm.abort() to undo the work on purpose."
+)

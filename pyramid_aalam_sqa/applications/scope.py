@@ -1,0 +1,154 @@
+"""Sessions outside a request that commit at the end: scripts, jobs, workers."""
+
+import logging
+import time
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import wraps
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+from pyramid_retry import IRetryableError, mark_error_retryable
+from transaction import TransactionManager
+from transaction.interfaces import NoTransaction as NothingBegun
+
+from ..engines import error_name, pause_after
+from ..exceptions import OutcomeUnknownError, PartialCommitError
+from ..interfaces import HasRegistry
+from ..sessions import JoinedSession
+from .directory import caller, sqa_of
+
+log = logging.getLogger(__name__)
+
+
+P = ParamSpec("P")
+
+
+R = TypeVar("R")
+
+
+class SessionScope:
+    """What :func:`session_scope` returns: a ``with`` block, or a decorator."""
+
+    def __init__(
+        self,
+        which: str | HasRegistry | None,
+        attempts: int,
+        module: str,
+        bind_key: str | None = None,
+    ) -> None:
+        self._which = which
+        self._bind_key = bind_key
+        self._attempts = attempts
+        self._module = module
+        self._block: AbstractContextManager[JoinedSession] | None = None
+
+    def __enter__(self) -> JoinedSession:
+        if self._attempts > 1:
+            msg = "A with block runs once: make it a function under @session_scope(attempts=...)."
+            raise TypeError(msg)
+        if self._block is not None:
+            msg = "This session_scope() is in use: call session_scope() for each with block."
+            raise RuntimeError(msg)
+        self._block = self._transaction()
+        return self._block.__enter__()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        block, self._block = cast("AbstractContextManager[JoinedSession]", self._block), None
+        block.__exit__(exc_type, exc, traceback)
+
+    def __call__(self, function: Callable[Concatenate[JoinedSession, P], R]) -> Callable[P, R]:
+        """Return *function* with the session as its first argument."""
+        lazy = (isgeneratorfunction, iscoroutinefunction, isasyncgenfunction)
+        if any(kind(function) for kind in lazy):
+            msg = f"{function!r} would go on after its session has ended: write a plain function."
+            raise TypeError(msg)
+
+        @wraps(function)
+        def attempt(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self._transaction() as session:
+                return function(session, *args, **kwargs)
+
+        @wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            for number in range(1, self._attempts):
+                try:
+                    return attempt(*args, **kwargs)
+                except Exception as error:
+                    if not IRetryableError.providedBy(error):
+                        raise
+                    self._pause(function, number, error)
+            return attempt(*args, **kwargs)
+
+        return run
+
+    def _pause(self, function: Callable[..., Any], number: int, error: Exception) -> None:
+        sqa = sqa_of(self._which, self._module)
+        pause = pause_after(number, sqa.settings.sqa_options["retry_pause"])
+        failed = (getattr(function, "__qualname__", function), number, self._attempts)
+        text = "%s: attempt %d of %d failed (%s), the next in %.0f ms"
+        log.warning(text, *failed, error_name(error), pause * 1000)
+        time.sleep(pause)
+
+    @contextmanager
+    def _transaction(self) -> Generator[JoinedSession, None, None]:
+        tm = TransactionManager(explicit=True)
+        sqa = sqa_of(self._which, self._module)
+        session = sqa.make_session(tm)
+        key = self._bind_key
+        used = session if key is None else sqa.session_on(session, key)
+        tm.begin()
+        try:
+            yield used
+            tm.commit()
+        except BaseException as error:
+            _mark(tm, error)
+            # There is none when a part was committed by hand, and nothing begun after it.
+            with suppress(NothingBegun):
+                tm.abort()
+            raise
+        finally:
+            session.end()
+
+
+def session_scope(
+    db_name: str | HasRegistry | None = None, *, attempts: int = 1, bind_key: str | None = None
+) -> SessionScope:
+    """Return a session that commits at the end of a ``with`` block, or of a function.
+
+    ``with session_scope("aalam_base") as session:`` commits at its end, rolls back when it raises,
+    and closes the session in every case. ``@session_scope("aalam_base", attempts=3)`` makes a
+    function of one that takes the session first; it is called again, up to *attempts* times in
+    all, after a conflict with another transaction (a deadlock, a lock wait, a lost connection).
+    Without a name it is the application that :func:`get_database_name` would name; an application
+    or a request will do too. With *bind_key* the session is wholly on that database.
+
+    The session lives in a transaction manager of its own, ``session.tm``: other data managers join
+    that, and ``session.tm.get().addAfterCommitHook()`` calls a function after the commit.
+
+    Raises :class:`SettingError` when no database of that name is known in this process,
+    :class:`BindError` for an unknown *bind_key*.
+    """
+    if attempts < 1:
+        msg = f"session_scope(attempts={attempts}): write a whole number from 1 up."
+        raise ValueError(msg)
+    return SessionScope(db_name, attempts, caller(), bind_key)
+
+
+def _mark(tm: Any, error: BaseException) -> None:
+    """Mark *error* when a data manager calls it a conflict, as pyramid_tm does in a request.
+
+    Not one after which something is stored, or may be: what is done again would be there twice.
+    """
+    stored = isinstance(error, (OutcomeUnknownError, PartialCommitError))
+    if isinstance(error, Exception) and not stored:
+        with suppress(NothingBegun):
+            if tm._retryable(type(error), error):  # noqa: SLF001 - pyramid_tm asks it so too
+                mark_error_retryable(error)

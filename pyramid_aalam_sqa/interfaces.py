@@ -1,0 +1,64 @@
+"""What we ask of things that have no types of their own: Pyramid's and transaction's."""
+
+from types import TracebackType
+from typing import Any, Protocol
+
+from pyramid.interfaces import IException
+from zope.interface import Interface
+
+
+class IDatabaseUnavailable(IException):  # type: ignore[misc]  # pyramid has no types
+    """Marks an error that says the database cannot be used now: unreachable, full, silent."""
+
+
+class IOutcomeUnknown(Interface):  # type: ignore[misc]  # zope.interface has no types
+    """Marks an error that came after COMMIT was sent and before its answer was read."""
+
+
+class HasRegistry(Protocol):
+    """A request, a Configurator, a WSGI application: anything with Pyramid's ``registry``."""
+
+    @property
+    def registry(self) -> Any:
+        """The application registry."""
+
+
+class TransactionManager(Protocol):
+    """A transaction manager, such as ``request.tm`` or ``transaction.manager``."""
+
+    def begin(self) -> Any:
+        """Begin a transaction and return it."""
+
+    def get(self) -> Any:
+        """Return the current transaction."""
+
+    def commit(self) -> None:
+        """Commit the current transaction."""
+
+    def abort(self) -> None:
+        """Roll the current transaction back."""
+
+    def doom(self) -> None:
+        """Make sure that the current transaction is not committed."""
+
+    def isDoomed(self) -> bool:  # noqa: N802 - the name in transaction's interface
+        """Tell whether the current transaction was doomed."""
+        ...
+
+    def registerSynch(self, synch: Any) -> None:  # noqa: N802 - as above
+        """Tell *synch*, held weakly, of each transaction that begins."""
+
+    def unregisterSynch(self, synch: Any) -> None:  # noqa: N802 - as above
+        """Tell *synch* no more."""
+
+    def __enter__(self) -> Any:
+        """Begin a transaction."""
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        """Commit, or roll back when the block raised."""

@@ -1,0 +1,6 @@
+"""Databases, accounts and grants of one application; the console script psqa."""
+
+from .provisioning import Provisioning
+from .server import Finding, Step
+
+__all__ = ["Finding", "Provisioning", "Step"]

@@ -1,0 +1,18 @@
+"""Everything that knows Pyramid: the include, the request's life, the outcome, retries."""
+
+from .config import includeme
+from .json_renderer import add_json_adapters
+from .outcome import commit_veto, rollback_tween_factory
+from .request import SqaRequest
+from .retry import retry_tween_factory
+from .route_factory import context_factory
+
+__all__ = [
+    "SqaRequest",
+    "add_json_adapters",
+    "commit_veto",
+    "context_factory",
+    "includeme",
+    "retry_tween_factory",
+    "rollback_tween_factory",
+]

@@ -1,0 +1,160 @@
+"""Sessions that belong to a thread: ``Session(db_name)`` of the portal's documents."""
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Self, cast
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.orm import SessionTransaction, scoped_session
+
+from ..engines import TransactionState, begin_work, refuse_broken
+from ..exceptions import OutcomeUnknownError, PartialCommitError
+from ..queries import LookUps, SqaSession
+from .commits import commit_in_order, prepare
+from .routing import Routes, RoutingSession
+from .session import with_class
+
+log = logging.getLogger(__name__)
+
+
+class ThreadSession(SqaSession):
+    """The session of one thread, which commits and rolls back by itself."""
+
+    def __init__(self, *args: Any, owner: "ScopedSession", **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._owner = owner
+
+    def remove(self) -> None:
+        """Close this session; the thread has a new one from then on."""
+        if self._owner.registry.has() and self._owner() is self:
+            self._owner.remove()
+        else:
+            self.close()
+
+
+class RoutingThreadSession(RoutingSession, ThreadSession):
+    """The session of one thread, on several databases, which commits them in the fixed order."""
+
+    works: list[TransactionState]
+
+    def commit(self) -> None:
+        """Commit on all databases. Raises :class:`PartialCommitError` when only some have stored it."""
+        transaction = self.get_transaction()
+        if transaction is None:
+            super().commit()
+            return
+        prepare(transaction)
+        refuse_broken(self.works)
+        note = f"thread {threading.current_thread().name}"
+        try:
+            commit_in_order(transaction, self.routes, note, object)
+        except (PartialCommitError, OutcomeUnknownError):
+            self.close()
+            raise
+
+
+class ScopedSession(LookUps, scoped_session[ThreadSession]):
+    """The sessions of one database, one for each thread; used as the session of the own thread.
+
+    ``remove()`` closes that session and gives its connection back; so does the end of a ``with``
+    block. What was not committed is rolled back.
+    """
+
+    def __init__(
+        self, engine: Engine, options: dict[str, Any], routes: Routes | None = None
+    ) -> None:
+        kept = dict(options)
+        base = RoutingThreadSession if routes else ThreadSession
+        session_class: Callable[..., ThreadSession] = with_class(base, kept.pop("class_"))
+        if routes:
+            kept["routes"] = routes
+
+        def make() -> ThreadSession:
+            return session_class(None if routes else engine, owner=self, **kept)
+
+        # scoped_session's own is replaced: nobody would tell of a session that was left open.
+        super().__init__(cast("Any", make))
+        self.registry = cast("Any", _Ending(make))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+class _Ending:
+    """Holds the session of each thread, and closes it when its thread ends before it is removed.
+
+    The session itself would live until the next run of the collector: it is in cycles.
+    It is asked what SQLAlchemy's ThreadLocalRegistry is asked.
+    """
+
+    def __init__(self, make: Callable[[], ThreadSession]) -> None:
+        self._make = make
+        self._local = threading.local()
+
+    def has(self) -> bool:
+        """Tell whether this thread has a session, made since the process was forked."""
+        held = getattr(self._local, "held", None)
+        return held is not None and held.process == os.getpid()
+
+    def __call__(self) -> ThreadSession:
+        if not self.has():
+            self.set(self._make())
+        return cast("ThreadSession", self._local.held.session)
+
+    def set(self, session: ThreadSession) -> None:
+        """Make *session* that of this thread."""
+        self.clear()
+        self._local.held = held = _Held(session, os.getpid())
+        weakref.finalize(held, _give_back, session, threading.current_thread().name, held.process)
+
+    def clear(self) -> None:
+        """Forget the session of this thread."""
+        self._local.held = None
+
+
+class _Held:
+    """A session, held by nobody but its thread."""
+
+    def __init__(self, session: ThreadSession, process: int) -> None:
+        self.session = session
+        self.process = process
+
+
+@event.listens_for(RoutingThreadSession, "after_transaction_create", propagate=True)
+def _begin(session: RoutingThreadSession, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.works = []
+
+
+@event.listens_for(RoutingThreadSession, "after_begin", propagate=True)
+def _note(
+    session: RoutingThreadSession, transaction: SessionTransaction, connection: Connection
+) -> None:
+    work = begin_work(connection, transaction, read_only=False, may_commit=True)
+    if work is not None:
+        session.works.append(work)
+
+
+# The sessions that a child process has from its parent's threads.
+_inherited: list[ThreadSession] = []
+
+
+def _give_back(session: ThreadSession, thread: str, process: int) -> None:
+    if process != os.getpid():
+        # Neither closed nor collected: either would roll back what the parent is doing.
+        _inherited.append(session)
+        return
+    if session.in_transaction():
+        log.error(
+            "A session that thread %s had opened was not closed, and is rolled back: "
+            "end the job with commit() and remove(), or use session_scope().",
+            thread,
+        )
+    session.close()

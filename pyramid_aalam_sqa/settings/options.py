@@ -1,0 +1,237 @@
+"""The one table of settings: key, kind, default and meaning.
+
+The parser, the error messages and the table in the documentation are all made from it.
+It knows nothing of a particular database beyond the names of its sqa_options.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from .value_types import (
+    APP,
+    BOOLEAN,
+    CALLABLE,
+    DATABASE_URL,
+    ECHO,
+    FILE,
+    JSON_OBJECT,
+    LEVEL,
+    MODULE,
+    NAMES,
+    POOL_CLASS,
+    POSITIVE,
+    PROVIDER,
+    READY_ENGINE,
+    READY_POOL,
+    RESET,
+    SECONDS,
+    SECRET,
+    SESSION_CLASS,
+    SIZE,
+    SIZE_OR_NONE,
+    SQL_MODE,
+    TEXT,
+    TIME_ZONE,
+    VETO,
+    OptionType,
+    one_of,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting, its default spelled as in an ini file (None: SQLAlchemy's own)."""
+
+    key: str
+    kind: OptionType
+    meaning: str
+    default: str | None = None
+    secret: bool = False
+
+
+ENGINE = (
+    Option("url", DATABASE_URL, "The database.", secret=True),
+    Option(
+        "engine",
+        READY_ENGINE,
+        "Used as it is, in place of all other sqlalchemy options; its maker disposes it.",
+    ),
+    Option("connect_args", JSON_OBJECT, "Arguments for the driver's connect().", secret=True),
+    Option("creator", CALLABLE, "Makes the driver's connections in place of the URL."),
+    Option("echo", ECHO, "Log every statement; debug: every row too.", "false"),
+    Option("echo_pool", ECHO, "Log the pool; debug: every use of it too.", "false"),
+    Option("enable_from_linting", BOOLEAN, "Warn of cartesian products.", "true"),
+    Option("execution_options", JSON_OBJECT, "Options of every statement."),
+    Option("future", BOOLEAN, "What SQLAlchemy 1.4 needed; nothing but true is left.", "true"),
+    Option("hide_parameters", BOOLEAN, "Leave values out of logs and errors.", "false"),
+    Option("insertmanyvalues_page_size", POSITIVE, "Rows in one INSERT of many.", "1000"),
+    Option("isolation_level", LEVEL, "What concurrent transactions see of each other."),
+    Option("json_deserializer", CALLABLE, "Reads JSON columns.", "json:loads"),
+    Option("json_serializer", CALLABLE, "Writes JSON columns.", "json:dumps"),
+    Option("label_length", POSITIVE, "Longest label of a column."),
+    Option("logging_name", TEXT, "The engine's name in the log."),
+    Option("max_identifier_length", POSITIVE, "Longest name the database takes."),
+    Option("max_overflow", SIZE_OR_NONE, "Connections beyond pool_size when all are in use.", "10"),
+    Option("module", MODULE, "The driver, in place of the URL's."),
+    Option(
+        "paramstyle",
+        one_of("qmark", "numeric", "named", "format", "pyformat", "numeric_dollar"),
+        "How parameters are written.",
+    ),
+    Option("plugins", NAMES, "SQLAlchemy's engine plugins."),
+    Option("pool", READY_POOL, "Used as it is, in place of the pool options."),
+    Option("pool_logging_name", TEXT, "The pool's name in the log."),
+    Option("pool_pre_ping", BOOLEAN, "Test a connection before it is used.", "false"),
+    Option(
+        "pool_recycle",
+        SIZE_OR_NONE,
+        "Seconds after which a connection is replaced; -1: never.",
+        "-1",
+    ),
+    Option(
+        "pool_reset_on_return", RESET, "What a connection is sent when it comes back.", "rollback"
+    ),
+    Option("pool_size", SIZE, "Connections kept open; 0: no limit.", "5"),
+    Option("pool_timeout", SECONDS, "Seconds to wait for a connection when all are in use.", "30"),
+    Option("pool_use_lifo", BOOLEAN, "Hand out the connection that came back last.", "false"),
+    Option("poolclass", POOL_CLASS, "How connections are kept.", "QueuePool"),
+    Option("query_cache_size", SIZE, "Statements whose SQL is kept ready.", "500"),
+    Option(
+        "skip_autocommit_rollback",
+        BOOLEAN,
+        "Send no ROLLBACK to a connection in AUTOCOMMIT.",
+        "false",
+    ),
+    Option("use_insertmanyvalues", BOOLEAN, "Send many rows in one INSERT.", "true"),
+)
+
+
+SESSION = (
+    Option(
+        "expire_on_commit",
+        BOOLEAN,
+        "Reload objects after a commit; false keeps what was loaded readable.",
+        "false",
+    ),
+    Option("autoflush", BOOLEAN, "Send pending changes before a query.", "true"),
+    Option("class_", SESSION_CLASS, "The class of request.sqa_session.", "sqlalchemy.orm:Session"),
+)
+
+
+# Waits and habits that every database spells in its own way.
+SQA_OPTIONS = (
+    Option(
+        "provider",
+        PROVIDER,
+        "Who publishes the application: the first part of its database's name, "
+        "<provider>_<app>; SQA_PROVIDER in the environment sets it too.",
+    ),
+    Option("app", APP, "Which application it is; SQA_APP in the environment sets it too."),
+    Option(
+        "password_file",
+        FILE,
+        "A file with the database's password, in place of one in the URL; "
+        "read for each new connection.",
+    ),
+    Option(
+        "max_connections",
+        POSITIVE,
+        "Connections that all databases of this process together may have open.",
+    ),
+    Option(
+        "commit_order",
+        NAMES,
+        "The keys of the databases in the order of their COMMITs; those that are not named follow, "
+        "default last.",
+    ),
+    Option(
+        "lock_timeout",
+        SECONDS,
+        "Seconds a statement waits for a lock that another transaction holds.",
+        "10",
+    ),
+    Option(
+        "statement_timeout",
+        SECONDS,
+        "Seconds after which MariaDB, PostgreSQL, MySQL (SELECT only) end a statement; 0: never.",
+        "55",
+    ),
+    Option(
+        "retry_codes",
+        NAMES,
+        "More errors after which a request is tried again: numbers of MySQL, MariaDB and SQLite, "
+        "SQLSTATEs of PostgreSQL.",
+    ),
+    Option(
+        "retry_pause",
+        SECONDS,
+        "Seconds at most before the second attempt; doubles up to 2.",
+        "0.05",
+    ),
+    Option("retry_after", SIZE, "Seconds that a 503 asks its client to wait.", "5"),
+    Option(
+        "reset_connection",
+        BOOLEAN,
+        "Give each request a connection that no other request has changed, by making a new one.",
+        "false",
+    ),
+    Option("page_size", POSITIVE, "Rows of a page that is not told how many.", "20"),
+    Option("max_page_size", POSITIVE, "Rows that a page has at most, whoever asks.", "100"),
+    Option(
+        "cursor_secret",
+        SECRET,
+        "Signs the addresses of keyset pages; the same for all processes. Without it, each start "
+        "of the application makes one.",
+        secret=True,
+    ),
+    Option("mysql.sql_mode", SQL_MODE, "MySQL, MariaDB: how strict the server is.", "TRADITIONAL"),
+    Option(
+        "mysql.time_zone", TIME_ZONE, "MySQL, MariaDB: the zone of TIMESTAMP and NOW().", "+00:00"
+    ),
+    Option(
+        "mysql.tls",
+        one_of("auto", "off", "required", "verify_ca", "verify_identity"),
+        "PyMySQL: encrypt the connection. auto: when the server can, but not on a unix socket; "
+        "with tls_ca it is verify_identity.",
+        "auto",
+    ),
+    Option("mysql.tls_ca", FILE, "PyMySQL: the authority that signed the server's certificate."),
+    Option("sqlite.foreign_keys", BOOLEAN, "SQLite: check foreign keys.", "true"),
+    Option(
+        "sqlite.journal_mode",
+        one_of("wal", "delete", "truncate", "persist", "memory", "off"),
+        "SQLite files: wal lets readers and a writer work at once.",
+        "wal",
+    ),
+)
+
+
+# Settings of pyramid_tm and pyramid_retry for which this package has a default or a check.
+PYRAMID_OPTIONS = (
+    Option(
+        "tm.commit_veto",
+        VETO,
+        "Tells which response rolls back.",
+        "pyramid_aalam_sqa.commit_veto",
+    ),
+    Option(
+        "tm.manager_hook",
+        CALLABLE,
+        "Makes the transaction manager of a request.",
+        "pyramid_tm.explicit_manager",
+    ),
+    Option("tm.annotate_user", BOOLEAN, "Note the user on each transaction.", "false"),
+    Option("retry.attempts", POSITIVE, "How often a request is tried; 1: retries are off.", "3"),
+)
+
+
+def table() -> Iterator[Option]:
+    """Yield every option under its full key, in the order of the documentation."""
+    for prefix, options in (
+        ("sqlalchemy.", ENGINE),
+        ("sqa.session.", SESSION),
+        ("sqa.", SQA_OPTIONS),
+        ("", PYRAMID_OPTIONS),
+    ):
+        for option in options:
+            yield replace(option, key=prefix + option.key)

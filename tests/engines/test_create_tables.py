@@ -1,0 +1,375 @@
+"""Missing tables are created once, whoever asks, and an account that may not is told so."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import Column, Integer, MetaData, Table, event, inspect, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from support.databases import plain_engine
+from support.places import PLACES, places
+from support.portable_app import WORKERS, models
+from support.processes import HERE, QUIET
+
+from pyramid_aalam_sqa.backends.backend import Backend
+from pyramid_aalam_sqa.backends.mysql import lock_name
+from pyramid_aalam_sqa.backends.registry import backend_for
+from pyramid_aalam_sqa.engines.tables import create_tables
+from pyramid_aalam_sqa.exceptions import ProvisioningError
+from pyramid_aalam_sqa.settings.reader import read_settings
+
+TABLES = ["admins", "posts", "table-1", "users"]
+
+
+@pytest.fixture(params=["file", "mariadb", "postgresql"])
+def place(request):
+    """The test runs on each; its database has no tables."""
+    for place in places(request.param, request):
+        yield place
+        place.dispose()
+
+
+def there(place):
+    return sorted(inspect(place.engine()).get_table_names(schema=place.name))
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_what_is_missing_is_created_and_what_is_there_is_kept(place, bare):
+    """With its rows; and the caller is told what was made."""
+    model = models(None if bare else place.name)
+    engine = place.engine()
+    model.User.__table__.create(engine)
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO users (id, name, kind) VALUES (1, 'ann', 'user')"))
+    made = create_tables(engine, model.Base.metadata, place.name)
+
+    assert sorted(made) == ["admins", "posts", "table-1"]
+    assert there(place) == TABLES
+    assert place.rows("users", "name") == [("ann",)]
+    assert create_tables(engine, model.Base.metadata, place.name) == []
+
+
+@pytest.mark.parametrize("place", ["memory"], indirect=True)
+def test_tables_are_created_in_memory(place):
+    """There is one connection, and it is given back."""
+    create_tables(place.engine(), models(place.name).Base.metadata, place.name)
+
+    assert there(place) == TABLES
+
+
+def test_the_table_of_another_application_is_none_of_ours(place):
+    """It may be in the metadata, to be read."""
+    metadata = MetaData()
+    Table("theirs", metadata, Column("id", Integer), schema="portal_theirs")
+    Table("ours", metadata, Column("id", Integer), schema=place.name)
+
+    assert create_tables(place.engine(), metadata, place.name) == ["ours"]
+
+
+def test_a_view_stands_in_for_its_table(place):
+    """Whoever made it knows why."""
+    engine = place.engine()
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE VIEW {place.name}.users AS SELECT 1 AS id"))
+    metadata = MetaData()
+    Table("users", metadata, Column("id", Integer), schema=place.name)
+
+    assert create_tables(engine, metadata, place.name) == []
+
+
+def test_autocommit_changes_nothing(place):
+    """The lock is held all the same, and the connection goes back as it was."""
+    engine = place.engine(**{"sqlalchemy.isolation_level": "AUTOCOMMIT"})
+    create_tables(engine, models(place.name).Base.metadata, place.name)
+    with engine.connect() as connection:
+        connection.execute(text("INSERT INTO users (id, name, kind) VALUES (1, 'ann', 'user')"))
+
+        assert place.rows("users", "name") == [("ann",)]
+
+
+# Many at once.
+
+
+def test_forty_workers_that_start_at_once_all_start(place):
+    """Each with an engine of its own, and none with an error."""
+    given = json.dumps({"sqa.mysql.tls": "off", **place.settings})
+    paths = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, *QUIET, HERE / "portable_app.py", given, place.name],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == [0] * WORKERS
+    assert len(there(place)) == len(TABLES) + 3
+
+
+# The lock.
+
+
+@contextmanager
+def held(place, engine, **settings):
+    """Somebody else creates tables, and does not finish."""
+    holder = place.engine(**settings)
+    dialect = backend_for(engine.url, read_settings(place.settings).sqa_options, place.name)
+    with holder.connect() as connection, dialect.locked(connection, place.name):
+        yield connection
+
+
+@pytest.mark.parametrize("place", PLACES, indirect=True)
+@pytest.mark.parametrize("holder", [{}, {"sqlalchemy.isolation_level": "AUTOCOMMIT"}])
+def test_waiting_for_another_worker_ends_in_one_clear_error(place, monkeypatch, holder):
+    """It names the database; when the other one is done, the tables are created."""
+    monkeypatch.setattr(Backend, "LOCK_WAIT", 0.1)
+    engine = place.engine(**{"sqa.lock_timeout": "0.1"})
+    metadata = models(place.name).Base.metadata
+    with held(place, engine, **holder), pytest.raises(ProvisioningError) as caught:
+        create_tables(engine, metadata, place.name)
+    create_tables(engine, metadata, place.name)
+
+    assert str(caught.value) == (
+        f"Another process has been creating the tables of {place.name} for 0.1 seconds: "
+        "find out what it waits for, then start again."
+    )
+    assert there(place) == TABLES
+
+
+def test_nobody_waits_when_nothing_is_missing(place, monkeypatch):
+    """Most starts are such: no lock is asked for."""
+    monkeypatch.setattr(Backend, "LOCK_WAIT", 0.1)
+    engine = place.engine(**{"sqa.lock_timeout": "0.1"})
+    metadata = models(place.name).Base.metadata
+    create_tables(engine, metadata, place.name)
+    with held(place, engine):
+        assert create_tables(engine, metadata, place.name) == []
+
+
+def test_one_who_waits_goes_on_when_the_other_is_done(place, monkeypatch):
+    """And finds that nothing is left to do."""
+    metadata = models(place.name).Base.metadata
+    waiter = place.engine(**{"sqa.lock_timeout": "0.1"})
+    dialect = type(backend_for(waiter.url, read_settings({}).sqa_options))
+    take, answers, has_asked = dialect.take_lock, [], threading.Event()
+
+    def note(self, connection, name):
+        answers.append(take(self, connection, name))
+        has_asked.set()
+        return answers[-1]
+
+    def wait():
+        answers.append(create_tables(waiter, metadata, place.name))
+
+    thread = threading.Thread(target=wait)
+    with held(place, waiter) as connection:
+        monkeypatch.setattr(dialect, "take_lock", note)
+        thread.start()
+        assert has_asked.wait(30)
+        metadata.create_all(connection)
+    thread.join()
+
+    assert answers[0] is False
+    assert answers[-2:] == [True, []]
+    assert there(place) == TABLES
+
+
+def test_a_failure_releases_the_lock_and_keeps_its_error(place):
+    """The pool gets a connection without a lock, and the next one can create."""
+    engine = place.engine(**{"sqlalchemy.pool_size": "1", "sqlalchemy.max_overflow": "0"})
+    broken = MetaData()
+    Table("broken", broken, Column("id", Integer, server_default=text("no such thing")))
+    with pytest.raises(DBAPIError, match="such"):
+        create_tables(engine, broken, place.name)
+    with held(place, engine):
+        pass
+    create_tables(engine, models(place.name).Base.metadata, place.name)
+
+    assert there(place) == TABLES
+
+
+@pytest.mark.parametrize("place", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("notices", [True, False])
+def test_a_lock_that_cannot_be_released_ends_with_its_connection(place, notices):
+    """Killed in the block, whether a statement in it has noticed or not."""
+    engine = place.engine()
+
+    def create(connection):
+        number = connection.scalar(text("SELECT CONNECTION_ID()"))
+        with plain_engine(engine.url).connect() as administrator:
+            administrator.execute(text(f"KILL {number}"))
+        if notices:
+            connection.execute(text("SELECT 1"))
+        raise ZeroDivisionError
+
+    with engine.connect() as connection:
+        with pytest.raises(DBAPIError if notices else ZeroDivisionError):
+            locked(place, engine, connection, create)
+        assert connection.invalidated
+    with held(place, engine):
+        pass
+
+
+@pytest.mark.parametrize("place", ["mariadb"], indirect=True)
+def test_a_release_that_fails_ends_the_connection(place):
+    """Else the pool would hand out a connection with the lock."""
+    engine = place.engine()
+
+    @event.listens_for(engine, "before_cursor_execute", retval=True)
+    def interrupt(_connection, _cursor, statement, parameters, *_):
+        refused = "RELEASE_LOCK" in statement
+        return ("KILL QUERY CONNECTION_ID()", ()) if refused else (statement, parameters)
+
+    with engine.connect() as connection:
+        locked(place, engine, connection, lambda connection: None)
+
+        assert connection.invalidated
+    with held(place, engine):
+        pass
+
+
+@pytest.mark.parametrize("place", ["file"], indirect=True)
+def test_an_error_that_no_waiting_would_help_is_not_waited_for(place):
+    """A transaction that somebody has begun by hand, past SQLAlchemy."""
+    engine = place.engine()
+    with engine.connect() as connection:
+        connection.connection.driver_connection.execute("BEGIN")
+        with pytest.raises(DBAPIError, match="within a transaction"):
+            locked(place, engine, connection, None)
+
+
+def locked(place, engine, connection, work):
+    dialect = backend_for(engine.url, read_settings({}).sqa_options, place.name)
+    with dialect.locked(connection, place.name):
+        work(connection)
+
+
+@pytest.mark.parametrize("place", ["mariadb"], indirect=True)
+def test_the_lock_of_mysql_is_of_one_application(place):
+    """The server has one set of names for all databases, of 64 characters each."""
+    engine = place.engine()
+    longest = [f"aalam_{'a' * 56}{letter}" for letter in "bc"]
+    with held(place, engine), plain_engine(engine.url).connect() as connection:
+        statement = text("SELECT IS_USED_LOCK(:name) IS NOT NULL")
+        assert connection.scalar(statement, {"name": f"sqa:{place.name}"}) == 1
+        taken = [connection.scalar(text(f"SELECT GET_LOCK('{lock_name(n)}', 0)")) for n in longest]
+
+    assert taken == [1, 1]
+    assert len({lock_name(name) for name in longest}) == 2
+    assert max(len(lock_name(name)) for name in longest) <= 64
+
+
+def test_a_database_that_is_none_of_these_has_no_lock():
+    """The block runs all the same."""
+    dialect = Backend(make_url("oracle://"), read_settings({}).sqa_options)
+
+    class Connection:
+        committed = invalidated = False
+
+        def commit(self):
+            self.committed = True
+
+    connection = Connection()
+    with dialect.locked(connection, "aalam_base"):
+        dialect.make_schema(connection, "aalam_base")
+
+    assert connection.committed
+
+
+# What the account may do.
+
+
+def runtime_account(place, request):
+    """Give *place* an account that may read and write, and create nothing."""
+    kind = make_url(place.settings["sqlalchemy.url"]).get_backend_name()
+    account = f"{place.name}_r"
+    if kind == "sqlite":
+        url = make_url(place.settings["sqlalchemy.url"])
+        place.settings["sqlalchemy.url"] = f"sqlite:///file:{url.database}?mode=ro&uri=true"
+        return
+    if kind == "mysql":
+        server = request.getfixturevalue("mariadb_url")
+        grants = [
+            f"CREATE USER {account} IDENTIFIED BY 'hidden'",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {place.name}.* TO {account}",
+        ]
+        ends = [f"DROP USER {account}"]
+    else:
+        server = request.getfixturevalue("postgresql_server").url()
+        grants = [
+            f"CREATE ROLE {account} LOGIN PASSWORD 'hidden'",
+            f"GRANT USAGE ON SCHEMA {place.name} TO {account}",
+            f"GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA {place.name} TO {account}",
+        ]
+        ends = [f"DROP OWNED BY {account}", f"DROP ROLE {account}"]
+    engine = plain_engine(server, isolation_level="AUTOCOMMIT")
+    run(engine, grants)
+    request.addfinalizer(lambda: run(engine, ends))
+    url = make_url(server).set(username=account, password="hidden")
+    place.settings["sqlalchemy.url"] = url.render_as_string(hide_password=False)
+
+
+def run(engine, statements):
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+def test_an_account_that_may_not_create_only_reads_when_nothing_is_missing(place, request):
+    """It starts as any other."""
+    metadata = models(place.name).Base.metadata
+    create_tables(place.engine(), metadata, place.name)
+    place.dispose()
+    runtime_account(place, request)
+    engine = place.engine()
+
+    assert create_tables(engine, metadata, place.name) == []
+    engine.dispose()
+
+
+def test_an_account_that_may_not_create_is_told_what_is_missing_and_what_to_run(place, request):
+    """In one sentence, with nothing of the password."""
+    metadata = models(place.name).Base.metadata
+    models(place.name).User.__table__.create(place.engine())
+    place.dispose()
+    runtime_account(place, request)
+    engine = place.engine()
+    with pytest.raises(ProvisioningError) as caught:
+        create_tables(engine, metadata, place.name)
+    engine.dispose()
+
+    assert str(caught.value).startswith(
+        f"The account of the application may not create what is missing in {place.name} ("
+    )
+    assert "admins" in str(caught.value)
+    assert "users" not in str(caught.value)
+    assert "psqa tables" in str(caught.value)
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["postgresql"], indirect=True)
+def test_a_schema_that_is_missing_is_created_where_that_is_allowed(place, request):
+    """In development; else the error names what makes it."""
+    metadata = models(place.name).Base.metadata
+    server = plain_engine(request.getfixturevalue("postgresql_server").url())
+    with server.begin() as connection:
+        connection.execute(text(f"DROP SCHEMA {place.name}"))
+    create_tables(place.engine(), metadata, place.name)
+    assert there(place) == TABLES
+    place.dispose()
+    runtime_account(place, request)
+    with server.begin() as connection:
+        connection.execute(text(f"DROP SCHEMA {place.name} CASCADE"))
+    engine = place.engine()
+    with pytest.raises(ProvisioningError, match="run `psqa create`"):
+        create_tables(engine, metadata, place.name)
+    engine.dispose()
+    with server.begin() as connection:
+        connection.execute(text(f"CREATE SCHEMA {place.name}"))

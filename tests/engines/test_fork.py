@@ -1,0 +1,210 @@
+"""Processes that were forked share no connection: prefork servers load the application first.
+
+Run as a script this module is such a server: it warms the pool, forks, and prints what happened.
+"""
+
+import gc
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from pyramid.config import Configurator
+from pyramid.response import Response
+from sqlalchemy import text
+from support.processes import HERE, QUIET, TRACED
+from support.rule_app import INSERT
+from webtest import TestApp
+
+from pyramid_aalam_sqa import get_sqa
+
+CHILDREN = 4
+REQUESTS = 50
+IDENTITY = {"mysql": "CONNECTION_ID()", "postgresql": "pg_backend_pid()"}
+
+
+def identity(request):
+    name = IDENTITY[get_sqa(request).engine.dialect.name]
+    statement = text(f"SELECT {name}, :token")
+    return list(request.sqa_session.execute(statement, {"token": request.params["token"]}).one())
+
+
+def write(request):
+    request.sqa_session.execute(INSERT, {"body": request.params["body"]})
+    return Response()
+
+
+def count(request):
+    return Response(str(request.sqa_session.scalar(text("SELECT count(*) FROM note"))))
+
+
+def make(url):
+    with Configurator(settings={"sqlalchemy.url": url, "sqlalchemy.pool_size": "2"}) as config:
+        config.include("pyramid_aalam_sqa")
+        config.add_view(identity, name="identity", renderer="json")
+        config.add_view(write, name="write")
+        config.add_view(count, name="count")
+    return config.make_wsgi_app()
+
+
+def warm(app):
+    """Fill the pool with two connections."""
+    engine = get_sqa(app).engine
+    with engine.connect(), engine.connect():
+        pass
+
+
+class Child:
+    """A forked process that runs *work* and sends back what it returns."""
+
+    def __init__(self, work):
+        # Two pipes: what the parent says, and what the child says.
+        (self.heard, self.told), (self.answer, self.said) = os.pipe(), os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.write(self.said, json.dumps(work(self)).encode())
+            # In good order, as a worker ends: whatever is left is closed and collected.
+            sys.exit()
+        os.close(self.said)
+
+    def say(self):
+        """In the child: tell the parent that it has come so far."""
+        os.write(self.said, b" ")
+
+    def wait(self):
+        """In the child: go on when the parent says so."""
+        assert os.read(self.heard, 1)
+
+    def listen(self):
+        assert os.read(self.answer, 1)
+
+    def go(self):
+        os.write(self.told, b"!")
+
+    def result(self):
+        with os.fdopen(self.answer) as answer:
+            found = answer.read()
+        assert os.waitpid(self.pid, 0)[1] == 0
+        return json.loads(found)
+
+
+def visit(client, name):
+    """Ask again and again who is asking; return what was wrong, and the connections."""
+    wrong, connections = [], set()
+    for number in range(REQUESTS):
+        token = f"{name}-{number}"
+        connection, echo = client.get(f"/identity?token={token}").json
+        connections.add(connection)
+        wrong += [] if echo == token else [(token, echo)]
+    return wrong, sorted(connections)
+
+
+def prefork(url):
+    app = make(url)
+    client = TestApp(app)
+    warm(app)
+
+    def work(child):
+        child.wait()
+        return visit(client, os.getpid())
+
+    _, before = visit(client, "before")
+    children = [Child(work) for _ in range(CHILDREN)]
+    for child in children:
+        child.go()
+    found = [visit(client, "parent"), *(child.result() for child in children)]
+    _, after = visit(client, "after")
+    get_sqa(app).dispose()
+    return {"before": before, "found": found, "after": after}
+
+
+def one_file(url):
+    """A child keeps writing while its parent, who had the file open before, closes it."""
+    app = make(url)
+    client = TestApp(app)
+    client.get("/write?body=parent")
+
+    def work(child):
+        seen = [client.get("/count").text]
+        child.say()
+        child.wait()
+        client.get("/write?body=child")
+        child.say()
+        child.wait()
+        return seen
+
+    # It might close in time what the child inherited, and hide the danger.
+    gc.disable()
+    child = Child(work)
+    child.listen()
+    get_sqa(app).dispose()
+    child.go()
+    child.listen()
+    # While the child lives, which tidies up at its end.
+    seen = client.get("/count").text
+    child.go()
+    return [*child.result(), seen]
+
+
+def in_memory(url):
+    app = make(url)
+    client = TestApp(app)
+    with get_sqa(app).engine.begin() as connection:
+        connection.execute(text("CREATE TABLE note (body VARCHAR(50))"))
+    client.get("/write?body=parent")
+
+    def work(child):
+        with get_sqa(app).engine.connect() as connection:
+            return connection.execute(text("SELECT name FROM sqlite_master")).scalars().all()
+
+    return [Child(work).result(), client.get("/count").text]
+
+
+def run(function, url):
+    """Run *function* in a process of its own, whose forks then are none of the test's."""
+    script = [sys.executable, *QUIET, __file__, function.__name__, url]
+    paths = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        script,
+        env={**os.environ, **TRACED, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("server", ["mariadb", "postgresql"])
+def test_parent_and_children_get_their_own_answers_on_their_own_connections(request, server):
+    """The pool was warm before the fork, and all of them ask at the same time."""
+    told = run(prefork, request.getfixturevalue(server).url)
+    wrong = [answer for answers, _ in told["found"] for answer in answers]
+    parent, *children = [set(connections) for _, connections in told["found"]]
+
+    assert wrong == []
+    assert sum(map(len, children)) == len(set().union(*children))
+    assert all(parent.isdisjoint(child) for child in children)
+    # Nor did the end of the children end the parent's.
+    assert parent <= set(told["before"])
+    assert set(told["after"]) <= set(told["before"])
+
+
+def test_what_a_child_writes_to_an_sqlite_file_outlasts_its_parents_connections(sqlite):
+    """A child that inherited the parent's open file would write where nobody looks."""
+    sqlite.run("CREATE TABLE note (body VARCHAR(50))")
+    assert run(one_file, sqlite.url) == ["1", "2"]
+
+    assert sqlite.rows("SELECT body FROM note") == [("parent",), ("child",)]
+
+
+def test_a_child_starts_with_an_empty_database_in_memory():
+    """It cannot share the parent's; the parent keeps its rows."""
+    assert run(in_memory, "sqlite://") == [[], "1"]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(globals()[sys.argv[1]](sys.argv[2])))

@@ -1,0 +1,54 @@
+"""A machine without a database server is told so, and CI does not let it pass."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parents[1]
+# As on a machine where no server program is installed.
+RUN = """
+import sys
+from support import servers
+servers.find = lambda program: None
+import pytest
+sys.exit(pytest.main(["-p", "no:cacheprovider", "requests/test_request.py", "-k", "no_statement"]))
+"""
+
+
+def run(**environ):
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("SQA_")}
+    return subprocess.run(
+        [sys.executable, "-c", RUN],
+        cwd=HERE,
+        env={**kept, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_run_without_mariadb_passes_and_says_in_one_line_what_it_skipped():
+    """The SQLite half of the tests needs nothing but Python."""
+    done = run()
+    said = [line for line in done.stdout.splitlines() if line.startswith("MariaDB tests skipped")]
+
+    assert done.returncode == 0
+    assert len(said) == 1
+    assert "2 passed, 2 skipped" in done.stdout
+
+
+def test_a_run_without_mariadb_fails_where_skips_are_forbidden():
+    """In CI a skipped promise is a broken one."""
+    done = run(SQA_FORBID_SKIPS="1")
+
+    assert done.returncode == 1
+    assert "2 passed, 2 skipped" in done.stdout
+
+
+def test_ci_forbids_skips_and_runs_what_a_developer_runs():
+    """One command for both."""
+    script = (HERE.parent / ".ci" / "run").read_text()
+
+    assert "export SQA_FORBID_SKIPS=1" in script
+    assert "make test" in script

@@ -1,0 +1,490 @@
+"""The guest book of development.ini, driven as its visitors and its operator drive it."""
+
+import html
+import re
+import shutil
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+import pytest
+from pyramid.paster import get_app
+from sqlalchemy import event
+from support.servers import free_port
+from webtest import TestApp
+
+from pyramid_aalam_sqa import get_sqa
+
+INI = Path(__file__).parents[2] / "development.ini"
+ANSWERS = {"200": 200, "302": 302, "404": 404, "500": 500, "raise": 500}
+ENTRIES = "SELECT name, message FROM entries ORDER BY id"
+
+
+def ini_for(url, folder):
+    """The real ini file with nothing changed but the database's URL."""
+    text, changed = re.subn(
+        "^sqlalchemy.url = .*$",
+        "sqlalchemy.url = " + url.replace("%", "%%").replace("\\", r"\\"),
+        INI.read_text(),
+        flags=re.MULTILINE,
+    )
+    assert changed == 1
+    path = folder / "development.ini"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.fixture
+def visitor(database, tmp_path):
+    """A browser at the guest book, which looks the same on each database."""
+    app = get_app(ini_for(database.url, tmp_path))
+    yield TestApp(app)
+    get_sqa(app).dispose()
+
+
+def sign(visitor, name="Ada", message="Hello", **expected):
+    form = visitor.get("/").forms[0]
+    form["name"] = name
+    form["message"] = message
+    return form.submit(**expected)
+
+
+def press(visitor, answer):
+    """The answer to a button, and the page that the browser shows after it."""
+    form = visitor.get("/rule").forms[0]
+    response = form.submit("answer", value=answer, status=ANSWERS[answer])
+    return response, response.follow() if answer == "302" else response
+
+
+def frame(visitor, page):
+    """What the page's frame shows, which the browser asks for in a request of its own."""
+    return visitor.get(page.html.find("iframe")["src"])
+
+
+def words(tag):
+    return " ".join(tag.get_text().split())
+
+
+def test_an_empty_book_invites_its_first_guest(visitor):
+    """The page of a new database says that nothing is there, and has the form."""
+    page = visitor.get("/")
+
+    assert "No entries yet" in page
+    assert list(page.forms[0].fields) == ["csrf_token", "name", "message", None]
+
+
+def test_an_entry_is_stored_and_the_visitor_is_led_to_it(visitor, database):
+    """The redirect commits, without a word about it in the view."""
+    answer = sign(visitor, "Ada", "What a view!", status=303)
+
+    assert database.rows(ENTRIES) == [("Ada", "What a view!")]
+    number = database.scalar("SELECT id FROM entries")
+    assert answer.location == f"http://localhost/#entry-{number}"
+    assert words(answer.follow().html.find(id=f"entry-{number}")).endswith("What a view! Ada")
+
+
+def test_the_newest_entry_stands_first(visitor):
+    """The book is read from its end."""
+    for name in ("Ada", "Grace", "Mary"):
+        sign(visitor, name)
+
+    page = visitor.get("/")
+
+    assert [words(name) for name in page.html.select(".name")] == ["Mary", "Grace", "Ada"]
+    assert words(page.html.find(id="sheet-title")) == "3 entries"
+
+
+@pytest.fixture
+def long_book(visitor, database):
+    """The visitor of a book with 101 entries."""
+    visitor.get("/")
+    row = "INSERT INTO entries (name, message, created) VALUES ('n', '{}', '2026-01-02 03:04:05')"
+    database.run(*(row.format(number) for number in range(101)))
+    return visitor
+
+
+def messages(page):
+    return [int(words(message)) for message in page.html.select(".message")]
+
+
+def test_a_long_book_is_read_page_by_page_from_its_end(long_book):
+    """Each page says where it is, and leads to the next."""
+    page = long_book.get("/")
+    read = messages(page)
+    assert words(page.html.find(id="sheet-title")) == "101 entries, page 1 of 6"
+    while page.html.find(rel="next"):
+        page = page.click("Older")
+        read += messages(page)
+
+    assert read == list(range(100, -1, -1))
+    assert words(page.html.find(id="sheet-title")) == "101 entries, page 6 of 6"
+    assert messages(page.click("Newer")) == list(range(20, 0, -1))
+    assert messages(page.click("^1$")) == list(range(100, 80, -1))
+
+
+def test_the_navigation_shows_where_the_visitor_is(long_book):
+    """In words that are read out, with a gap for the pages that are left out."""
+    page = long_book.get("/?page=4").html
+
+    [navigation] = page.select("nav.pages")
+    assert words(navigation) == "Newer 1 … 3 4 5 6 Older"
+    assert words(navigation.find(attrs={"aria-current": "page"})) == "4"
+    assert page.title.string.startswith("Page 4 ")
+
+
+def test_a_short_book_has_no_navigation(visitor):
+    """One page needs none."""
+    sign(visitor)
+
+    assert visitor.get("/").html.select("nav.pages") == []
+
+
+@pytest.mark.parametrize("query", ["page=7", "page=0", "page=x", "per_page=-1", "page=" + "9" * 40])
+def test_a_page_that_the_book_has_not_is_not_found(long_book, query):
+    """In the same design as every other address without a page."""
+    for path in ("/", "/entries.json"):
+        page = long_book.get(f"{path}?{query}", status=404)
+
+        assert words(page.html.h1) == "This page is blank"
+
+
+def test_a_program_follows_the_link_header_through_the_book(long_book):
+    """As JSON the book has the same pages."""
+    answer = long_book.get("/entries.json?per_page=50")
+    links = dict(reversed(link.split("; rel=")) for link in answer.headers["Link"].split(", "))
+
+    assert [entry["message"] for entry in answer.json] == [str(n) for n in range(100, 50, -1)]
+    assert links == {
+        '"first"': "</entries.json?per_page=50&page=1>",
+        '"next"': "</entries.json?per_page=50&page=2>",
+        '"last"': "</entries.json?per_page=50&page=3>",
+    }
+
+
+def test_the_time_of_an_entry_is_shown_in_utc(visitor, database):
+    """A person reads it in words, a program in the datetime attribute."""
+    before = datetime.now(UTC).replace(microsecond=0)
+    sign(visitor)
+    after = datetime.now(UTC)
+    written = datetime.fromisoformat(str(database.scalar("SELECT created FROM entries")))
+    assert before <= written.replace(tzinfo=UTC) <= after
+
+    database.run("UPDATE entries SET created = '2026-03-01 09:05:00'")
+    moment = visitor.get("/").html.find("time")
+
+    assert moment["datetime"] == "2026-03-01T09:05:00+00:00"
+    assert words(moment) == "1 March 2026, 09:05 UTC"
+
+
+@pytest.mark.parametrize(
+    ("field", "typed", "says"),
+    [
+        ("name", "", "Please write your name."),
+        ("name", "  \t ", "Please write your name."),
+        ("name", "n" * 61, "Please shorten this: it has 61 characters, and 60 fit."),
+        ("message", "", "Please write your message."),
+        ("message", " \n \n", "Please write your message."),
+        (
+            "message",
+            "m" * 1001,
+            "Please shorten this: it has 1,001 characters, and 1,000 fit.",
+        ),
+    ],
+)
+def test_what_cannot_be_stored_comes_back_with_the_reason_at_its_field(
+    visitor, database, field, typed, says
+):
+    """Nothing is stored, nothing that was typed is lost, and a screen reader finds the reason."""
+    good = {"name": "Ada", "message": "Hello", field: typed}
+
+    page = sign(visitor, **good, status=400)
+
+    assert database.rows(ENTRIES) == []
+    assert page.forms[0]["name"].value == good["name"]
+    # A browser sends each end of a line as two characters.
+    assert page.forms[0]["message"].value.replace("\r\n", "\n") == good["message"]
+    wrong = page.html.select("[aria-invalid]")
+    assert [(tag["name"], tag["aria-invalid"]) for tag in wrong] == [(field, "true")]
+    assert wrong[0].has_attr("autofocus")
+    reason = page.html.find(id=wrong[0]["aria-describedby"].split()[0])
+    assert words(reason) == says
+
+
+def test_the_focus_is_on_the_first_of_two_wrong_fields(visitor, database):
+    """The visitor starts mending at the top."""
+    page = sign(visitor, "", "", status=400)
+
+    assert database.rows(ENTRIES) == []
+    assert [tag["name"] for tag in page.html.select("[aria-invalid]")] == ["name", "message"]
+    assert [tag["name"] for tag in page.html.select("[autofocus]")] == ["name"]
+    assert page.html.title.string.startswith("Please look again")
+
+
+def test_the_longest_entry_fits_in_every_alphabet(visitor, database):
+    """The columns hold what the form promises, in characters of four bytes too."""
+    name, message = "🖋" * 60, "🌍\r\n" * 499 + "வண"
+
+    sign(visitor, f"  {name} ", message, status=303)
+
+    assert database.rows(ENTRIES) == [(name, message.replace("\r\n", "\n"))]
+
+
+def test_what_a_guest_writes_is_shown_as_text(visitor, database):
+    """Neither an entry nor a form that comes back can bring markup into the page."""
+    evil = """<script>alert("1")</script>&amp;'"><b>"""
+    sign(visitor, evil, evil, status=303)
+    assert database.rows(ENTRIES) == [(evil, evil)]
+
+    for page in (visitor.get("/"), sign(visitor, evil, evil + "m" * 1000, status=400)):
+        assert "<script" not in page
+        assert html.escape("<script>", quote=False) in page
+        assert words(page.html.select_one(".message")) == evil
+    assert page.forms[0]["name"].value == evil
+
+
+@pytest.mark.parametrize("path", ["/", "/rule"])
+def test_a_form_from_another_site_is_refused(visitor, database, path):
+    """A form has to carry the token of the visitor's own cookie."""
+    visitor.get("/")
+    typed = {"name": "n", "message": "m", "answer": "200", "csrf_token": "guessed"}
+
+    page = visitor.post(path, typed, status=400)
+
+    assert "This form cannot be read" in page
+    assert database.rows(ENTRIES) == []
+    assert database.scalar("SELECT count(*) FROM trials") == 0
+
+
+@pytest.mark.parametrize("answer", ["200", "302"])
+def test_a_button_with_a_good_answer_stores_its_row(visitor, database, answer):
+    """The person reads "stored", and it is."""
+    press(visitor, "200")
+
+    _, page = press(visitor, answer)
+
+    token = page.html.select_one(".said code").string
+    assert database.rows("SELECT token, answer FROM trials ORDER BY id")[1:] == [(token, answer)]
+    seen = frame(visitor, page)
+    assert words(seen.html.select_one(".verdict")) == f"Stored. It finds {token}."
+    assert [words(row.td) for row in seen.html.select(".mine")] == [token]
+    assert "2 rows in the table" in seen
+
+
+@pytest.mark.parametrize("answer", ["404", "500", "raise"])
+def test_a_button_with_a_bad_answer_leaves_nothing(visitor, database, answer):
+    """The person reads "rolled back", though the row had a token and the INSERT was sent."""
+    press(visitor, "200")
+    before = database.rows("SELECT id, token FROM trials")
+
+    _, page = press(visitor, answer)
+
+    token = page.html.select_one(".said code").string
+    assert database.rows("SELECT id, token FROM trials") == before
+    seen = frame(visitor, page)
+    assert words(seen.html.select_one(".verdict")) == f"Rolled back. It finds no {token}."
+    assert seen.html.select(".mine") == []
+    assert "1 row in the table" in seen
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_every_button_sends_its_row_to_the_database(visitor, answer):
+    """What is rolled back was there; nobody looks at the answer first."""
+    sent = []
+    engine = get_sqa(visitor.app).engine
+    event.listen(engine, "before_cursor_execute", lambda *args: sent.append(args[2]))
+
+    press(visitor, answer)
+
+    assert [sql for sql in sent if sql.startswith("INSERT INTO trials")] != []
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("200", "200 OK"),
+        ("302", "302 Found"),
+        ("404", "404 Not Found"),
+        ("500", "500 Server Error"),
+        ("raise", "500 Server Error"),
+    ],
+)
+def test_the_page_after_a_button_names_the_status_that_was_sent(visitor, answer, says):
+    """What the person reads is what the browser got."""
+    response, page = press(visitor, answer)
+
+    assert str(response.status_int) in says
+    assert words(page.html.select_one(".said .status")) == says
+    assert ("raised an exception" in page) is (answer == "raise")
+
+
+def test_what_another_request_finds_is_asked_for_anew_each_time(visitor, database):
+    """No cache stands between the person and the database."""
+    page = visitor.get("/rule")
+    empty = frame(visitor, page)
+    assert "The table is empty" in empty
+    assert empty.html.select(".verdict") == []
+    assert "no-store" in empty.headers["Cache-Control"]
+
+    for _ in range(6):
+        press(visitor, "200")
+    seen = frame(visitor, page)
+
+    newest = database.rows("SELECT token FROM trials ORDER BY id DESC LIMIT 5")
+    assert [(words(row.td),) for row in seen.html.select("tbody tr")] == newest
+    assert words(seen.html.caption) == "6 rows in the table, the newest 5"
+
+
+def test_the_page_shows_the_source_of_the_view_that_answered(visitor):
+    """Nobody has to believe that there is no commit in it."""
+    source = visitor.get("/rule").html.find("pre").get_text()
+
+    assert "request.sqa_session.add(" in source
+    assert "commit" not in source
+
+
+def test_an_answer_that_no_button_gives_is_refused(visitor, database):
+    """Nothing is written for it."""
+    form = visitor.get("/rule").forms[0]
+
+    page = visitor.post(
+        "/rule", {"answer": "201", "csrf_token": form["csrf_token"].value}, status=400
+    )
+
+    assert "400 Bad Request" in page
+    assert database.scalar("SELECT count(*) FROM trials") == 0
+
+
+def test_the_entries_are_there_as_json(visitor, database):
+    """A program reads the same entries, the newest first, with times that carry their zone."""
+    sign(visitor, "Ada", "Hello")
+    sign(visitor, "Grace", "Zeile 1\r\nZeile 2: „ü“")
+    database.run("UPDATE entries SET created = '2026-03-01 09:05:00'")
+
+    answer = visitor.get("/entries.json")
+
+    assert answer.content_type == "application/json"
+    numbers = [number for (number,) in database.rows("SELECT id FROM entries ORDER BY id DESC")]
+    assert answer.json == [
+        {
+            "id": numbers[0],
+            "name": "Grace",
+            "message": "Zeile 1\nZeile 2: „ü“",
+            "created": "2026-03-01T09:05:00+00:00",
+        },
+        {
+            "id": numbers[1],
+            "name": "Ada",
+            "message": "Hello",
+            "created": "2026-03-01T09:05:00+00:00",
+        },
+    ]
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/rule/0123abcd", "/static/none.css", "/trials/a/b"])
+def test_an_address_without_a_page_has_a_page_in_the_same_design(visitor, path):
+    """It says so in words and in its status, and leads back."""
+    page = visitor.get(path, status=404)
+
+    assert words(page.html.h1) == "This page is blank"
+    assert page.html.find("link", rel="stylesheet")
+    assert page.click("Back to the guest book").request.path == "/"
+
+
+def test_an_address_that_is_no_text_has_no_page_either(visitor):
+    """The visitor mistyped it, so that it is no failure of the application's."""
+    page = visitor.get("/%ff", status=404)
+
+    assert words(page.html.h1) == "This page is blank"
+
+
+def test_a_failure_has_a_page_in_the_same_design_and_is_logged(visitor, database, caplog):
+    """The visitor learns no more than that, the operator everything."""
+    visitor.get("/")
+    database.run("DROP TABLE entries")
+
+    page = visitor.get("/", status=500)
+
+    assert words(page.html.h1) == "A blot of ink"
+    assert "entries" not in page.html.find("main").get_text()
+    assert "GET / failed" in caplog.text
+    assert "ProgrammingError" in caplog.text or "OperationalError" in caplog.text
+
+
+def test_every_page_works_without_scripts_and_without_other_sites(visitor):
+    """Whatever a page asks for comes from the application and is there."""
+    sign(visitor)
+    pages = [visitor.get(path) for path in ("/", "/rule", "/trials/")]
+    pages += [press(visitor, answer)[1] for answer in ANSWERS]
+    pages += [visitor.get("/nowhere", status=404)]
+
+    for page in pages:
+        assert page.html.find("script") is None
+        needed = [
+            tag.get("href") or tag.get("src") for tag in page.html.select("link, img, iframe")
+        ]
+        assert len(needed) >= 2
+        for path in needed:
+            assert path.startswith("/")
+            assert "http" not in re.sub("xmlns=.*?>", "", visitor.get(path).text)
+
+
+def test_every_field_and_every_button_has_a_name_to_be_read_out(visitor):
+    """A form is usable by those who do not see it."""
+    for path in ("/", "/rule"):
+        page = visitor.get(path).html
+        for field in page.select("input:not([type=hidden]), textarea"):
+            assert words(page.find("label", attrs={"for": field["id"]}))
+            described = [page.find(id=name) for name in field["aria-describedby"].split()]
+            assert all(described)
+        assert all(words(button) for button in page.select("button"))
+        assert all(page.find(id=tag["aria-labelledby"]) for tag in page.select("[aria-labelledby]"))
+
+
+def test_several_processes_may_start_at_once_on_an_empty_database(database, tmp_path):
+    """Each makes the tables that are missing, and none trips over another."""
+    start = "import sys; from pyramid.paster import get_app; get_app(sys.argv[1])"
+    ini = ini_for(database.url, tmp_path)
+
+    processes = [subprocess.Popen([sys.executable, "-c", start, ini]) for _ in range(4)]
+
+    assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
+    assert database.rows("SELECT * FROM entries") == database.rows("SELECT * FROM trials") == []
+
+
+def fetch(url, process):
+    """The page at *url*, as soon as *process* serves it."""
+    opener = build_opener(ProxyHandler({}))
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with opener.open(url, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except URLError as error:
+            starting = isinstance(error.reason, ConnectionRefusedError)
+            if not starting or process.poll() is not None or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def test_pserve_serves_the_guest_book_from_the_ini_file_as_it_is(tmp_path):
+    """The first thing that anybody tries works, and puts its data beside the ini file."""
+    ini = shutil.copy(INI, tmp_path)
+    port = free_port()
+    command = [sys.executable, "-m", "pyramid.scripts.pserve", ini, f"http_port={port}"]
+
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd="/", stdout=log, stderr=log)
+    try:
+        status, page = fetch(f"http://localhost:{port}/", process)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+    assert status == 200
+    assert "Sign the book" in page
+    assert (tmp_path / "data" / "guestbook.sqlite").exists()
+    assert "Serving on http://" in (tmp_path / "log").read_text()

@@ -1,0 +1,299 @@
+"""What the README and the documentation show, works."""
+
+import configparser
+import importlib
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+import urllib.request
+
+import pytest
+from paste.deploy import loadapp
+from pyramid.config import Configurator
+from pyramid.router import Router
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import Engine
+from support.pages import ROOT, blocks
+from support.processes import QUIET, pserve
+from webtest import TestApp
+
+from pyramid_aalam_sqa import get_sqa
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# The first line of a block that is a file of its own.
+FILE = re.compile(r"# (\w+/\w+\.py)\n")
+
+
+def name(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+def write_file(folder, block):
+    """Write the file that a block says it is; false when it is none."""
+    named = FILE.match(block)
+    if named:
+        file = folder / named[1]
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(block)
+    return bool(named)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with what a page may take for granted: an application and its ini file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "taken_for_granted.py").write_text(
+        "from pyramid.config import Configurator\n"
+        "def main(global_config, **settings):\n"
+        "    return Configurator(settings=settings).make_wsgi_app()\n"
+    )
+    (tmp_path / "development.ini").write_text(
+        "[app:main]\n"
+        "use = call:taken_for_granted:main\n"
+        "pyramid.includes = pyramid_aalam_sqa\n"
+        "sqlalchemy.url = sqlite:///%(here)s/data/app.sqlite\n"
+    )
+    (tmp_path / "shop.password").write_text("secret")
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder):
+    """Run the Python of a page, as one module, and return the module."""
+    modules = []
+
+    def run(page):
+        file = folder / f"{page.stem}_page.py"
+        code = [block for block in blocks(page, "python") if not write_file(folder, block)]
+        file.write_text("\n".join(code))
+        module = importlib.import_module(file.stem)
+        modules.append(module)
+        return module
+
+    yield run
+    for module in modules:
+        del sys.modules[module.__name__]
+        for value in vars(module).values():
+            if isinstance(value, (Configurator, Router)):
+                get_sqa(value).dispose()
+            elif isinstance(value, Engine):
+                value.dispose()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, run):
+    """Copied into one file, the blocks of a page work."""
+    assert run(page)
+
+
+def test_the_views_of_the_start_page_work(run, database):
+    """Added, shown, removed; and not found is a 404."""
+    database.run("CREATE TABLE note (id INTEGER PRIMARY KEY, body VARCHAR(200))")
+    if database.kind == "mysql":
+        database.run("ALTER TABLE note MODIFY id INTEGER AUTO_INCREMENT")
+    app = run(ROOT / "docs" / "start.md").main({}, **{"sqlalchemy.url": database.url})
+    client = TestApp(app)
+    client.post("/add", {"body": "first"}, status=303)
+    client.post("/add", {"body": "second"}, status=303)
+    assert client.get("/show").text == "first\nsecond"
+    client.post("/remove", {"id": "1"}, status=303)
+    client.post("/remove", {"id": "7"}, status=404)
+
+    assert database.rows("SELECT id, body FROM note") == [(2, "second")]
+
+
+def test_the_views_of_the_transactions_page_work(run, database):
+    """What the page says of each is what an independent connection finds."""
+    database.run("CREATE TABLE note (body VARCHAR(200))")
+    page = run(ROOT / "docs" / "transactions.md")
+
+    def broken(request):
+        request.sqa_session.execute(page.text("INSERT INTO note (body) VALUES ('half')"))
+        raise RuntimeError
+
+    with Configurator(settings={"sqlalchemy.url": database.url}) as config:
+        config.include("pyramid_aalam_sqa")
+        config.add_exception_view(page.failure, context=RuntimeError)
+        for view in (page.stored, page.forgotten, page.batch, page.lenient, broken):
+            config.add_view(view, name=view.__name__)
+    client = TestApp(config.make_wsgi_app())
+    client.get("/stored", status=303)
+    client.get("/forgotten", status=400)
+    client.get("/batch?body=one&body=two")
+    client.get("/lenient")
+    client.get("/broken", status=200)
+
+    stored = [row[0] for row in database.rows("SELECT body FROM note")]
+    assert stored == ["stored", "one", "two", "kept", "an error page"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_settings_of_a_page_start_an_application(page, folder):
+    """Each ini block is accepted, with its section or as lines of [app:main]."""
+    for code in blocks(page, "ini"):
+        text = code if code.startswith("[") else "[app:main]\n" + code
+        parser = configparser.ConfigParser({"here": str(folder)})
+        parser.read_string(text)
+        settings = {key: value for key, value in parser["app:main"].items() if key != "here"}
+        if parser.has_section("sqlalchemy"):
+            settings["sqlalchemy.url"] = parser["sqlalchemy"]["url"]
+        settings.setdefault("pyramid.includes", "pyramid_aalam_sqa")
+        config = Configurator(settings=settings)
+        config.make_wsgi_app()
+        get_sqa(config).dispose()
+
+
+def test_the_first_screen_of_the_readme_serves(mariadb, tmp_path):
+    """Its application, its two lines of ini, a real pserve; only the URL is the test's."""
+    page = ROOT / "README.md"
+    [application] = blocks(page, "python")
+    [settings] = blocks(page, "ini")
+    (tmp_path / "hello.py").write_text(application)
+    includes, url = settings.strip().splitlines()
+    assert includes == "pyramid.includes = pyramid_aalam_sqa"
+    assert url.startswith("sqlalchemy.url = mysql+pymysql://")
+    with (
+        pserve(tmp_path, mariadb.url, app="hello", path=tmp_path) as (port, _log),
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as response,
+    ):
+        assert response.read() == b'{"answer": 42}'
+
+
+def test_the_application_of_the_readme_has_about_ten_lines():
+    """Short enough to be read at a glance."""
+    [application] = blocks(ROOT / "README.md", "python")
+
+    assert len([line for line in application.splitlines() if line]) <= 11
+
+
+def test_the_commands_of_the_readme_exist():
+    """The project is installed by its name, and its make targets are there."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for line in "".join(blocks(ROOT / "README.md", "console")).splitlines():
+        program, *words = line.split()
+        if program == "make":
+            subprocess.run(["make", "-n", *words], cwd=ROOT, check=True, capture_output=True)
+        else:
+            assert (program, words) == ("pip", ["install", project["name"]])
+
+
+def test_the_readme_names_every_dependency():
+    """Each is justified there, extras with their pip command."""
+    readme = (ROOT / "README.md").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = [re.split(r"[>\[]", line)[0] for line in project["dependencies"]]
+
+    assert [name for name in names if name not in readme.split("## What it needs")[1]] == []
+    assert 'pip install "pyramid_aalam_sqa[postgresql]"' in readme
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_of_a_page_leads_somewhere(page):
+    """Files exist, and headings too."""
+    broken = []
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists():
+            broken.append(target)
+        elif anchor:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+            slugs = [re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in headings]
+            broken += [] if anchor in slugs else [target]
+
+    assert broken == []
+
+
+def test_the_reference_is_what_the_docstrings_say():
+    """docs/make_reference.py was run after the last change."""
+    path = ROOT / "docs" / "make_reference.py"
+    spec = importlib.util.spec_from_file_location("make_reference", path)
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+
+    assert (ROOT / "docs" / "reference.md").read_text() == generator.page()
+
+
+def test_every_target_of_the_makefile_is_in_its_help():
+    """The command make help lists what there is."""
+    output = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True)
+    listed = {line.split()[0] for line in output.stdout.splitlines() if line and line[0] != "#"}
+    phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+    assert set(phony[1].split()) <= listed
+
+
+def test_the_page_about_a_portal_leads_from_nothing_to_serving(folder, mariadb_server, monkeypatch):
+    """Its ini file, modules and commands on MariaDB; only the server's port is the test's."""
+    page = ROOT / "docs" / "portal.md"
+    for code in blocks(page, "python"):
+        assert write_file(folder, code)
+    server, development = blocks(page, "ini")
+    port = f"localhost:{mariadb_server.port}"
+    (folder / "shop.ini").write_text(server.replace("localhost", port))
+    (folder / "development.ini").write_text(development)
+    monkeypatch.setenv("SQA_ADMIN_URL", mariadb_server.url())
+    create, tables, _serve = blocks(page, "console")[0].splitlines()
+    for command in (create, tables):
+        program, *arguments = command.split()
+        assert program == "psqa"
+        done = subprocess.run(
+            [sys.executable, *QUIET, "-m", "pyramid_aalam_sqa.provisioning.cli", *arguments],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    app = TestApp(loadapp("config:shop.ini", relative_to=str(folder)))
+    jobs = importlib.import_module("shop.jobs")
+    jobs.restock("tee")
+    jobs.rename("tee", "tea")
+
+    assert app.get("/sell?name=tea").json == {"sold": "tea"}
+    app.get("/sell?name=coffee", status=404)
+    assert app.get("/sales").json == {"sales": 1}
+    jobs.forget_sales()
+    assert app.get("/sales").json == {"sales": 0}
+    with mariadb_server.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT name FROM aalam_shop.product")
+        assert cursor.fetchall() == (("tea",),)
+        cursor.execute("DROP DATABASE aalam_shop")
+        cursor.execute("DROP USER aalam_shop, aalam_shop__own")
+    get_sqa(app.app).dispose()
+    for module in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
+        del sys.modules[module]
+
+
+def test_the_views_of_the_binds_page_work(run, database, tmp_path):
+    """Each row is in the database that the page names."""
+    page = run(ROOT / "docs" / "binds.md")
+    files = {key: f"sqlite:///{tmp_path}/{key}.sqlite" for key in ("audit", "log")}
+    settings = {f"sqlalchemy.binds.{key}.url": url for key, url in files.items()}
+    with Configurator(settings={"sqlalchemy.url": database.url, **settings}) as config:
+        config.include("pyramid_aalam_sqa")
+        for view in (page.buy, page.history, page.count, page.note):
+            config.add_view(view, name=view.__name__)
+        config.add_exception_view(page.half, context=page.PartialCommitError)
+    client = TestApp(config.make_wsgi_app())
+    page.set_up(client.app)
+    client.get("/buy")
+    client.get("/note")
+
+    assert client.get("/history").text == "bought"
+    assert client.get("/count").text == "2"
+    assert page.job(client.app) == 4
+    assert database.rows("SELECT name FROM item") == [("book",)]
+    for key, statement, rows in (
+        ("audit", "SELECT what FROM entry", [("bought",), ("noted",), ("job",), ("thread",)]),
+        ("log", "SELECT id FROM visit UNION ALL SELECT id FROM page", [(1,), (1,)]),
+    ):
+        eyes = create_engine(files[key])
+        with eyes.connect() as connection:
+            found = [tuple(row) for row in connection.execute(text(statement))]
+        eyes.dispose()
+        assert sorted(found) == sorted(rows)
+    get_sqa(client.app).dispose()

@@ -1,0 +1,326 @@
+"""What the client is told and what is stored agree."""
+
+import http.client
+
+import pytest
+from pyramid.config import Configurator
+from pyramid.httpexceptions import HTTPFound
+from pyramid.interfaces import IExceptionResponse
+from pyramid.response import Response
+from pyramid_retry import RetryableException, mark_error_retryable
+from sqlalchemy import text
+from support.processes import pserve
+from support.rule_app import INSERT
+from webtest import TestApp
+
+# All of them on the database that the promise is about; SQLite decides nothing by the method.
+METHODS = {"mysql": ["GET", "POST", "PUT", "DELETE", "HEAD"], "sqlite": ["GET", "POST"]}
+
+
+@pytest.fixture
+def serve(database, notes):
+    """Make an application of one view, and of exception views."""
+
+    def serve(view, *exception_views, settings=(), setup=None):
+        given = {"sqlalchemy.url": database.url, **dict(settings)}
+        with Configurator(settings=given) as config:
+            config.include("pyramid_aalam_sqa")
+            config.add_view(view)
+            for context, exception_view in exception_views:
+                config.add_exception_view(exception_view, context=context)
+            if setup:
+                setup(config)
+        return TestApp(config.make_wsgi_app())
+
+    return serve
+
+
+def write(request, body):
+    request.sqa_session.execute(INSERT, {"body": body})
+
+
+@pytest.mark.parametrize("how", ["returned", "raised"])
+def test_pserve_stores_a_row_exactly_when_the_status_is_below_400(database, notes, tmp_path, how):
+    """Every status from 200 to 599, by every method, in a real process, over HTTP."""
+    told = {}
+    with pserve(tmp_path, database.url) as (port, _log):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        for method in METHODS[database.kind]:
+            for status in range(200, 600):
+                body = f"{method}-{status}"
+                connection.request(method, f"/{how}/{status}/{body}")
+                response = connection.getresponse()
+                response.read()
+                told[body] = response.status
+        connection.close()
+    promised = sorted(body for body, status in told.items() if status < 400)
+
+    assert [int(body.split("-")[1]) for body in told] == list(told.values())
+    assert notes() == promised
+
+
+@pytest.mark.parametrize("status", [100, 199, 600, 999])
+def test_a_status_outside_every_range_keeps_nothing(serve, notes, status):
+    """Only 200 to 399 says that all went well."""
+
+    def view(request):
+        write(request, "row")
+        response = Response()
+        response.status = f"{status} Odd"
+        return response
+
+    serve(view).get("/", status="*", expect_errors=True)
+
+    assert notes() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "header", "stored"),
+    [(200, "abort", []), (200, "rollback", []), (500, "commit", ["row"]), (200, "commit", ["row"])],
+)
+def test_the_x_tm_header_overrules_the_status(serve, notes, status, header, stored):
+    """The application alone can set it, as pyramid_tm documents."""
+
+    def view(request):
+        write(request, "row")
+        return Response(status=status, headers={"X-Tm": header})
+
+    serve(view).get("/", status=status)
+
+    assert notes() == stored
+
+
+def test_a_raised_redirect_commits(serve, notes):
+    """Raise HTTPFound(...) is an answer like return HTTPFound(...)."""
+
+    def view(request):
+        write(request, "row")
+        raise HTTPFound("/elsewhere")
+
+    serve(view).get("/", status=302)
+
+    assert notes() == ["row"]
+
+
+def test_a_raised_redirect_with_an_exception_view_for_everything_commits(serve, notes):
+    """The page that the exception view makes of it decides."""
+
+    def view(request):
+        write(request, "view")
+        raise HTTPFound("/elsewhere")
+
+    def page(error, request):
+        write(request, "page")
+        return error
+
+    serve(view, (IExceptionResponse, page)).get("/", status=302)
+
+    assert notes() == ["page", "view"]
+
+
+def test_an_exception_without_a_view_stores_nothing(serve, notes):
+    """The server answers 500, and nothing was half done."""
+
+    def view(request):
+        write(request, "row")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        serve(view).get("/")
+
+    assert notes() == []
+
+
+@pytest.mark.parametrize(("status", "stored"), [(200, ["page"]), (500, [])])
+def test_an_exception_view_gets_a_clean_session_and_its_page_decides(serve, notes, status, stored):
+    """What the view did is rolled back before; what the page writes follows the page's status."""
+
+    def view(request):
+        write(request, "view")
+        raise RuntimeError
+
+    def page(error, request):
+        seen = request.sqa_session.execute(text("SELECT count(*) FROM note"))
+        assert seen.scalar() == 0
+        write(request, "page")
+        return Response(status=status)
+
+    serve(view, (RuntimeError, page)).get("/", status=status)
+
+    assert notes() == stored
+
+
+def test_an_exception_view_may_query_after_a_failed_statement(serve, notes):
+    """A session that a database error broke works again in the exception view."""
+
+    def view(request):
+        write(request, "view")
+        request.sqa_session.execute(text("SELECT nothing FROM nowhere"))
+
+    def page(error, request):
+        write(request, "page")
+        return Response()
+
+    serve(view, (Exception, page)).get("/")
+
+    assert notes() == ["page"]
+
+
+def test_a_doomed_transaction_stores_nothing_whatever_the_status(serve, notes):
+    """request.tm.doom() is a rollback."""
+
+    def view(request):
+        write(request, "row")
+        request.tm.doom()
+        return Response()
+
+    serve(view).get("/")
+
+    assert notes() == []
+
+
+def test_a_transaction_doomed_before_the_exception_stays_doomed(serve, notes):
+    """The fresh start for the exception view does not undo the view's decision."""
+
+    def view(request):
+        request.tm.doom()
+        raise RuntimeError
+
+    def page(error, request):
+        write(request, "page")
+        return Response()
+
+    serve(view, (RuntimeError, page)).get("/")
+
+    assert notes() == []
+
+
+def test_the_transaction_of_an_exception_view_keeps_user_and_note(serve):
+    """Who reads transaction notes finds the path in the second transaction too."""
+    seen = []
+
+    def view(request):
+        request.tm.get().user = "the user"
+        raise RuntimeError
+
+    def page(error, request):
+        seen.append((request.tm.get().user, request.tm.get().description))
+        return Response()
+
+    serve(view, (RuntimeError, page)).get("/")
+
+    assert seen == [("the user", "/")]
+
+
+def test_the_page_of_an_attempt_that_is_tried_again_stores_nothing(serve, notes):
+    """An exception view that answers 200 and logs to the database logs the last attempt only."""
+    attempts = []
+
+    def view(request):
+        attempts.append(request.environ["retry.attempt"])
+        write(request, "view")
+        raise RetryableException
+
+    def page(error, request):
+        write(request, f"page {request.environ['retry.attempt']}")
+        return Response()
+
+    serve(view, (RetryableException, page)).get("/")
+
+    assert attempts == [0, 1, 2]
+    assert notes() == ["page 2"]
+
+
+def test_an_error_that_another_data_manager_calls_transient_is_tried_again(serve, notes):
+    """Rolling back early must not forget who could tell that a retry helps."""
+
+    class Flaky:
+        transaction_manager = None
+
+        def should_retry(self, error):
+            return isinstance(error, KeyError)
+
+        def abort(self, transaction):
+            """It has nothing to undo."""
+
+    attempts = []
+
+    def view(request):
+        attempts.append(1)
+        request.tm.get().join(Flaky())
+        write(request, "row")
+        if len(attempts) < 3:
+            raise KeyError
+        request.tm.doom()
+        return Response()
+
+    serve(view).get("/")
+
+    assert len(attempts) == 3
+
+
+def test_a_view_that_ends_its_transaction_and_then_fails_leaves_a_usable_session(serve, notes):
+    """The part that was committed stays; the exception view can write."""
+
+    def view(request):
+        write(request, "part")
+        request.tm.commit()
+        raise RuntimeError
+
+    def page(error, request):
+        write(request, "page")
+        return Response()
+
+    serve(view, (RuntimeError, page)).get("/")
+
+    assert notes() == ["page", "part"]
+
+
+def test_a_rollback_that_fails_is_logged_and_the_views_error_is_shown(serve, notes, caplog):
+    """The first error is the one that explains."""
+
+    class Broken:
+        def abort(self, transaction):
+            raise OSError("cannot undo")
+
+    def view(request):
+        request.tm.get().join(Broken())
+        raise RuntimeError("the view's own")
+
+    def page(error, request):
+        write(request, "page")
+        return Response(str(error))
+
+    response = serve(view, (Exception, page)).get("/")
+
+    assert response.text == "the view's own"
+    assert "cannot undo" in caplog.text
+    assert notes() == ["page"]
+
+
+def test_a_request_that_pyramid_tm_leaves_alone_is_left_alone(serve, notes):
+    """tm.activate_hook decides, and the fresh start touches no transaction that is not there."""
+
+    def view(request):
+        raise RuntimeError("plain")
+
+    with pytest.raises(RuntimeError, match="plain"):
+        serve(view, settings={"tm.activate_hook": lambda request: False}).get("/")
+
+
+def test_an_error_marked_retryable_by_the_application_is_tried_again(serve, notes):
+    """Both ways of pyramid_retry to mark an error work."""
+    attempts = []
+
+    def view(request):
+        attempts.append(1)
+        write(request, "row")
+        if len(attempts) == 1:
+            error = ValueError()
+            mark_error_retryable(error)
+            raise error
+        return Response()
+
+    serve(view).get("/")
+
+    assert notes() == ["row"]
