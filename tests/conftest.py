@@ -2,8 +2,11 @@
 
 import gc
 import os
+from contextlib import ExitStack
 
 import pytest
+
+from support.apps import application
 from support.databases import MISSING, Database, own_database
 from support.proxied_app import behind_a_proxy
 from support.servers import MariaDB, PostgreSQL, find
@@ -92,6 +95,15 @@ def notes(database):
     """Return what others see of the table that the views write to."""
     database.run("CREATE TABLE note (body VARCHAR(50))")
     return lambda: [row[0] for row in database.rows("SELECT body FROM note ORDER BY body")]
+
+
+@pytest.fixture
+def serve():
+    """Make applications as make_app() does; their connections are closed after the test."""
+    with ExitStack() as ends:
+        yield lambda url, *setups, **settings: ends.enter_context(
+            application(url, *setups, **settings)
+        )
 
 
 @pytest.fixture(scope="module")

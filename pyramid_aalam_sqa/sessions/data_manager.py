@@ -5,11 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 from pyramid_retry import mark_error_retryable
 from sqlalchemy.orm.exc import ConcurrentModificationError
-from zope.sqlalchemy.datamanager import _SESSION_STATE, STATUS_CHANGED, SessionDataManager
+from zope.sqlalchemy.datamanager import (
+    _SESSION_STATE,
+    STATUS_CHANGED,
+    SessionDataManager,
+    ZopeStatus,
+)
 
 from ..engines import refuse_broken
 from ..exceptions import CLOSED, OutcomeUnknownError, OutsideTransactionError
-from ..interfaces import IOutcomeUnknown
+from ..interfaces import IOutcomeUnknown, TransactionManager
 
 if TYPE_CHECKING:
     from .session import JoinedSession
@@ -28,6 +33,10 @@ class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlal
     session: Any
     # Whether a part of the work was ended by hand, without a rollback() that says so.
     lost = False
+
+    def __init__(self, session: Any, tm: TransactionManager) -> None:
+        # Always as changed: see the design's first decision.
+        super().__init__(session, STATUS_CHANGED, tm)
 
     def sortKey(self) -> str:  # noqa: N802 - the name in transaction's interface
         return LAST
@@ -122,3 +131,13 @@ def seem_joined(session: "JoinedSession") -> None:
     It would do so for a session that it does not know yet, and the write would be lost.
     """
     _SESSION_STATE[session] = STATUS_CHANGED
+
+
+def is_active(transaction: Any) -> bool:
+    """Tell whether *transaction* can be joined and will be committed."""
+    return bool(transaction.status == ZopeStatus.ACTIVE)
+
+
+def is_open(transaction: Any) -> bool:
+    """Tell whether *transaction* can be joined, though it may be doomed to be rolled back."""
+    return transaction.status in {ZopeStatus.ACTIVE, ZopeStatus.DOOMED}

@@ -13,13 +13,12 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, SessionTransaction
 from transaction.interfaces import NoTransaction as NothingBegun
-from zope.sqlalchemy.datamanager import STATUS_CHANGED, ZopeStatus
 
 from ..engines import TransactionState, begin_work
 from ..exceptions import BY_HAND, ENDED, LATE, CommitNotAllowedError, OutsideTransactionError
 from ..interfaces import TransactionManager
 from ..queries import SqaSession
-from .data_manager import JoinedDataManager, seem_joined
+from .data_manager import JoinedDataManager, is_active, is_open, seem_joined
 
 S = TypeVar("S", bound=Session)
 
@@ -82,7 +81,7 @@ class JoinedSession(SqaSession):
 
     def newTransaction(self, transaction: Any) -> None:  # noqa: N802 - transaction's interface
         """Leave the read-only transaction when the manager begins one, to join that."""
-        if transaction.status == ZopeStatus.ACTIVE and self._in_window():
+        if is_active(transaction) and self._in_window():
             if self.has_lost_write:
                 raise OutsideTransactionError(LATE)
             self.tm.unregisterSynch(self)
@@ -99,7 +98,7 @@ class JoinedSession(SqaSession):
         if not self._in_window():
             return False
         try:
-            return self.tm.get().status in {ZopeStatus.ACTIVE, ZopeStatus.DOOMED}
+            return is_open(self.tm.get())
         except NothingBegun:
             return False
 
@@ -114,7 +113,7 @@ class JoinedSession(SqaSession):
         if self.late:
             self.tm.registerSynch(self)
         else:
-            self.data_manager = self.make_data_manager(self, STATUS_CHANGED, self.tm)
+            self.data_manager = self.make_data_manager(self, self.tm)
 
     def _in_window(self) -> bool:
         return self.window is None or self.window()

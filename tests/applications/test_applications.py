@@ -16,7 +16,6 @@ from pyramid.paster import get_appsettings
 from sqlalchemy import Column, Integer, MetaData, Table, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import DeclarativeBase, Mapped, declarative_base, mapped_column, registry
-from support import portal
 
 from pyramid_aalam_sqa import (
     Session,
@@ -27,6 +26,7 @@ from pyramid_aalam_sqa import (
     session_scope,
 )
 from pyramid_aalam_sqa.applications.directory import _announced, _named
+from support import portal
 
 _numbers = itertools.count(1)
 

@@ -27,9 +27,6 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
-from support import bound
-from support.bound import KEYS, AuditBase, Author, Base, Entry, Line, do, serving
-from support.databases import Database, plain_engine
 
 from pyramid_aalam_sqa import (
     BindError,
@@ -43,6 +40,9 @@ from pyramid_aalam_sqa import (
     reflect,
 )
 from pyramid_aalam_sqa.settings.reader import read_settings
+from support import bound
+from support.bound import KEYS, AuditBase, Author, Base, Entry, Line, do, serving
+from support.databases import Database, plain_engine
 
 URL = "mysql+pymysql://me:secret@here/one"
 BIND = "sqlalchemy.binds.audit."

@@ -21,14 +21,14 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import NullPool, QueuePool, StaticPool
-from support.processes import QUIET
-from support.servers import MariaDB
 from webtest import TestApp
 
 from pyramid_aalam_sqa import SettingError, engine_from_settings, get_sqa
 from pyramid_aalam_sqa.backends.pymysql_driver import tls_context
 from pyramid_aalam_sqa.backends.registry import backend_for
 from pyramid_aalam_sqa.settings.reader import read_settings
+from support.processes import QUIET
+from support.servers import MariaDB
 
 
 @pytest.fixture

@@ -32,13 +32,13 @@ from sqlalchemy import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session
+from webtest import TestApp
+
+from pyramid_aalam_sqa import SettingError, get_sqa
 from support.databases import plain_engine
 from support.places import PLACES, in_a_file, places
 from support.portable_app import models
 from support.threads import together
-from webtest import TestApp
-
-from pyramid_aalam_sqa import SettingError, get_sqa
 
 
 @pytest.fixture(params=PLACES)

@@ -28,12 +28,12 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
-from support.processes import HERE, QUIET, TRACED
 from webtest import TestApp
 
 from pyramid_aalam_sqa import SettingError, engine_from_settings, get_sqa
 from pyramid_aalam_sqa.backends import mysql
 from pyramid_aalam_sqa.engines.pool import BUDGET, BudgetPool
+from support.processes import HERE, QUIET, TRACED
 
 BUDGET_OF_THREE = 3
 MADE = WeakSet()

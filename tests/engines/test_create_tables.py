@@ -11,10 +11,6 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
-from support.databases import plain_engine
-from support.places import PLACES, places
-from support.portable_app import WORKERS, models
-from support.processes import HERE, QUIET
 
 from pyramid_aalam_sqa.backends.backend import Backend
 from pyramid_aalam_sqa.backends.mysql import lock_name
@@ -22,6 +18,10 @@ from pyramid_aalam_sqa.backends.registry import backend_for
 from pyramid_aalam_sqa.engines.tables import create_tables
 from pyramid_aalam_sqa.exceptions import ProvisioningError
 from pyramid_aalam_sqa.settings.reader import read_settings
+from support.databases import plain_engine
+from support.places import PLACES, places
+from support.portable_app import WORKERS, models
+from support.processes import HERE, QUIET
 
 TABLES = ["admins", "posts", "table-1", "users"]
 

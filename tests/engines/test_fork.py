@@ -13,11 +13,11 @@ import pytest
 from pyramid.config import Configurator
 from pyramid.response import Response
 from sqlalchemy import text
-from support.processes import HERE, QUIET, TRACED
-from support.rule_app import INSERT
 from webtest import TestApp
 
 from pyramid_aalam_sqa import get_sqa
+from support.processes import HERE, QUIET, TRACED
+from support.rule_app import INSERT
 
 CHILDREN = 4
 REQUESTS = 50

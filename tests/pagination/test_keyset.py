@@ -41,13 +41,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects import oracle
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, StaticPool
-from support.databases import plain_engine
-from support.paged import Author, Note, library, opened, plain, sent, walk
 
 from pyramid_aalam_sqa import get_sqa, paginate
 from pyramid_aalam_sqa.backends.sorting import sorting_of
 from pyramid_aalam_sqa.pagination.cursors import BadCursor, read_cursor, write_cursor
 from pyramid_aalam_sqa.settings.reader import read_settings
+from support.databases import plain_engine
+from support.paged import Author, Note, library, opened, plain, sent, walk
 
 SECRET = "nobody knows it, but for tests"
 things = Table(

@@ -13,10 +13,10 @@ from pyramid.response import Response
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
-from support.paged import Author, library, opened
 
 from pyramid_aalam_sqa import get_sqa, paginate
 from pyramid_aalam_sqa.pagination.urls import Address
+from support.paged import Author, library, opened
 
 
 def address(path="/list", query=""):

@@ -37,6 +37,8 @@ from sqlalchemy.orm import (
     with_polymorphic,
 )
 from sqlalchemy.pool import NullPool, StaticPool
+
+from pyramid_aalam_sqa import Page, get_sqa, paginate
 from support.databases import plain_engine
 from support.paged import (
     Author,
@@ -50,8 +52,6 @@ from support.paged import (
     sent,
     walk,
 )
-
-from pyramid_aalam_sqa import Page, get_sqa, paginate
 
 other = aliased(Author)
 upper = func.upper(Author.name).label("upper")

@@ -14,10 +14,10 @@ from urllib.request import ProxyHandler, build_opener
 import pytest
 from pyramid.paster import get_app
 from sqlalchemy import event
-from support.servers import free_port
 from webtest import TestApp
 
 from pyramid_aalam_sqa import get_sqa
+from support.servers import free_port
 
 INI = Path(__file__).parents[2] / "development.ini"
 ANSWERS = {"200": 200, "302": 302, "404": 404, "500": 500, "raise": 500}

@@ -15,11 +15,11 @@ from pyramid.config import Configurator
 from pyramid.router import Router
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Engine
-from support.pages import ROOT, blocks
-from support.processes import QUIET, pserve
 from webtest import TestApp
 
 from pyramid_aalam_sqa import get_sqa
+from support.pages import ROOT, blocks
+from support.processes import QUIET, pserve
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The first line of a block that is a file of its own.

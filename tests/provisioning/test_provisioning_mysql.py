@@ -14,9 +14,6 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
-from support.databases import MISSING, Database
-from support.provisioned import Provisioned, ask
-from support.servers import MariaDB, find
 
 from pyramid_aalam_sqa import ProvisioningError
 from pyramid_aalam_sqa.provisioning.mysql.accounts import Account, is_wrong, plain, read_grants
@@ -24,6 +21,9 @@ from pyramid_aalam_sqa.provisioning.mysql.server import MySQLServer
 from pyramid_aalam_sqa.provisioning.provisioning import Provisioning
 from pyramid_aalam_sqa.provisioning.server import Step
 from pyramid_aalam_sqa.provisioning.servers import server_for
+from support.databases import MISSING, Database
+from support.provisioned import Provisioned, ask
+from support.servers import MariaDB, find
 
 # To encrypt on loopback takes longer than all else.
 PLAIN = "sqa.mysql.tls = off"
@@ -473,7 +473,9 @@ def test_without_an_administrator_check_tells_what_the_application_sees(
     created, admin, tmp_path, monkeypatch
 ):
     """And says that it is not all; an administrator who was named and is refused is an error."""
-    monkeypatch.setattr("pyramid_aalam_sqa.provisioning.mysql.server.SOCKETS", (f"{tmp_path}/no-socket",))
+    monkeypatch.setattr(
+        "pyramid_aalam_sqa.provisioning.mysql.server.SOCKETS", (f"{tmp_path}/no-socket",)
+    )
     before = created.psqa("check", admin_url=None)
     admin.run("GRANT SELECT ON mysql.* TO aalam_base", "CREATE TABLE aalam_base.loose (id INT)")
     after = created.psqa("check", admin_url=None)
@@ -907,7 +909,9 @@ def test_else_on_the_usual_socket(make, server, monkeypatch, tmp_path, there):
     """The first of the usual places that is there; when none is, the error names one."""
     monkeypatch.setattr("pyramid_aalam_sqa.provisioning.mysql.server.getuser", lambda: "root")
     last = f"{server.folder}/socket" if there else f"{tmp_path}/nothing"
-    monkeypatch.setattr("pyramid_aalam_sqa.provisioning.mysql.server.SOCKETS", (f"{tmp_path}/no-socket", last))
+    monkeypatch.setattr(
+        "pyramid_aalam_sqa.provisioning.mysql.server.SOCKETS", (f"{tmp_path}/no-socket", last)
+    )
     app = make()
     app.admin_url = None
     told = app.psqa("create")

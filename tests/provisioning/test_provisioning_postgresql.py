@@ -11,13 +11,13 @@ from pyramid.response import Response
 from sqlalchemy import Column, Integer, MetaData, Table, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
-from support.databases import MISSING, Database, plain_engine
-from support.servers import PostgreSQL, find
 from webtest import TestApp
 
 from pyramid_aalam_sqa import get_sqa
 from pyramid_aalam_sqa.exceptions import ProvisioningError
 from pyramid_aalam_sqa.provisioning.provisioning import Provisioning
+from support.databases import MISSING, Database, plain_engine
+from support.servers import PostgreSQL, find
 
 # Everybody but the administrator is asked for a password.
 HBA = """\

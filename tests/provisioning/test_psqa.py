@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, inspect
-from support.provisioned import INI, Provisioned, psqa, psqa_process
 
 from pyramid_aalam_sqa.provisioning.cli import main
+from support.provisioned import INI, Provisioned, psqa, psqa_process
 
 SECRET = "Tr0ub4dor"
 MODELS = """

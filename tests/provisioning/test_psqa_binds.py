@@ -4,9 +4,9 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
-from support.provisioned import Provisioned, psqa
 
 from pyramid_aalam_sqa.provisioning.provisioning import Provisioning
+from support.provisioned import Provisioned, psqa
 
 SECRET = "s3cret-of-the-audit"
 MODELS = """

@@ -39,10 +39,10 @@ from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, synonym
-from support.databases import own_database, plain_engine
 
 from pyramid_aalam_sqa import get_or_404
 from pyramid_aalam_sqa.queries.primary_keys import coerce, identity_of
+from support.databases import own_database, plain_engine
 
 MYSQL, POSTGRESQL, SQLITE = MySQLDialect_pymysql(), PGDialect_psycopg(), SQLiteDialect_pysqlite()
 BACKENDS = [MYSQL, POSTGRESQL, SQLITE]

@@ -34,7 +34,6 @@ from sqlalchemy.orm import (
     mapped_column,
     relationship,
 )
-from support.databases import own_database, plain_engine
 from webtest import TestApp
 
 import pyramid_aalam_sqa as sqa
@@ -46,6 +45,7 @@ from pyramid_aalam_sqa import (
     one_or_404,
     session_scope,
 )
+from support.databases import own_database, plain_engine
 
 
 class Base(DeclarativeBase):

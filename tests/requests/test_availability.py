@@ -14,14 +14,14 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool
-from support.databases import MISSING, Database
-from support.pages import ROOT, blocks
-from support.rule_app import INSERT
-from support.servers import MariaDB, PostgreSQL, find, free_port
 from webtest import TestApp
 
 from pyramid_aalam_sqa import IDatabaseUnavailable, get_sqa
 from pyramid_aalam_sqa.settings.options import table
+from support.databases import MISSING, Database
+from support.pages import ROOT, blocks
+from support.rule_app import INSERT
+from support.servers import MariaDB, PostgreSQL, find, free_port
 
 ERROR_KINDS = ROOT / "docs" / "faults.md"
 SECRETS = ["127.0.0.1", "top-secret", "notes_db", "select", "insert", "pymysql", "psycopg", "error"]

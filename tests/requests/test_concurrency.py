@@ -2,11 +2,11 @@
 
 import random
 
-from support.rule_app import main
-from support.threads import together
 from webtest import TestApp
 
 from pyramid_aalam_sqa import get_sqa
+from support.rule_app import main
+from support.threads import together
 
 THREADS = 32
 REQUESTS = {"mysql": 200, "sqlite": 50}

@@ -15,12 +15,12 @@ from sqlalchemy import event, func, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, PendingRollbackError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from support.databases import own_database, plain_engine
 from webtest import TestApp
 
 from pyramid_aalam_sqa import BrokenTransactionError, get_sqa
 from pyramid_aalam_sqa.backends.backend import ErrorKind
 from pyramid_aalam_sqa.backends.registry import backend_for
+from support.databases import own_database, plain_engine
 
 # Nobody waits longer for the other: what hangs fails.
 PATIENCE = 30

@@ -12,9 +12,9 @@ from pyramid.events import NewResponse
 from pyramid.request import Request
 from pyramid.response import Response
 from sqlalchemy import text
-from support.rule_app import INSERT
 
 from pyramid_aalam_sqa import CommitNotAllowedError, OutsideTransactionError, get_sqa
+from support.rule_app import INSERT
 
 THREADS = 4
 REQUESTS = 1000

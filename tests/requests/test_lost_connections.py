@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
+
 from support.proxied_app import visitors
 from support.proxy import GREETING, LOGIN, Proxy, Then
 

@@ -9,9 +9,10 @@ from pyramid.interfaces import IExceptionResponse
 from pyramid.response import Response
 from pyramid_retry import RetryableException, mark_error_retryable
 from sqlalchemy import text
+from webtest import TestApp
+
 from support.processes import pserve
 from support.rule_app import INSERT
-from webtest import TestApp
 
 # All of them on the database that the promise is about; SQLite decides nothing by the method.
 METHODS = {"mysql": ["GET", "POST", "PUT", "DELETE", "HEAD"], "sqlite": ["GET", "POST"]}

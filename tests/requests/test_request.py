@@ -12,11 +12,11 @@ from pyramid.scripting import prepare
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import Pool
-from support.rule_app import INSERT
 from transaction import TransactionManager
 from webtest import TestApp
 
 from pyramid_aalam_sqa import CommitNotAllowedError, OutsideTransactionError, SettingError, get_sqa
+from support.rule_app import INSERT
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from pyramid.response import Response
 from pyramid_retry import BeforeRetry
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
-from support.processes import pserve
-from support.rule_app import INSERT
-from support.threads import together
 from webtest import TestApp
 
 from pyramid_aalam_sqa import SettingError, get_sqa
+from support.processes import pserve
+from support.rule_app import INSERT
+from support.threads import together
 
 THREADS = 8
 REQUESTS = 25

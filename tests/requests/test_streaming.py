@@ -16,11 +16,11 @@ from pyramid.scripting import prepare
 from sqlalchemy import String, literal, select, text
 from sqlalchemy.engine import Row
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
-from support.processes import pserve
 from transaction import TransactionManager
 from webtest import TestApp
 
 from pyramid_aalam_sqa import OutsideTransactionError, get_sqa
+from support.processes import pserve
 
 WIDTH = 200
 

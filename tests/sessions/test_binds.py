@@ -32,6 +32,8 @@ from sqlalchemy.orm import (
     subqueryload,
     with_polymorphic,
 )
+
+from pyramid_aalam_sqa import BindError, get_sqa
 from support import bound
 from support.bound import (
     KEYS,
@@ -52,8 +54,6 @@ from support.bound import (
     tag,
 )
 from support.databases import Database, own_database
-
-from pyramid_aalam_sqa import BindError, get_sqa
 
 _numbers = itertools.count(1)
 PLACES = ["sqlite", "mariadb+mariadb", "mariadb+postgresql"]

@@ -12,10 +12,6 @@ from pyramid.response import Response
 from pyramid_retry import IRetryableError
 from sqlalchemy import Column, MetaData, String, Table, create_engine, event, text
 from sqlalchemy.exc import OperationalError
-from support.bound import do, serving
-from support.databases import Database, own_database
-from support.proxied_app import PASSWORD
-from support.proxy import Then
 
 from pyramid_aalam_sqa import (
     BrokenTransactionError,
@@ -25,6 +21,10 @@ from pyramid_aalam_sqa import (
     get_sqa,
     session_scope,
 )
+from support.bound import do, serving
+from support.databases import Database, own_database
+from support.proxied_app import PASSWORD
+from support.proxy import Then
 
 _numbers = itertools.count(1)
 SETTINGS = {

@@ -5,11 +5,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, event, exists, func, insert, literal, select, union_all, update
 from sqlalchemy.orm import aliased
+
+from pyramid_aalam_sqa import BindError, get_sqa
 from support import bound
 from support.bound import KEYS, do, serving
 from support.databases import Database
-
-from pyramid_aalam_sqa import BindError, get_sqa
 
 MODELS = {"default": bound.Author, "audit": bound.Entry, "log": bound.Line}
 WORDS = {"author": "default", "entry": "audit", "line": "log"}

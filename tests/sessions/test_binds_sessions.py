@@ -12,9 +12,6 @@ from sqlalchemy import Integer, event, insert, select, text
 from sqlalchemy.exc import IntegrityError, InvalidRequestError, PendingRollbackError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.orm import Session as PlainSession
-from support import bound
-from support.bound import KEYS, Author, Entry, Line, Tag, author, do, entry, serving
-from support.databases import Database
 
 from pyramid_aalam_sqa import (
     BindError,
@@ -25,6 +22,9 @@ from pyramid_aalam_sqa import (
     get_sqa,
     session_scope,
 )
+from support import bound
+from support.bound import KEYS, Author, Entry, Line, Tag, author, do, entry, serving
+from support.databases import Database
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from pyramid_retry import IRetryableError
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
-from support.proxied_app import visitors
-from support.proxy import Then
 from transaction import TransactionManager
 
 from pyramid_aalam_sqa import OutcomeUnknownError, get_sqa
+from support.proxied_app import visitors
+from support.proxy import Then
 
 PROXIED = {"sqa.mysql.tls": "off", "sqlalchemy.connect_args.read_timeout": "30"}
 either_page = pytest.mark.parametrize("pages", [(), (Exception,)], ids=["", "catch-all"])

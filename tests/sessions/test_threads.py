@@ -12,9 +12,9 @@ import pytest
 from pyramid.config import Configurator
 from sqlalchemy import text
 from sqlalchemy.orm import Session as PlainSession
-from support.processes import HERE, QUIET, TRACED
 
 from pyramid_aalam_sqa import Session, get_sqa
+from support.processes import HERE, QUIET, TRACED
 
 INSERT = text("INSERT INTO note (body) VALUES (:body)")
 COUNT = text("SELECT count(*) FROM note")

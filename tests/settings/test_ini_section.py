@@ -11,9 +11,9 @@ from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
 from pyramid.paster import bootstrap, get_app, get_appsettings
 from pyramid.response import Response
-from support import processes
 
 from pyramid_aalam_sqa import SettingError, engine_from_settings, get_sqa
+from support import processes
 
 APPLICATION = """
 from pyramid.config import Configurator

@@ -77,7 +77,14 @@ def psqa_process(*arguments, admin_url=None):
     """Run the command as a process of its own."""
     paths = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "pyramid_aalam_sqa.provisioning.cli", *map(str, arguments)],
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "pyramid_aalam_sqa.provisioning.cli",
+            *map(str, arguments),
+        ],
         env={**os.environ, **TRACED, "PYTHONPATH": paths, "SQA_ADMIN_URL": admin_url or ""},
         capture_output=True,
         text=True,
