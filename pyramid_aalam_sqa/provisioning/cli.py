@@ -273,3 +273,7 @@ def _say(text: str, indent: int = 0) -> None:
         break_on_hyphens=False,
     )
     print("\n".join(lines))  # noqa: T201 - a command prints
+
+
+if __name__ == "__main__":
+    sys.exit(main())

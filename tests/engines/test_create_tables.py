@@ -100,7 +100,7 @@ def test_forty_workers_that_start_at_once_all_start(place):
     given = json.dumps({"sqa.mysql.tls": "off", **place.settings})
     paths = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, *QUIET, HERE / "portable_app.py", given, place.name],
+        [sys.executable, *QUIET, HERE / "support" / "portable_app.py", given, place.name],
         env={**os.environ, "PYTHONPATH": paths},
         capture_output=True,
         text=True,

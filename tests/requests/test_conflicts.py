@@ -270,7 +270,7 @@ def meet(barrier, request):
 
 def retries(caplog):
     """The lines about requests that are tried again."""
-    return [line for name, _, line in caplog.record_tuples if name.endswith("._retry")]
+    return [line for name, _, line in caplog.record_tuples if name.endswith(".retry")]
 
 
 def hits(database):

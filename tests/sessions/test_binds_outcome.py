@@ -171,7 +171,7 @@ def logged():
 @pytest.fixture(scope="module")
 def servers(mariadb_url, second_mariadb_server):
     """Two databases on two servers, each behind a proxy."""
-    from proxied_app import behind_a_proxy
+    from support.proxied_app import behind_a_proxy
 
     with ExitStack() as stack:
         found = {}

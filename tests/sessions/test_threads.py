@@ -165,7 +165,7 @@ def test_a_session_left_open_by_a_thread_is_given_back_and_reported_once(app, no
         session.execute(INSERT, {"body": "kept"})
         session.commit()
     assert notes() == ["kept"]
-    reports = [record for record in caplog.records if record.name.endswith("_threads")]
+    reports = [record for record in caplog.records if record.name.endswith(".thread_local")]
     assert [record.levelno for record in reports] == [logging.ERROR]
     assert "thread worker-7 had opened was not closed" in reports[0].getMessage()
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from support.servers import free_port
 
 HERE = Path(__file__).parents[1]
+# Where a process finds what a test serves: the test modules, and `support`.
+PATHS = [str(HERE), *(str(room) for room in HERE.iterdir() if room.is_dir())]
 # What makes coverage trace a new process, which takes long. Here a worker of the tests keeps it
 # for those processes where something happens that happens nowhere else.
 _TRACE = "COVERAGE_PROCESS_CONFIG"
@@ -41,7 +43,7 @@ def pserve(folder, url, app="support.rule_app", settings="", path=HERE):
     escaped = url.replace("%", "%%")
     ini.write_text(INI.format(app=app, url=escaped, settings=settings, port=port))
     log = folder / "pserve.log"
-    paths = os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(path), *PATHS, os.environ.get("PYTHONPATH", "")])
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", "from pyramid.scripts.pserve import main; main()", str(ini)],

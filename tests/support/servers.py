@@ -85,6 +85,8 @@ class MariaDB(Server):
                 find("mariadb-install-db"),
                 "--no-defaults",
                 f"--datadir={self.folder}/data",
+                # As below: another server may be starting in /tmp at this moment.
+                f"--tmpdir={self.folder}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
                 *self.account,
