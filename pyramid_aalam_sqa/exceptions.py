@@ -97,22 +97,22 @@ class PartialCommitError(TransactionError):
 
 
 # The texts of errors that several rooms raise.
-BY_HAND = (
+COMMIT_BY_HAND = (
     "The response, or the end of its block, decides whether the session commits: remove the "
     "commit(), or use session.flush() to send what is pending, "
     "or request.tm.commit() and request.tm.begin() to commit a part at once."
 )
-LATE = (
+WRITE_OUTSIDE_TRANSACTION = (
     "request.sqa_session can only read here, before or after the transaction of the request: "
     "a write would be lost. Write in the view, or inside `with request.tm:` where there is no view."
 )
 FAILED = "A statement has failed before, and the database would answer COMMIT by undoing all."
-ROLLED_BACK = (
+CONNECTION_ROLLED_BACK = (
     "The transaction was ended by a rollback() of its connection, and its session does not know: "
     "call session.rollback() instead."
 )
 HUNG_UP = "The server has closed the connection before COMMIT was sent."
-ENDED = (
+SESSION_ENDED = (
     "This session has ended with its request. Take what a later function needs out of its objects, "
     "or give that function a session of its own."
 )

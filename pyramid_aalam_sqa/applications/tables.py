@@ -8,7 +8,7 @@ from sqlalchemy import MetaData, Table
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import registry as Registry  # noqa: N812 - "registry" is Pyramid's here
 
-from ..engines import INFO, key_of, tables_with
+from ..engines import BIND_KEY_INFO, bind_key_of, tables_with_bind_key
 from ..exceptions import BindError
 from ..interfaces import HasRegistry
 from ..settings import DEFAULT
@@ -55,7 +55,7 @@ def reflect(
         part.metadata.reflect(part.engine, **options)
         if part.key != key_of_metadata(part.metadata):
             for name in part.metadata.tables.keys() - before:
-                part.metadata.tables[name].info[INFO] = part.key
+                part.metadata.tables[name].info[BIND_KEY_INFO] = part.key
 
 
 def _sqa(app: Sqa | HasRegistry) -> Sqa:
@@ -111,11 +111,11 @@ def metadatas_of(base: Any) -> Iterator[MetaData]:
 
 def key_of_metadata(metadata: MetaData) -> str:
     """Return the bind key of what has no other in *metadata*."""
-    return str(metadata.info.get(INFO) or DEFAULT)
+    return str(metadata.info.get(BIND_KEY_INFO) or DEFAULT)
 
 
 def _tables_by_key(sqa: Sqa, metadata: MetaData) -> dict[str, list[Table] | None]:
     if sqa.routes is None:
         return {DEFAULT: None}
-    keys = [key_of_metadata(metadata), *map(key_of, metadata.sorted_tables)]
-    return {key: tables_with(key, metadata) for key in dict.fromkeys(keys)}
+    keys = [key_of_metadata(metadata), *map(bind_key_of, metadata.sorted_tables)]
+    return {key: tables_with_bind_key(key, metadata) for key in dict.fromkeys(keys)}

@@ -1,31 +1,45 @@
 """Engines made from settings, and what happens on their connections."""
 
-from .bind_keys import INFO, age, key_of, keys_of, name_of, tables_of, tables_of_mapper, tables_with
+from .bind_keys import (
+    BIND_KEY_INFO,
+    bind_key_of,
+    full_name,
+    mapping_generation,
+    names_by_bind_key,
+    tables_in,
+    tables_of_mapper,
+    tables_with_bind_key,
+)
 from .create import make_engine
-from .errors import ask_before_commits, error_name, pause_after
-from .password_file import next_to, read_password
+from .errors import check_before_commit, error_name, pause_after
+from .password_file import next_password_path, read_password
 from .tables import create_tables, missing_tables
-from .transactions import TransactionState, begin_work, refuse_broken, session_on
+from .transactions import (
+    TransactionState,
+    raise_if_broken,
+    session_of_connection,
+    track_transaction,
+)
 
 __all__ = [
-    "INFO",
+    "BIND_KEY_INFO",
     "TransactionState",
-    "age",
-    "ask_before_commits",
-    "begin_work",
+    "bind_key_of",
+    "check_before_commit",
     "create_tables",
     "error_name",
-    "key_of",
-    "keys_of",
+    "full_name",
     "make_engine",
+    "mapping_generation",
     "missing_tables",
-    "name_of",
-    "next_to",
+    "names_by_bind_key",
+    "next_password_path",
     "pause_after",
+    "raise_if_broken",
     "read_password",
-    "refuse_broken",
-    "session_on",
-    "tables_of",
+    "session_of_connection",
+    "tables_in",
     "tables_of_mapper",
-    "tables_with",
+    "tables_with_bind_key",
+    "track_transaction",
 ]

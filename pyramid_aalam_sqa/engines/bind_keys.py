@@ -19,17 +19,17 @@ from sqlalchemy.sql.visitors import ExternallyTraversible
 from ..exceptions import BindError
 from ..settings import DEFAULT
 
-ATTRIBUTE = "__bind_key__"
+BIND_KEY_ATTRIBUTE = "__bind_key__"
 
 
-INFO = "bind_key"
+BIND_KEY_INFO = "bind_key"
 
 
 # Another number whenever a class was mapped: what was found before may be wrong since.
 _numbers = count(1)
 
 
-_mapped = 0
+_generation = 0
 
 
 _lock = threading.Lock()
@@ -38,31 +38,31 @@ _lock = threading.Lock()
 _classes: tuple[int, WeakKeyDictionary[Table, set[str]]] = (-1, WeakKeyDictionary())
 
 
-def age() -> int:
+def mapping_generation() -> int:
     """Return a number that is another one when more classes are mapped."""
-    return _mapped
+    return _generation
 
 
 @event.listens_for(Mapper, "after_mapper_constructed")
-def _count(*_: object) -> None:
-    global _mapped  # noqa: PLW0603 - of the process, as SQLAlchemy's registries are
-    _mapped = next(_numbers)
+def _begin_generation(*_: object) -> None:
+    global _generation  # noqa: PLW0603 - of the process, as SQLAlchemy's registries are
+    _generation = next(_numbers)
 
 
-def keys_of(tables: Iterable[Any]) -> dict[str, list[str]]:
+def names_by_bind_key(tables: Iterable[Any]) -> dict[str, list[str]]:
     """Return the keys of *tables* and sequences, each with the names of its own."""
     found: dict[str, list[str]] = {}
     for table in tables:
-        found.setdefault(key_of(table), []).append(name_of(table))
+        found.setdefault(bind_key_of(table), []).append(full_name(table))
     return found
 
 
-def name_of(item: Any) -> str:
+def full_name(item: Any) -> str:
     """Return the name of *item*, with its schema where a table has one."""
     return str(getattr(item, "fullname", None) or item.name)
 
 
-def key_of(item: Any) -> str:
+def bind_key_of(item: Any) -> str:
     """Return the bind key of *item*, a table or a sequence.
 
     The class that is mapped to it knows it, else its own ``info``, else that of its MetaData.
@@ -74,16 +74,16 @@ def key_of(item: Any) -> str:
             msg = f"The table {item.fullname!r} has classes with the bind keys {keys}: write one."
             raise BindError(msg)
         return next(iter(known))
-    own = item.info.get(INFO)
-    return str(own or (item.metadata.info.get(INFO) if item.metadata else None) or DEFAULT)
+    own = item.info.get(BIND_KEY_INFO)
+    return str(own or (item.metadata.info.get(BIND_KEY_INFO) if item.metadata else None) or DEFAULT)
 
 
-def tables_with(key: str, metadata: MetaData) -> list[Table]:
+def tables_with_bind_key(key: str, metadata: MetaData) -> list[Table]:
     """Return the tables of *metadata* that are in the database called *key*."""
-    return [table for table in metadata.sorted_tables if key_of(table) == key]
+    return [table for table in metadata.sorted_tables if bind_key_of(table) == key]
 
 
-def tables_of(statement: Any) -> set[Any]:
+def tables_in(statement: Any) -> set[Any]:
     """Return the tables and sequences that *statement* uses at any depth."""
     if isinstance(statement, ExecutableDDLElement):
         target = getattr(statement, "element", None)
@@ -142,9 +142,9 @@ def tables_of_mapper(mapper: Mapper[Any]) -> set[Any]:
 def _keys_of_classes() -> WeakKeyDictionary[Table, set[str]]:
     """Return the keys that mapped classes give to their tables."""
     global _classes  # noqa: PLW0603 - as above
-    if _classes[0] != _mapped:
+    if _classes[0] != _generation:
         with _lock:
-            now = _mapped
+            now = _generation
             _classes = (now, _read_classes())
     return _classes[1]
 
@@ -153,8 +153,8 @@ def _read_classes() -> WeakKeyDictionary[Table, set[str]]:
     keys: WeakKeyDictionary[Table, set[str]] = WeakKeyDictionary()
     for registry in _all_registries():
         for mapper in registry.mappers:
-            own = getattr(mapper.class_, ATTRIBUTE, None)
+            own = getattr(mapper.class_, BIND_KEY_ATTRIBUTE, None)
             if own is not None:
-                for table in tables_of(mapper.local_table):
+                for table in tables_in(mapper.local_table):
                     keys.setdefault(table, set()).add(own)
     return keys

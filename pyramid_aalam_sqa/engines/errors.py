@@ -14,11 +14,11 @@ from zope.interface import alsoProvides
 
 from ..backends import Backend, ErrorKind, attach_backend, backend_of, find_backend
 from ..exceptions import (
-    BY_HAND,
+    COMMIT_BY_HAND,
+    CONNECTION_ROLLED_BACK,
     FAILED,
     HUNG_UP,
-    LATE,
-    ROLLED_BACK,
+    WRITE_OUTSIDE_TRANSACTION,
     BrokenTransactionError,
     CommitNotAllowedError,
     OutsideTransactionError,
@@ -39,7 +39,7 @@ def install_error_listeners(engine: Engine, backend: Backend) -> None:
     event.listen(engine, "reset", backend.make_writable)
 
 
-def ask_before_commits(connection: Connection) -> None:
+def check_before_commit(connection: Connection) -> None:
     """Raise what COMMIT on *connection* would raise, as far as it can be known before.
 
     Asked on each connection before the first of several COMMITs is sent.
@@ -55,7 +55,7 @@ def _refuse_second_begin(connection: Connection) -> None:
     """Refuse what follows a rollback by hand: nobody would commit it, or somebody by hand."""
     work = _latest.get(connection)
     if work is not None and not work.over:
-        raise BrokenTransactionError(ROLLED_BACK)
+        raise BrokenTransactionError(CONNECTION_ROLLED_BACK)
 
 
 def _before_commit(connection: Connection) -> None:
@@ -75,7 +75,7 @@ def _refuse_commit(connection: Connection, work: TransactionState) -> None:
     """Raise when there must not be a COMMIT."""
     if not work.may_commit:
         # session.connection().commit(): half of the request would be stored, whatever comes.
-        raise CommitNotAllowedError(LATE if work.read_only else BY_HAND)
+        raise CommitNotAllowedError(WRITE_OUTSIDE_TRANSACTION if work.read_only else COMMIT_BY_HAND)
     backend = backend_of(connection)
     if backend.would_roll_back(connection.connection.dbapi_connection):
         raise BrokenTransactionError(FAILED)
@@ -97,7 +97,7 @@ def _recognise(context: ExceptionContext) -> None:
     cause = context.original_exception
     fault = backend.fault(cause, connecting=not connection, disconnected=context.is_disconnect)
     if work and work.read_only and fault in {ErrorKind.READ_ONLY, ErrorKind.REFUSED}:
-        raise OutsideTransactionError(LATE)
+        raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
     if fault and fault.drops_pool:
         context.is_disconnect = True
     error = context.sqlalchemy_exception or cause

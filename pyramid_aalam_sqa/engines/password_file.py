@@ -48,7 +48,7 @@ def read_password(path: Path) -> str:
     return password
 
 
-def next_to(path: Path) -> Path:
+def next_password_path(path: Path) -> Path:
     """Return where the password is that the one in the file at *path* is being changed to."""
     return path.with_name(f"{path.name}.next")
 
@@ -83,7 +83,7 @@ class PasswordFile:
 
         The file is read last: where there is nothing beside it, it has been renamed.
         """
-        beside = next_to(self.path.resolve())
+        beside = next_password_path(self.path.resolve())
         try:
             found = [read_password(beside)] if beside.exists() else []
         except SettingError:

@@ -52,7 +52,7 @@ _work: WeakKeyDictionary[RootTransaction, TransactionState] = WeakKeyDictionary(
 _latest: WeakKeyDictionary[Connection, TransactionState] = WeakKeyDictionary()
 
 
-def begin_work(
+def track_transaction(
     connection: Connection, transaction: SessionTransaction, *, read_only: bool, may_commit: bool
 ) -> TransactionState | None:
     """Note that a session begins *transaction* on *connection*; None when it had begun before."""
@@ -67,7 +67,7 @@ def begin_work(
     return work
 
 
-def refuse_broken(works: Iterable[TransactionState]) -> None:
+def raise_if_broken(works: Iterable[TransactionState]) -> None:
     """Raise :class:`BrokenTransactionError` when one of *works* was ended by an error."""
     for work in works:
         if work.broken_by is not None:
@@ -79,7 +79,7 @@ def refuse_broken(works: Iterable[TransactionState]) -> None:
             raise refusal from work.broken_by
 
 
-def session_on(connection: Connection) -> Session | None:
+def session_of_connection(connection: Connection) -> Session | None:
     """Return the session whose transaction on *connection* it is."""
     work = _work_on(connection)
     return work.session if work else None

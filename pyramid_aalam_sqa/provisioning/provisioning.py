@@ -26,9 +26,9 @@ from ..engines import (
     create_tables,
     make_engine,
     missing_tables,
-    next_to,
+    next_password_path,
     read_password,
-    tables_with,
+    tables_with_bind_key,
 )
 from ..exceptions import ProvisioningError, SettingError
 from ..settings import (
@@ -169,7 +169,7 @@ class Provisioning:
         """
         self.plan_rotation()
         path = self._password_file()
-        beside = next_to(path)
+        beside = next_password_path(path)
         user = self.application.user
         with self._server.locked():
             if beside.is_file() and self._logs_in(beside):
@@ -194,7 +194,7 @@ class Provisioning:
 
     def _own_tables(self, metadata: MetaData) -> list[Table] | None:
         """Return the tables of *metadata* with the bind key of this database."""
-        return tables_with(self.bind_key, metadata) if self.settings.binds else None
+        return tables_with_bind_key(self.bind_key, metadata) if self.settings.binds else None
 
     def _login(self) -> Any:
         return self.application.login(self.application.user, self.application.password)

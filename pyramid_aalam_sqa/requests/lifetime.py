@@ -13,7 +13,7 @@ from typing import Any
 from pyramid.response import FileResponse
 from pyramid.threadlocal import manager
 
-from ..exceptions import ENDED, OutsideTransactionError
+from ..exceptions import SESSION_ENDED, OutsideTransactionError
 from ..sessions import JoinedSession
 
 # What ends with a request, in its environ.
@@ -127,7 +127,7 @@ def lifetime_of(request: Any) -> Lifetime:
         lifetime = request.environ[LIFETIME] = Lifetime(served=_current.get() is not None)
         request.finished_callbacks.appendleft(partial(_finish, lifetime))
     if lifetime.over:
-        raise OutsideTransactionError(ENDED)
+        raise OutsideTransactionError(SESSION_ENDED)
     return lifetime
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from ..applications import Sqa, get_sqa
 from ..backends import backend_of
-from ..exceptions import LATE, OutsideTransactionError
+from ..exceptions import WRITE_OUTSIDE_TRANSACTION, OutsideTransactionError
 from ..interfaces import TransactionManager
 from ..pagination import KeysetPage, Page, PageOptions, PageRequest, find_page
 from ..queries import SqaSession
@@ -241,7 +241,11 @@ def _call_if_committed(
     session = find_session()
     if session is not None and session.has_lost_write:
         # The end of the session would raise it, in place of a response that is true.
-        log.error("The transaction is committed, and %r after it wrote: %s", function, LATE)
+        log.error(
+            "The transaction is committed, and %r after it wrote: %s",
+            function,
+            WRITE_OUTSIDE_TRANSACTION,
+        )
         session.rollback()
 
 

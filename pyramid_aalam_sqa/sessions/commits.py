@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy.engine import Connection, Engine, Transaction
 from sqlalchemy.orm import SessionTransaction
 
-from ..engines import ask_before_commits
+from ..engines import check_before_commit
 from ..exceptions import (
-    ROLLED_BACK,
+    CONNECTION_ROLLED_BACK,
     BrokenTransactionError,
     OutcomeUnknownError,
     PartialCommitError,
@@ -26,14 +26,14 @@ def prepare(transaction: SessionTransaction) -> None:
     transaction._prepare_impl()  # noqa: SLF001
 
 
-def forget_connections(transaction: SessionTransaction | None) -> None:
+def detach_connections(transaction: SessionTransaction | None) -> None:
     """Have *transaction*, and those around it, end without a word to their connections."""
     while transaction is not None:
         transaction._connections.clear()  # noqa: SLF001 - it has no public name
         transaction = transaction.parent
 
 
-def leave_to_others(transaction: SessionTransaction, instead: Any = None) -> None:
+def disable_own_commit(transaction: SessionTransaction, instead: Any = None) -> None:
     """Have *transaction* send no COMMIT of its own; *instead* is what it is to roll back."""
     entries: Any = transaction._connections  # noqa: SLF001 - as above
     for bind, (connection, root, _, closes) in list(entries.items()):
@@ -53,8 +53,8 @@ def commit_in_order(
     if len(pending) > 1:
         for connection, root in pending.values():
             if not root.is_active:
-                raise BrokenTransactionError(ROLLED_BACK)
-            ask_before_commits(connection)
+                raise BrokenTransactionError(CONNECTION_ROLLED_BACK)
+            check_before_commit(connection)
         order = routes.in_order(pending)
         names = routes.names_of(order)
         for place, engine in enumerate(order):
@@ -63,7 +63,7 @@ def commit_in_order(
             except BaseException as error:
                 _tell(error, names[:place], names[place:], note, on_stored)
                 raise
-        leave_to_others(transaction)
+        disable_own_commit(transaction)
     transaction.commit()
 
 

@@ -12,7 +12,7 @@ from zope.sqlalchemy.datamanager import (
     ZopeStatus,
 )
 
-from ..engines import refuse_broken
+from ..engines import raise_if_broken
 from ..exceptions import CLOSED, OutcomeUnknownError, OutsideTransactionError
 from ..interfaces import IOutcomeUnknown, TransactionManager
 
@@ -90,7 +90,7 @@ class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlal
     def _refuse_half(self) -> None:
         """Raise when the database has lost a part of the work, whatever was made of its error."""
         session = self.session
-        refuse_broken(session.works)
+        raise_if_broken(session.works)
         if self.lost or self.tx is not session.get_transaction():
             raise OutsideTransactionError(CLOSED)
 
@@ -102,7 +102,7 @@ class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlal
         try:
             super()._finish(final_state)
         finally:
-            seem_joined(session)
+            hide_from_mark_changed(session)
 
     def _leave(self) -> None:
         """Forget the session, which was rolled back by hand and not used since."""
@@ -125,7 +125,7 @@ def _is_stored(session: "JoinedSession") -> bool:
     return bool(session.works) and all(work.stored for work in session.works)
 
 
-def seem_joined(session: "JoinedSession") -> None:
+def hide_from_mark_changed(session: "JoinedSession") -> None:
     """Keep ``zope.sqlalchemy.mark_changed(session)`` from joining the thread's own manager.
 
     It would do so for a session that it does not know yet, and the write would be lost.

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import SessionTransaction
 
 from ..exceptions import CLOSED, BindError, OutsideTransactionError
-from .commits import commit_in_order, forget_connections, leave_to_others, prepare
+from .commits import commit_in_order, detach_connections, disable_own_commit, prepare
 from .data_manager import JoinedDataManager
 from .routing import RoutingSession
 from .session import JoinedSession
@@ -187,13 +187,13 @@ class BindSession(JoinedSession):
 
     def roll_back_with_leader(self) -> None:
         """Undo what was done to the objects; the connection was rolled back before."""
-        forget_connections(self.get_nested_transaction() or self.get_transaction())
+        detach_connections(self.get_nested_transaction() or self.get_transaction())
         self.late = False
         super().rollback()
 
     def close(self) -> None:
         """Close the session and leave the connection to its leader."""
-        forget_connections(self.get_nested_transaction() or self.get_transaction())
+        detach_connections(self.get_nested_transaction() or self.get_transaction())
         super().close()
 
     def end(self) -> None:
@@ -217,7 +217,7 @@ class _LeadersTransaction:
 @event.listens_for(BindSession, "after_begin", propagate=True)
 def _leave_to_leader(session: BindSession, transaction: SessionTransaction, _: Connection) -> None:
     if transaction.parent is None:
-        leave_to_others(transaction, _LeadersTransaction())
+        disable_own_commit(transaction, _LeadersTransaction())
 
 
 @event.listens_for(MultiBindSession, "after_soft_rollback", propagate=True)

@@ -14,7 +14,14 @@ from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql.dml import Insert
 
 from ..backends import masked
-from ..engines import age, keys_of, name_of, session_on, tables_of, tables_of_mapper
+from ..engines import (
+    full_name,
+    mapping_generation,
+    names_by_bind_key,
+    session_of_connection,
+    tables_in,
+    tables_of_mapper,
+)
 from ..exceptions import BindError
 from ..settings import DEFAULT
 
@@ -34,7 +41,7 @@ class Routes:
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self.engines = engines
         self.default = engines[DEFAULT]
-        self._age = age()
+        self._age = mapping_generation()
         self._known: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()
         self._checked: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()
         for engine in set(engines.values()):
@@ -49,20 +56,24 @@ class Routes:
 
     def engine_of(self, thing: Any) -> Engine:
         """Return the engine of *thing*, a statement or a mapper; that of none is the default's."""
-        if self._age != age():
+        if self._age != mapping_generation():
             # A class was mapped since, and may have another key for a table.
-            # The age last: no other thread is to see the new one with the old findings.
-            self._known, self._checked, self._age = WeakKeyDictionary(), WeakKeyDictionary(), age()
+            # The mapping_generation last: no other thread is to see the new one with the old findings.
+            self._known, self._checked, self._age = (
+                WeakKeyDictionary(),
+                WeakKeyDictionary(),
+                mapping_generation(),
+            )
         known = self._known.get(thing)
         if known is not None:
             return known
-        tables = tables_of_mapper(thing) if isinstance(thing, Mapper) else tables_of(thing)
+        tables = tables_of_mapper(thing) if isinstance(thing, Mapper) else tables_in(thing)
         self._known[thing] = engine = self.engine_of_tables(tables)
         return engine
 
     def engine_of_tables(self, tables: Iterable[Any]) -> Engine:
         """Return the one engine of *tables*; raise :class:`BindError` when they have several."""
-        keys = keys_of(tables)
+        keys = names_by_bind_key(tables)
         engines = {self.engine_for(key) for key in keys}
         if len(engines) > 1:
             uses = (f"{', '.join(sorted(names))} ({key})" for key, names in sorted(keys.items()))
@@ -88,12 +99,12 @@ class Routes:
         if self._checked.get(compiled) is engine:
             return
         final = getattr(compiled.compile_state, "statement", None)
-        tables = tables_of(compiled.statement if final is None else final)
+        tables = tables_in(compiled.statement if final is None else final)
         if tables:
             own = self.engine_of_tables(tables)
             if own is not engine:
                 [name, other] = self.names_of([own, engine])
-                uses = ", ".join(sorted(map(name_of, tables)))
+                uses = ", ".join(sorted(map(full_name, tables)))
                 msg = f"{uses} is of the bind {name}, and was to be sent to {other}. {ADVICE}"
                 raise BindError(msg)
         self._checked[compiled] = engine
@@ -129,7 +140,7 @@ class _Guard:
 
 
 def _flushes(connection: Connection, routes: Routes) -> bool:
-    session = session_on(connection)
+    session = session_of_connection(connection)
     return isinstance(session, RoutingSession) and session.routes is routes and session.flushing
 
 

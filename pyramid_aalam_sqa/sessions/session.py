@@ -14,11 +14,17 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, SessionTransaction
 from transaction.interfaces import NoTransaction as NothingBegun
 
-from ..engines import TransactionState, begin_work
-from ..exceptions import BY_HAND, ENDED, LATE, CommitNotAllowedError, OutsideTransactionError
+from ..engines import TransactionState, track_transaction
+from ..exceptions import (
+    COMMIT_BY_HAND,
+    SESSION_ENDED,
+    WRITE_OUTSIDE_TRANSACTION,
+    CommitNotAllowedError,
+    OutsideTransactionError,
+)
 from ..interfaces import TransactionManager
 from ..queries import SqaSession
-from .data_manager import JoinedDataManager, is_active, is_open, seem_joined
+from .data_manager import JoinedDataManager, hide_from_mark_changed, is_active, is_open
 
 S = TypeVar("S", bound=Session)
 
@@ -48,7 +54,7 @@ class JoinedSession(SqaSession):
         # Called when the database has committed, or may have.
         self.on_commit: Callable[[], object] = object
         self.voting = self.late = self.ended = False
-        seem_joined(self)
+        hide_from_mark_changed(self)
 
     def rollback(self) -> None:
         """Undo what was done, and stay usable: the request commits what is done from now on."""
@@ -70,7 +76,7 @@ class JoinedSession(SqaSession):
         lost = self.has_lost_write
         super().close()
         if lost:
-            raise OutsideTransactionError(LATE)
+            raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
 
     def end(self) -> None:
         """Close the session for good, as :meth:`close` does."""
@@ -83,7 +89,7 @@ class JoinedSession(SqaSession):
         """Leave the read-only transaction when the manager begins one, to join that."""
         if is_active(transaction) and self._in_window():
             if self.has_lost_write:
-                raise OutsideTransactionError(LATE)
+                raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
             self.tm.unregisterSynch(self)
             self.late = False
             super().rollback()
@@ -125,14 +131,16 @@ def _join(session: JoinedSession, transaction: SessionTransaction) -> None:
         return
     if session.ended:
         transaction.close()
-        raise OutsideTransactionError(ENDED)
+        raise OutsideTransactionError(SESSION_ENDED)
     session.works = []
     session.join(transaction)
 
 
 @event.listens_for(JoinedSession, "after_begin", propagate=True)
 def _begin(session: JoinedSession, transaction: SessionTransaction, connection: Connection) -> None:
-    work = begin_work(connection, transaction, read_only=session.late, may_commit=session.voting)
+    work = track_transaction(
+        connection, transaction, read_only=session.late, may_commit=session.voting
+    )
     if work is not None:
         session.works.append(work)
 
@@ -141,7 +149,7 @@ def _begin(session: JoinedSession, transaction: SessionTransaction, connection: 
 @event.listens_for(JoinedSession, "before_flush", propagate=True)
 def _refuse_late_write(session: JoinedSession, *_: object) -> None:
     if session.late:
-        raise OutsideTransactionError(LATE)
+        raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
 
 
 @event.listens_for(JoinedSession, "before_commit", propagate=True)
@@ -149,9 +157,9 @@ def _refuse_foreign_commit(session: JoinedSession) -> None:
     if session.in_nested_transaction():
         return
     if session.late:
-        raise OutsideTransactionError(LATE)
+        raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
     if not session.voting:
-        raise CommitNotAllowedError(BY_HAND)
+        raise CommitNotAllowedError(COMMIT_BY_HAND)
 
 
 def with_class(base: type[S], session_class: type[Session]) -> type[S]:

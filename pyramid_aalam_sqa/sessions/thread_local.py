@@ -11,7 +11,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import SessionTransaction, scoped_session
 
-from ..engines import TransactionState, begin_work, refuse_broken
+from ..engines import TransactionState, raise_if_broken, track_transaction
 from ..exceptions import OutcomeUnknownError, PartialCommitError
 from ..queries import LookUps, SqaSession
 from .commits import commit_in_order, prepare
@@ -48,7 +48,7 @@ class RoutingThreadSession(RoutingSession, ThreadSession):
             super().commit()
             return
         prepare(transaction)
-        refuse_broken(self.works)
+        raise_if_broken(self.works)
         note = f"thread {threading.current_thread().name}"
         try:
             commit_in_order(transaction, self.routes, note, object)
@@ -137,7 +137,7 @@ def _begin(session: RoutingThreadSession, transaction: SessionTransaction) -> No
 def _note(
     session: RoutingThreadSession, transaction: SessionTransaction, connection: Connection
 ) -> None:
-    work = begin_work(connection, transaction, read_only=False, may_commit=True)
+    work = track_transaction(connection, transaction, read_only=False, may_commit=True)
     if work is not None:
         session.works.append(work)
 
