@@ -1,4 +1,4 @@
-"""Databases, accounts and grants of one application; the console script psqa."""
+"""Databases, accounts and grants of one application, and the console script psqa."""
 
 from .provisioning import Provisioning
 from .server import Finding, Step

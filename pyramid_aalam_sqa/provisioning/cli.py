@@ -1,4 +1,4 @@
-"""The console script psqa: an application's database and accounts, from nothing to nothing."""
+"""The console script psqa: it makes, checks and removes an application's database and accounts."""
 
 import argparse
 import configparser
@@ -19,15 +19,11 @@ from ..engines import read_password
 from ..exceptions import SettingError, SqaError
 from ..settings import UNSET, read_section, read_settings, sqa_options_of
 from .provisioning import Provisioning
-from .server import words
-from .show import answers, shown
+from .server import error_text
+from .show import login_problem, settings_in_effect
 
 OK, DIFFERENT, USAGE = 0, 1, 2
-
-
 ADMIN_URL = "SQA_ADMIN_URL"
-
-
 EPILOG = f"""
 The administrator's URL is in the file that --admin-url-file names, or in {ADMIN_URL}
 in the environment. Without either, psqa logs in on the server's socket. Exit status: 0 when all
@@ -36,7 +32,7 @@ is well, 1 when something differs, is wrong or was refused, 2 when psqa was call
 
 
 class UsageError(Exception):
-    """What was written on the command line or in the ini file cannot be meant."""
+    """The command line or the ini file is wrong; the exit status is 2."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,14 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command(arguments)
     except (SettingError, UsageError) as error:
-        return _complain(error, USAGE)
+        return _fail(error, USAGE)
     except SqaError as error:
-        return _complain(error, DIFFERENT)
+        return _fail(error, DIFFERENT)
     except DBAPIError as error:
-        return _complain(words(error), DIFFERENT)
+        return _fail(error_text(error), DIFFERENT)
     except SQLAlchemyError as error:
         # What follows the first line may be a statement with its values.
-        return _complain(str(error).partition("\n")[0], DIFFERENT)
+        return _fail(str(error).partition("\n")[0], DIFFERENT)
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -67,14 +63,14 @@ def show(arguments: argparse.Namespace) -> int:
         "[sqlalchemy]": {f"sqlalchemy.{key}": value for key, value in section.items()},
         f"[app:{arguments.ini.partition('#')[2] or 'main'}]": settings,
     }
-    for each in shown(read, sections):
-        _say(f"{each.key} = {each.value}  ({each.origin})", indent=4)
-    _say("")
+    for each in settings_in_effect(read, sections):
+        _print(f"{each.key} = {each.value}  ({each.origin})", indent=4)
+    _print("")
     status = OK
     for key, database in read.databases.items():
         label = database.name or (key if read.binds else database)
-        reason = answers(database, sqa_options_of(key, read))
-        _say(f"{label}: {(reason or 'answers').rstrip('.')}.")
+        reason = login_problem(database, sqa_options_of(key, read))
+        _print(f"{label}: {(reason or 'answers').rstrip('.')}.")
         status = DIFFERENT if reason else status
     return status
 
@@ -82,12 +78,12 @@ def show(arguments: argparse.Namespace) -> int:
 def create(arguments: argparse.Namespace) -> int:
     """Make database, accounts and grants as they should be, and prove it."""
     with _provisioning(arguments) as provisioning:
-        password = _secret(arguments.owner_password_file)
+        password = _read_secret(arguments.owner_password_file)
         if arguments.dry_run:
-            return _announce(provisioning.plan(password))
+            return _print_plan(provisioning.plan(password))
         _print_done(f"{step};" for step in provisioning.apply(password))
         for sentence in provisioning.prove():
-            _say(f"Proved: {sentence.rstrip('.')}.")
+            _print(f"Proved: {sentence.rstrip('.')}.")
     return OK
 
 
@@ -96,10 +92,10 @@ def tables(arguments: argparse.Namespace) -> int:
     with _provisioning(arguments) as provisioning:
         metadatas = _metadatas(arguments.base, provisioning.settings.name)
         if arguments.dry_run:
-            return _announce(
+            return _print_plan(
                 statement for each in metadatas for statement in provisioning.plan_tables(each)
             )
-        password = _secret(arguments.owner_password_file)
+        password = _read_secret(arguments.owner_password_file)
         _print_done(
             f"Created {name}"
             for each in metadatas
@@ -111,23 +107,23 @@ def tables(arguments: argparse.Namespace) -> int:
 def check(arguments: argparse.Namespace) -> int:
     """Print what is wrong on the server."""
     with _provisioning(arguments) as provisioning:
-        if arguments.admin_url or provisioning.sees_all():
+        if arguments.admin_url or provisioning.has_administrator():
             found = provisioning.check()
         else:
-            _say("No administrator's account: this is what the application's own can see.")
+            _print("No administrator's account: this is what the application's own can see.")
             found = provisioning.check_as_application()
     for finding in found:
-        _say(f"- {finding}", indent=2)
+        _print(f"- {finding}", indent=2)
     if not found:
-        _say("Nothing is wrong.")
+        _print("Nothing is wrong.")
     return DIFFERENT if found else OK
 
 
 def rotate(arguments: argparse.Namespace) -> int:
-    """Give the application's account a new password; no request fails meanwhile."""
+    """Give the application's account a new password; requests go on meanwhile."""
     with _provisioning(arguments) as provisioning:
         if arguments.dry_run:
-            return _announce(provisioning.plan_rotation())
+            return _print_plan(provisioning.plan_rotation())
         _print_done(f"{step};" for step in provisioning.rotate())
     return OK
 
@@ -136,10 +132,10 @@ def drop(arguments: argparse.Namespace) -> int:
     """Lock the accounts, end their connections, and remove everything."""
     with _provisioning(arguments) as provisioning:
         if arguments.dry_run:
-            return _announce(provisioning.plan_removal())
+            return _print_plan(provisioning.plan_removal())
         if not arguments.yes:
             msg = (
-                f"All that is stored in {provisioning.application.name} would be lost: "
+                f"All that is stored in {provisioning.tenant.name} would be lost: "
                 "add --yes, or --dry-run to see how."
             )
             raise UsageError(msg)
@@ -172,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--owner-password-file",
                 metavar="FILE",
-                help="has the password of the owner account; without it nobody knows one",
+                help="has the password of the owner account; without it the password is random",
             )
         if function is tables:
             command.add_argument(
@@ -189,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _provisioning(arguments: argparse.Namespace) -> Provisioning:
     arguments.admin_url = (
-        _secret(arguments.admin_url_file) or os.environ.get(ADMIN_URL, "").strip() or None
+        _read_secret(arguments.admin_url_file) or os.environ.get(ADMIN_URL, "").strip() or None
     )
     return Provisioning(_settings(arguments), arguments.admin_url, bind_key=arguments.bind)
 
@@ -198,24 +194,24 @@ def _settings(arguments: argparse.Namespace) -> Any:
     try:
         return get_appsettings(arguments.ini)
     except configparser.InterpolationError as error:
-        # Not its text: that has the value, which may hold a password.
+        # The text of the error repeats the value, which may hold a password.
         msg = (
             f"[{error.section}] {error.option}: write a percent sign as %%, "
             "and give each %(name)s a value."
         )
     except (configparser.Error, UnicodeError):
-        msg = f"{arguments.ini}: this is no ini file."
+        msg = f"{arguments.ini}: this is not an ini file."
     except (OSError, LookupError, ImportError, AttributeError, ValueError) as error:
         msg = f"{arguments.ini}: {' '.join(str(error).split())}"
     raise UsageError(msg)
 
 
-def _secret(path: str | None) -> str | None:
+def _read_secret(path: str | None) -> str | None:
     return None if path is None else read_password(Path(path))
 
 
 def _metadatas(bases: Sequence[str], name: str | None) -> list[MetaData]:
-    """Import the *bases*, whose models may ask for the application's *name*."""
+    """Return the MetaData of the *bases*, whose models may ask for the application's *name*."""
     if name:
         os.environ["SQA_PROVIDER"], _, os.environ["SQA_APP"] = name.partition("_")
     return [_metadata(base) for base in dict.fromkeys(bases)]
@@ -224,7 +220,7 @@ def _metadatas(bases: Sequence[str], name: str | None) -> list[MetaData]:
 def _metadata(base: str) -> MetaData:
     try:
         found = resolve_name(base)
-    except Exception as error:  # noqa: BLE001 - to import is to run code, which may raise anything
+    except Exception as error:  # noqa: BLE001 - an import runs code, which may raise anything
         msg = f"--base {base!r}: {type(error).__name__}: {error}"
         raise UsageError(msg) from None
     metadata = getattr(found, "metadata", found)
@@ -234,33 +230,33 @@ def _metadata(base: str) -> MetaData:
     return metadata
 
 
-def _announce(steps: Iterable[object]) -> int:
-    """Print what is to do, and tell whether there is anything."""
+def _print_plan(steps: Iterable[object]) -> int:
+    """Print *steps* and return the exit status, which tells whether there are any."""
     status = OK
     for step in steps:
-        _say(f"{step};", indent=4)
+        _print(f"{step};", indent=4)
         status = DIFFERENT
     if status == OK:
-        _say("Nothing to change.")
+        _print("Nothing to change.")
     return status
 
 
 def _print_done(lines: Iterable[str]) -> None:
     done = False
     for line in lines:
-        _say(line, indent=4)
+        _print(line, indent=4)
         done = True
     if not done:
-        _say("Nothing to change.")
+        _print("Nothing to change.")
 
 
-def _complain(error: object, status: int) -> int:
+def _fail(error: object, status: int) -> int:
     text = " ".join(str(error).split())
     print(f"psqa: {text}", file=sys.stderr)  # noqa: T201 - a command prints
     return status
 
 
-def _say(text: str, indent: int = 0) -> None:
+def _print(text: str, indent: int = 0) -> None:
     if "\n" in text:  # CREATE TABLE is laid out already.
         print(text)  # noqa: T201 - a command prints
         return

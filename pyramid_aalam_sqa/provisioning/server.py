@@ -1,8 +1,4 @@
-"""What an administrator does for one application on one server, and the shape of each answer.
-
-The caller (``provisioning``) holds :meth:`Server.locked` around everything that changes something;
-:meth:`Server.as_owner` need not lock by itself.
-"""
+"""The steps that psqa runs, the findings that it reports, and what each kind of server can do."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -17,23 +13,28 @@ from ..backends import masked
 from ..exceptions import ProvisioningError
 from .tenant import Tenant
 
+# What stands in the place of a password where a statement is shown.
 MASKED = "'***'"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One statement to run; as text, its secrets are masked."""
+    """One statement that psqa runs.
+
+    ``str(step)`` may be printed and logged: it is *shown* where the statement has a password,
+    which is masked there.
+    """
 
     statement: str = field(repr=False)
-    shown: str
+    shown: str = ""
 
     def __str__(self) -> str:
-        return self.shown
+        return self.shown or self.statement
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong on the server, and what to do about it."""
+    """One thing that is wrong on the server, and what to do about it."""
 
     problem: str
     advice: str
@@ -43,35 +44,41 @@ class Finding:
 
 
 class Server(ABC):
-    """One kind of server, seen by the administrator whose *admin* engine is in AUTOCOMMIT.
+    """What an administrator does for one application on one kind of server.
 
-    *admin* is None where there is none: on SQLite, and for what the application's own account sees.
+    The connections of *admin* are in AUTOCOMMIT. *admin* is None on SQLite, which has no accounts,
+    and where only the application's own account looks at the server. *wait* is how many seconds
+    the server waits for another run of psqa, for a lock, and for connections to end.
+
+    :class:`~pyramid_aalam_sqa.provisioning.Provisioning` holds :meth:`locked` around each call
+    that changes something; :meth:`as_owner` takes no lock of its own.
     """
 
     # The longest name of an account that every server of this kind takes.
     LONGEST_ACCOUNT = 63
 
-    def __init__(self, application: Tenant, admin: Engine | None) -> None:
-        self.application = application
+    def __init__(self, tenant: Tenant, admin: Engine | None, wait: float) -> None:
+        self.tenant = tenant
         self.admin = admin
+        self.wait = wait
 
     @classmethod
-    def administrator_url(cls, application: Tenant, given: URL | None) -> URL:
-        """Return the URL of the administrator: as *given*, else a login without a password.
+    def administrator_url(cls, tenant: Tenant, given: URL | None) -> URL:
+        """Return the administrator's URL, which names the application's database.
 
-        It leads to the application's database.
+        It is the *given* one, or a login without a password where none was given.
         """
-        url = given or URL.create(application.url.drivername)
-        return url._replace(database=application.url.database)
+        url = given or URL.create(tenant.url.drivername)
+        return url._replace(database=tenant.url.database)
 
     @abstractmethod
-    def differences(self, owner_password: str | None = None) -> Sequence[Step]:
-        """Return the steps that make everything as it should be; none when it is."""
+    def plan(self, owner_password: str | None = None) -> Sequence[Step]:
+        """Return the steps that make everything as it should be; an empty list when it is."""
 
     def run(self, steps: Sequence[Step]) -> Iterator[Step]:
-        """Run *steps* one after the other, yielding each that is done.
+        """Run *steps* one after the other and yield each that is done.
 
-        Raises ProvisioningError at the first that the server refuses.
+        Raises ProvisioningError at the first step that the server refuses.
         """
         with self.connection() as connection:
             for step in steps:
@@ -80,9 +87,10 @@ class Server(ABC):
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """Lend a connection of the administrator; ProvisioningError when there is none.
+        """Lend a connection of the administrator.
 
-        So is every error of the server that is not caught before.
+        Raises ProvisioningError when there is no administrator, and in place of every error of
+        the server that the block does not catch.
         """
         if self.admin is None:
             msg = "This needs an administrator's account."
@@ -91,71 +99,75 @@ class Server(ABC):
             with self.admin.connect() as connection:
                 yield connection
         except DBAPIError as error:
-            msg = f"{masked(self.admin.url)}: {words(error)}"
+            msg = f"{masked(self.admin.url)}: {error_text(error)}"
             raise ProvisioningError(msg) from None
 
     @abstractmethod
     def prove(self) -> Sequence[str]:
         """Log in as the application and return a sentence for each thing that was proved.
 
-        Raises ProvisioningError when it can do less or more than it should.
+        Raises ProvisioningError when the application can do less or more than it should.
         """
 
     @abstractmethod
-    def findings(self) -> Sequence[Finding]:
-        """Return what is wrong on the server, or what of it the application's account can see."""
+    def check(self) -> Sequence[Finding]:
+        """Return what is wrong on the server.
+
+        Without an administrator it is what the application's own account can see of it.
+        """
 
     @abstractmethod
     def password_steps(self, account: str, password: str) -> Sequence[Step]:
-        """Return the steps that give *account* a new password."""
+        """Return the steps that give *account* the new *password*."""
 
     @abstractmethod
-    def removal(self) -> Sequence[Step]:
-        """Return the steps that remove the application; none when nothing of it is there.
+    def plan_removal(self) -> Sequence[Step]:
+        """Return the steps that remove the application; an empty list when nothing is left of it.
 
-        Its accounts are locked first, then its connections are ended, then the rest goes.
+        They lock its accounts first, then end its connections, then remove the rest.
         """
 
     def remove(self) -> Iterator[Step]:
-        """Remove the application, yielding each step; connections are ended until none is left."""
-        yield from self.run(self.removal())
+        """Remove the application and yield each step; connections are ended until none is left."""
+        yield from self.run(self.plan_removal())
 
     @abstractmethod
     def locked(self) -> AbstractContextManager[None]:
-        """Keep other administrators' runs for this application out meanwhile.
+        """Keep other runs of psqa for this application out until the block ends.
 
-        Raises ProvisioningError when another run goes on for too long.
+        Raises ProvisioningError when another run lasts longer than ``wait`` seconds.
         """
 
     @abstractmethod
     def as_owner(self, password: str | None) -> AbstractContextManager[Engine]:
-        """Lend an engine of the owner account, whose *password* is a new random one when None.
+        """Lend an engine of the owner account.
 
-        Then it has another random one afterwards, that nobody knows.
+        Where *password* is None the account has a random one in the block, and after it another
+        one that is not kept anywhere.
         """
 
 
 def execute(connection: Connection, step: Step) -> None:
-    """Run *step* as it is written; ProvisioningError says what the server has against it."""
+    """Run *step* as it is written; ProvisioningError gives the reason when the server refuses."""
     try:
-        if step.statement == step.shown:
-            verbatim(connection, step.statement)
-        else:
+        if step.shown:
             # SQLAlchemy writes statements to its log, and this one has a password.
             with closing(connection.connection.cursor()) as cursor:
                 cursor.execute(step.statement)
+        else:
+            run_verbatim(connection, step.statement)
     except (DBAPIError, connection.dialect.loaded_dbapi.Error) as error:
-        msg = f"{step}: {words(error)}"
+        msg = f"{step}: {error_text(error)}"
         raise ProvisioningError(msg) from None
 
 
-def verbatim(connection: Connection, statement: str) -> CursorResult[Any]:
-    """Run *statement* as it is written: a percent sign or a colon in a name is no parameter's."""
+def run_verbatim(connection: Connection, statement: str) -> CursorResult[Any]:
+    """Run *statement* without parameters: a percent sign or a colon in a name stays what it is."""
     return connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
 
-def words(error: Exception) -> str:
-    """Return what the driver says of *error*, in one line without any part of a statement."""
+def error_text(error: Exception) -> str:
+    """Return the driver's reason for *error* in one line, without any part of a statement."""
     reason = error.orig if isinstance(error, DBAPIError) else error
     text = str(reason.args[-1]) if reason is not None and reason.args else str(reason)
     line = (text.strip().splitlines() or ["no reason given"])[0]

@@ -1,4 +1,4 @@
-"""The settings in effect and where each comes from, as an administrator may see them."""
+"""Lists the settings in effect, without secrets, as ``psqa show`` prints them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,85 +11,76 @@ from ..backends import backend_for, is_file
 from ..engines import make_engine
 from ..exceptions import SettingError
 from ..settings import DEFAULT, Database, Settings, table
-from .server import words
+from .server import error_text
 
-SECRET = "***"  # noqa: S105 - what stands in the place of one
-
-
-PREFIX = "sqlalchemy."
-
-
+MASK = "***"
+ENGINE_PREFIX = "sqlalchemy."
 ARGUMENTS = "connect_args"
-
-
-NOBODY = "default"
-
-
-OURS = ("sqlalchemy.", "sqa.", "tm.", "retry.")
-
-
+FROM_DEFAULTS = "default"
+# How the keys begin that this package reads.
+PREFIXES = ("sqlalchemy.", "sqa.", "tm.", "retry.")
 VARIABLES = {"sqa.provider": "SQA_PROVIDER", "sqa.app": "SQA_APP"}
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """One setting: its key, what it is, and who said so."""
+class ShownSetting:
+    """One setting: its key, its value as it may be shown, and where it was written."""
 
     key: str
     value: str
     origin: str
 
 
-def shown(settings: Settings, sections: Mapping[str, Mapping[str, object]]) -> Iterator[Shown]:
-    """Yield the settings in effect, in the order of the documentation; a bind has only its own.
+def settings_in_effect(
+    settings: Settings, sections: Mapping[str, Mapping[str, object]]
+) -> Iterator[ShownSetting]:
+    """Yield the settings in effect in the order of the documentation.
 
-    *sections* are those of the ini file under their headings, with full keys; of two that set the
-    same key the later one wins.
+    *sections* are those of the ini file under their headings, with full keys; where two set one
+    key, the later section wins. Of a bind only what was written for it is yielded.
     """
     database = settings.databases[DEFAULT]
     defaults = _defaults(database, settings.sqa_options)
-    found = {key: Shown(key, text, NOBODY) for key, text in defaults.items()}
+    found = {key: ShownSetting(key, text, FROM_DEFAULTS) for key, text in defaults.items()}
     provider, _, app = (database.name or "").partition("_")
     for (key, variable), value in zip(VARIABLES.items(), (provider, app), strict=True):
         if value:
-            found[key] = Shown(key, value, variable)
+            found[key] = ShownSetting(key, value, variable)
     for heading, section in sections.items():
-        for key in filter(_is_ours, section):
-            # A driver's arguments may hold a password, under whatever name.
-            hidden = ARGUMENTS in key and key not in defaults
-            found[key] = Shown(key, SECRET if hidden else str(section[key]), heading)
+        for key, given in section.items():
+            if key.startswith(PREFIXES):
+                # An argument of a driver may be a password, whatever the driver calls it.
+                secret = ARGUMENTS in key and key not in defaults
+                found[key] = ShownSetting(key, MASK if secret else str(given), heading)
     for each in settings.databases.values():
         for key in {f"{each.prefix}url", f"{each.prefix}engine"} & found.keys():
-            found[key] = Shown(key, str(each), found[key].origin)
+            found[key] = ShownSetting(key, str(each), found[key].origin)
     order = [option.key for option in table()]
     return iter(sorted(found.values(), key=lambda each: _place(each.key, order)))
 
 
 def _defaults(database: Database, sqa_options: Mapping[str, Any]) -> dict[str, str]:
-    """Return what holds where nothing was written, without what another database has."""
-    dialect = backend_for(database.url, sqa_options, database.name)
+    """Return what holds where nothing was written, without the options of other databases."""
+    backend = backend_for(database.url, sqa_options, database.name)
     every = {option.key: option.default for option in table() if option.default is not None}
-    every |= {f"{PREFIX}{key}": text for key, text in dialect.engine_defaults().items()}
+    every |= {f"{ENGINE_PREFIX}{key}": text for key, text in backend.engine_defaults().items()}
     own = database.url.get_backend_name().replace("mariadb", "mysql")
     foreign = tuple(f"sqa.{name}." for name in {"mysql", "sqlite"} - {own})
     return {key: text for key, text in every.items() if not key.startswith(foreign)}
 
 
-def _is_ours(key: str) -> bool:
-    return key.startswith(OURS)
-
-
 def _place(key: str, order: list[str]) -> tuple[int, str]:
-    # An argument of the driver stands where all of them do; SQLAlchemy's dialects add options.
-    name = f"{PREFIX}{ARGUMENTS}" if key.startswith(f"{PREFIX}{ARGUMENTS}") else key
+    """Return what *key* is sorted by; the options that only a dialect knows come last."""
+    of_driver = key.startswith(f"{ENGINE_PREFIX}{ARGUMENTS}")
+    name = f"{ENGINE_PREFIX}{ARGUMENTS}" if of_driver else key
     return (order.index(name) if name in order else len(order), key)
 
 
-def answers(database: Database, sqa_options: Mapping[str, Any]) -> str | None:
-    """Return why nobody can log in to *database* as an application does; None when one can."""
+def login_problem(database: Database, sqa_options: Mapping[str, Any]) -> str | None:
+    """Return why the application cannot log in to *database*; None when it can."""
     path = database.url.database
     if is_file(database.url) and not Path(str(path)).exists():
-        # To connect would make it.
+        # To connect would make the file.
         return f"{path} is not there"
     try:
         engine = make_engine(database, {**sqa_options, "max_connections": None})
@@ -98,7 +89,7 @@ def answers(database: Database, sqa_options: Mapping[str, Any]) -> str | None:
         finally:
             engine.dispose()
     except DBAPIError as error:
-        return words(error)
+        return error_text(error)
     except SettingError as error:
         return str(error)
     return None

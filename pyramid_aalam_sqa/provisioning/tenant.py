@@ -1,4 +1,4 @@
-"""TODO."""
+"""What psqa has to know of one application: its database, its two accounts, how it logs in."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -12,14 +12,18 @@ from sqlalchemy.pool import NullPool
 from ..engines import make_engine
 from ..settings import Database
 
+# What logs in; :meth:`Tenant.login` sets them itself.
+LOGIN_ARGUMENTS = {"user", "username", "password", "passwd"}
+
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """The application as its ini file describes it: its database and its two accounts.
+    """One application on a server that it shares with others.
 
-    *url* has the runtime account and, where the server has one for each application, the database.
-    *options* and *sqa_options* are those that the application's own engine is made with. On SQLite
-    there are no accounts: *user* and *owner* are empty there.
+    *name* is that of its database, or of its schema in PostgreSQL. *user* is the account that
+    serves, *owner* the account that owns the tables; both are empty on SQLite, which has no
+    accounts. *url* is the application's own, *url_key* is the setting that it stands in, and
+    *options* and *sqa_options* are those that its engine is made with.
     """
 
     name: str
@@ -29,21 +33,21 @@ class Tenant:
     password: str | None = field(default=None, repr=False)
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     sqa_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    url_key: str = "sqlalchemy.url"
 
     @contextmanager
     def login(
         self, user: str, password: str | None, *, database: str | None = ""
     ) -> Iterator[Engine]:
-        """Lend an engine that logs in as *user*, as the application would, and keeps nothing open.
+        """Lend an engine that logs in as *user* in the way that the application logs in.
 
-        *database* takes the place of the URL's; None is none at all.
+        It keeps no connection open. *database* takes the place of the URL's; None leaves it out.
         """
         url = self.url._replace(username=user, password=password)
         if database != "":
             url = url._replace(database=database)
-        names = {"user", "username", "password", "passwd"}
         given = self.options.get("connect_args", {})
-        arguments = {name: value for name, value in given.items() if name not in names}
+        arguments = {name: given[name] for name in given.keys() - LOGIN_ARGUMENTS}
         options = {"poolclass": NullPool, "connect_args": arguments}
         sqa_options = {**self.sqa_options, "password_file": None, "reset_connection": False}
         engine = make_engine(Database(url, options, name=self.name), sqa_options)
@@ -54,7 +58,7 @@ class Tenant:
 
 
 def account_name(name: str, longest: int) -> str:
-    """Return *name*, or its beginning and a hash where a server takes *longest* characters."""
+    """Return *name* if it has at most *longest* characters, else its beginning and a hash of it."""
     if len(name) <= longest:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]

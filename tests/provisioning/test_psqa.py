@@ -134,8 +134,8 @@ def test_help_tells_of_the_administrator_and_of_the_exit_status(options):
     [
         (None, "No such file or directory"),
         ("", "No section 'main'"),
-        ("sqlalchemy.url = mysql://u:Tr0ub4dor@h/d\n", "this is no ini file"),
-        ("[app:main]\nTr0ub4dor\n", "this is no ini file"),
+        ("sqlalchemy.url = mysql://u:Tr0ub4dor@h/d\n", "this is not an ini file"),
+        ("[app:main]\nTr0ub4dor\n", "this is not an ini file"),
         (
             "[app:main]\nuse = call:support.rule_app:main\nx = Tr0ub4dor%h\n",
             "[app:main] x: write a percent",

@@ -5,7 +5,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from pyramid_aalam_sqa.provisioning.provisioning import Provisioning
+from pyramid_aalam_sqa.provisioning import Provisioning
 from support.provisioned import Provisioned, psqa
 
 SECRET = "s3cret-of-the-audit"
@@ -144,6 +144,7 @@ def test_a_bind_on_postgresql_has_a_schema_called_as_its_account(postgresql_serv
         ("mysql+pymysql://u:p@h/", "audit", r"sqlalchemy.binds.audit.url: write a database of"),
         ("mysql+pymysql://u:p@h/a`b", "audit", r"sqlalchemy.binds.audit.url: write a database of"),
         ("postgresql+psycopg://h/x", "audit", r"sqlalchemy.binds.audit.url: write a user of"),
+        ("mysql+pymysql://h/audit", "audit", "sqlalchemy.binds.audit.url: write the application's"),
     ],
 )
 def test_a_bind_that_cannot_be_made_is_told(tmp_path, bind, key, says):
@@ -152,6 +153,15 @@ def test_a_bind_that_cannot_be_made_is_told(tmp_path, bind, key, says):
 
     assert told.status == 2
     assert says in " ".join(told.err.split())
+
+
+def test_a_bind_without_a_password_is_told_by_its_own_key(tmp_path):
+    """The default database has one, which is not that of the bind."""
+    app = with_bind(tmp_path, f"sqlite:///{tmp_path}/app.db", "mysql+pymysql://u@127.0.0.1:1/audit")
+    told = app.psqa("create", "--bind", "audit")
+
+    assert told.status == 2
+    assert told.err.startswith("psqa: sqlalchemy.binds.audit.url has no password: ")
 
 
 def test_the_password_of_a_bind_is_not_rotated(two):

@@ -1,1 +1,1 @@
-"""TODO."""
+"""psqa on MySQL and MariaDB."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""psqa on PostgreSQL."""

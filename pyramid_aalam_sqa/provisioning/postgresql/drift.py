@@ -1,35 +1,20 @@
 """Compares what PostgreSQL's catalogs say with what an application's accounts should have.
 
-Every query here may be made by any account: the catalogs are open to all.
+The catalogs are open to every account, so that each query works for the application's own too.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Row, text
 from sqlalchemy.engine import Connection
 
 from ..tenant import Tenant
+from .catalog import POWERS, quote_name, roles_by_name, rows_about
 
-# Attributes of a role that reach further than any schema.
-POWERS = {
-    "rolsuper": "SUPERUSER",
-    "rolcreatedb": "CREATEDB",
-    "rolcreaterole": "CREATEROLE",
-    "rolreplication": "REPLICATION",
-    "rolbypassrls": "BYPASSRLS",
-}
-
-
-# What the runtime account may do, what the owner account may do with what is not its own.
-# Everybody may do nothing.
 NOTHING: frozenset[str] = frozenset()
-
-
 VISIT = frozenset({"CONNECT", "TEMPORARY"})
-
-
+# What the runtime account may do, and what the owner account may do with what it does not own.
+# PUBLIC, which is every account, may do nothing.
 RIGHTS = {
     "database": (VISIT, VISIT),
     "schema": (frozenset({"USAGE"}), NOTHING),
@@ -38,9 +23,7 @@ RIGHTS = {
     "sequence": (frozenset({"USAGE"}), NOTHING),
     "default": (NOTHING, NOTHING),
 }
-
-
-# What GRANT and REVOKE call the kinds that pg_identify_object calls otherwise.
+# What GRANT and REVOKE call a kind of object, where pg_identify_object has another name for it.
 KINDS = {
     "aggregate": "FUNCTION",
     "foreign table": "TABLE",
@@ -50,8 +33,6 @@ KINDS = {
     "server": "FOREIGN SERVER",
     "view": "TABLE",
 }
-
-
 OWNED_BY_OTHERS = """
     SELECT format('%I.%I', nspname, relname), pg_get_userbyid(relowner)
     FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
@@ -62,10 +43,8 @@ OWNED_BY_OTHERS = """
           AND (deptype = 'e' OR relkind = 'S' AND deptype IN ('a', 'i')))
     ORDER BY 1
 """
-
-
-# Each object, with a row for each privilege that is not its holder's, or with one row without.
-# What was never granted or revoked has no list of privileges, but those of acldefault.
+# Each object in one row for each privilege that others than its owner have, or in one row without.
+# An object on which nothing was ever granted has no list of privileges, but those of acldefault.
 PRIVILEGES = """
     WITH object (label, prefix, target, holder, acl) AS (
         SELECT 'database', '', 'DATABASE ' || quote_ident(datname), datdba,
@@ -105,9 +84,7 @@ PRIVILEGES = """
     ) held ON true
     ORDER BY prefix <> '', target, prefix, privilege_type
 """
-
-
-# Whatever else in this database, or shared by all, names one of the accounts.
+# Objects outside the schema, in this database or shared by all, on which an account has something.
 ELSEWHERE = """
     SELECT rolname, deptype::text, type, identity
     FROM pg_shdepend s JOIN pg_roles ON pg_roles.oid = refobjid
@@ -123,15 +100,11 @@ ELSEWHERE = """
         WHERE oid = s.objid AND pg_get_userbyid(defaclrole) = :owner)))
     GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
 """
-
-
 MEMBERSHIPS = """
     SELECT m.rolname, g.rolname
     FROM pg_auth_members JOIN pg_roles m ON m.oid = member JOIN pg_roles g ON g.oid = roleid
     WHERE m.rolname IN (:user, :owner) GROUP BY 1, 2 ORDER BY 1, 2
 """
-
-
 SEARCH_PATHS = """
     SELECT rolname FROM pg_db_role_setting
     JOIN pg_roles ON pg_roles.oid = setrole JOIN pg_database d ON d.oid = setdatabase
@@ -148,116 +121,103 @@ class Drift:
     statement: str
 
 
-def quoted(name: str) -> str:
-    """Return *name* as an identifier."""
-    return '"' + name.replace('"', '""') + '"'
+def drifts(connection: Connection, tenant: Tenant) -> Iterator[Drift]:
+    """Yield everything that differs but passwords; grants come before revokes."""
+    for compare in (
+        compare_accounts,
+        compare_owners,
+        compare_search_paths,
+        compare_privileges,
+        compare_elsewhere,
+        compare_powers,
+    ):
+        yield from compare(connection, tenant)
 
 
-def literal(value: str) -> str:
-    """Return *value* as a string constant, whatever the server takes a backslash for."""
-    escaped = value.replace("'", "''")
-    return " E'" + escaped.replace("\\", "\\\\") + "'" if "\\" in value else f"'{escaped}'"
-
-
-def ask(connection: Connection, query: str, application: Tenant) -> list[Any]:
-    """Return the rows of *query* about *application*."""
-    known = {"name": application.name, "user": application.user, "owner": application.owner}
-    return list(connection.execute(text(query), known))
-
-
-def roles(connection: Connection) -> Mapping[str, Row[Any]]:
-    """Return what each role is, by its name."""
-    columns = ", ".join(["rolcanlogin", *POWERS])
-    found = connection.execute(
-        text(f"SELECT rolname, {columns}, rolvaliduntil < now() AS expired FROM pg_roles")  # noqa: S608 - constants
-    )
-    return {row.rolname: row for row in found}
-
-
-def accounts(connection: Connection, application: Tenant) -> Iterator[Drift]:
-    """Compare the two roles, but for their passwords; those that are missing are made."""
-    known = roles(connection)
-    for name, login in ((application.owner, "NOLOGIN"), (application.user, "LOGIN")):
+def compare_accounts(connection: Connection, tenant: Tenant) -> Iterator[Drift]:
+    """Yield which of the two roles is missing, may not log in, or has an expired password."""
+    known = roles_by_name(connection)
+    for name, login in ((tenant.owner, "NOLOGIN"), (tenant.user, "LOGIN")):
         role = known.get(name)
         if role is None:
-            yield Drift(f"the role {name} is missing", f"CREATE ROLE {quoted(name)} {login}")
+            yield Drift(f"the role {name} is missing", f"CREATE ROLE {quote_name(name)} {login}")
             continue
         if login == "LOGIN" and not role.rolcanlogin:
-            yield Drift(f"the role {name} may not log in", f"ALTER ROLE {quoted(name)} LOGIN")
+            yield Drift(f"the role {name} may not log in", f"ALTER ROLE {quote_name(name)} LOGIN")
         if role.expired:
-            forever = f"ALTER ROLE {quoted(name)} VALID UNTIL 'infinity'"
+            forever = f"ALTER ROLE {quote_name(name)} VALID UNTIL 'infinity'"
             yield Drift(f"the password of {name} has expired", forever)
 
 
-def powers(connection: Connection, application: Tenant) -> Iterator[Drift]:
-    """Take from the two roles what reaches further than any schema."""
-    known = roles(connection)
-    for name in known.keys() & {application.owner, application.user}:
+def compare_powers(connection: Connection, tenant: Tenant) -> Iterator[Drift]:
+    """Yield what the two roles may do beyond any schema."""
+    known = roles_by_name(connection)
+    for name in known.keys() & {tenant.owner, tenant.user}:
         for column, power in POWERS.items():
             if getattr(known[name], column):
                 problem = f"the role {name} is {power}"
-                yield Drift(problem, f"ALTER ROLE {quoted(name)} NO{power}")
+                yield Drift(problem, f"ALTER ROLE {quote_name(name)} NO{power}")
 
 
-def ownership(connection: Connection, application: Tenant) -> Iterator[Drift]:
-    """Compare who owns the database, the schema and what is in it.
+def compare_owners(connection: Connection, tenant: Tenant) -> Iterator[Drift]:
+    """Yield where the database, the schema or an object in it has the wrong owner.
 
-    Who owns a thing may do everything with it, and open it to others.
+    The owner of an object may do everything with it, and may grant it to others.
     """
-    name, owner = quoted(application.name), quoted(application.owner)
+    name, owner = quote_name(tenant.name), quote_name(tenant.owner)
     query = "SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = :name"
-    schema = ask(connection, query, application)
+    schema = rows_about(connection, query, tenant)
     if not schema:
-        problem = f"the schema {application.name} is missing"
+        problem = f"the schema {tenant.name} is missing"
         yield Drift(problem, f"CREATE SCHEMA {name} AUTHORIZATION {owner}")
-    elif schema[0][0] != application.owner:
-        problem = f"the schema {application.name} belongs to {schema[0][0]}"
+    elif schema[0][0] != tenant.owner:
+        problem = f"the schema {tenant.name} belongs to {schema[0][0]}"
         yield Drift(problem, f"ALTER SCHEMA {name} OWNER TO {owner}")
     query = """
         SELECT quote_ident(datname), pg_get_userbyid(datdba) FROM pg_database
         WHERE datname = current_database() AND pg_get_userbyid(datdba) IN (:user, :owner)"""
-    for database, holder in ask(connection, query, application):
+    for database, holder in rows_about(connection, query, tenant):
         problem = f"the database {database} belongs to {holder}"
         yield Drift(problem, f"ALTER DATABASE {database} OWNER TO CURRENT_USER")
-    for table, holder in ask(connection, OWNED_BY_OTHERS, application):
+    for table, holder in rows_about(connection, OWNED_BY_OTHERS, tenant):
         yield Drift(f"{table} belongs to {holder}", f"ALTER TABLE {table} OWNER TO {owner}")
 
 
-def privileges(connection: Connection, application: Tenant) -> Iterator[Drift]:
-    """Compare what the accounts, and everybody, may do; what is missing comes first."""
+def compare_privileges(connection: Connection, tenant: Tenant) -> Iterator[Drift]:
+    """Yield what the two accounts lack in the schema, then what they or PUBLIC should not have."""
     held: dict[tuple[str, str, str], dict[str, dict[str, bool]]] = {}
-    for row in ask(connection, PRIVILEGES, application):
+    for row in rows_about(connection, PRIVILEGES, tenant):
         grantees = held.setdefault((row.label, row.prefix, row.target), {})
         if row.privilege_type:
             grantees.setdefault(row.grantee, {})[row.privilege_type] = row.is_grantable
-    too_much: list[Drift] = []
+    excess: list[Drift] = []
     for (label, prefix, target), grantees in held.items():
         user, owner = RIGHTS[label]
         for account, wanted in (
-            (application.user, user),
-            (application.owner, owner),
+            (tenant.user, user),
+            (tenant.owner, owner),
             ("", NOTHING),
         ):
             found = grantees.get(account, {})
             missing = wanted - found.keys()
             if missing:
                 yield _missing(missing, prefix, target, account)
-            too_much += _too_much(wanted, found, prefix, target, account)
-    yield from too_much
+            excess += _excess(wanted, found, prefix, target, account)
+    yield from excess
 
 
 def _missing(privileges: Collection[str], prefix: str, target: str, account: str) -> Drift:
     names = ", ".join(sorted(privileges))
     return Drift(
         f"{account} lacks {names} on {_place(prefix, target)}",
-        f"{prefix}GRANT {names} ON {target} TO {quoted(account)}",
+        f"{prefix}GRANT {names} ON {target} TO {quote_name(account)}",
     )
 
 
-def _too_much(
+def _excess(
     wanted: Collection[str], found: Mapping[str, bool], prefix: str, target: str, account: str
 ) -> Iterator[Drift]:
-    grantee = quoted(account) if account else "PUBLIC"
+    grantee = quote_name(account) if account else "PUBLIC"
     place = _place(prefix, target)
     extra = sorted(found.keys() - wanted)
     if extra:
@@ -276,39 +236,33 @@ def _place(prefix: str, target: str) -> str:
     return f"new {target}" if prefix else target
 
 
-def elsewhere(connection: Connection, application: Tenant) -> Iterator[Drift]:
-    """Take from the accounts what they may do outside the schema, and whom they may become."""
-    for row in ask(connection, ELSEWHERE, application):
+def compare_elsewhere(connection: Connection, tenant: Tenant) -> Iterator[Drift]:
+    """Yield what the two accounts may do outside the schema, and which roles they belong to."""
+    for row in rows_about(connection, ELSEWHERE, tenant):
         if row.deptype == "a":
-            account = quoted(row.rolname)
+            account = quote_name(row.rolname)
             problem = f"{row.rolname} has privileges on {row.type} {row.identity}"
             if row.type == "default acl":
-                # Its identity reads "for role x in schema y on tables".
+                # The server writes its identity as "for role x in schema y on tables".
                 whose, _, what = row.identity.rpartition(" on ")
                 revoke = f"ALTER DEFAULT PRIVILEGES {whose} REVOKE ALL ON {what} FROM {account}"
             else:
                 kind = KINDS.get(row.type, row.type.upper())
                 revoke = f"REVOKE ALL ON {kind} {row.identity} FROM {account}"
             yield Drift(problem, revoke)
-    for member, role in ask(connection, MEMBERSHIPS, application):
+    for member, role in rows_about(connection, MEMBERSHIPS, tenant):
         problem = f"{member} is a member of {role}"
-        yield Drift(problem, f"REVOKE {quoted(role)} FROM {quoted(member)}")
+        yield Drift(problem, f"REVOKE {quote_name(role)} FROM {quote_name(member)}")
 
 
-def search_paths(connection: Connection, application: Tenant) -> Iterator[Drift]:
-    """Compare where the accounts look for what is named without a schema."""
-    known = {row[0] for row in ask(connection, SEARCH_PATHS, application)}
-    [[database]] = ask(connection, "SELECT quote_ident(current_database())", application)
-    for account in (application.owner, application.user):
+def compare_search_paths(connection: Connection, tenant: Tenant) -> Iterator[Drift]:
+    """Yield which account does not look into the schema for a name without one."""
+    known = {row[0] for row in rows_about(connection, SEARCH_PATHS, tenant)}
+    [[database]] = rows_about(connection, "SELECT quote_ident(current_database())", tenant)
+    for account in (tenant.owner, tenant.user):
         if account not in known:
             yield Drift(
-                f"the search_path of {account} is not {application.name}",
-                f"ALTER ROLE {quoted(account)} IN DATABASE {database} "
-                f"SET search_path = {quoted(application.name)}",
+                f"the search_path of {account} is not {tenant.name}",
+                f"ALTER ROLE {quote_name(account)} IN DATABASE {database} "
+                f"SET search_path = {quote_name(tenant.name)}",
             )
-
-
-def drifts(connection: Connection, application: Tenant) -> Iterator[Drift]:
-    """Compare everything but passwords; what gives comes before what takes."""
-    for compare in (accounts, ownership, search_paths, privileges, elsewhere, powers):
-        yield from compare(connection, application)

@@ -12,7 +12,7 @@ from webtest import TestApp
 
 from pyramid_aalam_sqa import get_sqa
 from pyramid_aalam_sqa.exceptions import ProvisioningError
-from pyramid_aalam_sqa.provisioning.provisioning import Provisioning
+from pyramid_aalam_sqa.provisioning import Provisioning
 
 
 @pytest.fixture

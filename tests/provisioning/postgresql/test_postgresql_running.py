@@ -1,0 +1,107 @@
+"""On PostgreSQL psqa drops an application that runs, and rotates its password."""
+
+import threading
+
+from pyramid.config import Configurator
+from pyramid.response import Response
+from sqlalchemy import text
+from webtest import TestApp
+
+from pyramid_aalam_sqa import get_sqa
+
+
+def application(settings):
+    """A real application that writes a row, and then says how many there are."""
+
+    def write(request):
+        request.sqa_session.execute(text("INSERT INTO note VALUES (DEFAULT)"))
+        return Response(str(request.sqa_session.scalar(text("SELECT count(*) FROM note"))))
+
+    with Configurator(settings=settings) as config:
+        config.include("pyramid_aalam_sqa")
+        config.add_view(write)
+    return config.make_wsgi_app()
+
+
+def test_drop_with_a_connected_application_leaves_nothing_and_it_answers_503(site):
+    """Its connection is ended, a new one is refused, and its neighbour goes on."""
+    site.create()
+    site.table()
+    site.create("other")
+    app = application(site.settings())
+    client = TestApp(app)
+    client.get("/")
+    try:
+        steps = [str(step) for step in site.provisioning().remove()]
+        client.get("/", status=503)
+        client.get("/", status=503)
+    finally:
+        get_sqa(app).dispose()
+
+    assert steps[:2] == ['ALTER ROLE "aalam_base" NOLOGIN', 'ALTER ROLE "aalam_base__own" NOLOGIN']
+    assert "pg_terminate_backend" in steps[2]
+    assert site.admin.rows("SELECT FROM pg_roles WHERE rolname LIKE 'aalam_base%'") == []
+    assert site.admin.rows("SELECT FROM pg_namespace WHERE nspname = 'aalam_base'") == []
+    assert site.as_application("SELECT 1", "other") == [(1,)]
+    assert site.provisioning().plan_removal() == []
+    assert list(site.provisioning().remove()) == []
+
+
+def test_drop_lets_nobody_in_before_it_ends_the_connections(site):
+    """Else one that is made meanwhile would stay."""
+    site.create()
+    before = site.as_application("SELECT 1")
+    removal = site.provisioning().remove()
+    next(removal)
+
+    assert before == [(1,)]
+    assert "aalam_base" in site.roles()
+    assert site.as_application("SELECT 1") is None
+    assert list(removal)
+    assert "aalam_base" not in site.roles()
+
+
+def test_drop_keeps_the_database_that_the_account_owns(site):
+    """Others may live there."""
+    site.create()
+    site.admin.run(f"ALTER DATABASE {site.database} OWNER TO aalam_base")
+    list(site.provisioning().remove())
+
+    owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()"
+    assert site.admin.scalar(owner) == "postgres"
+
+
+def test_the_password_is_rotated_under_constant_requests_and_none_fails(site, tmp_path):
+    """Each request makes a connection of its own, and so a login."""
+    site.create()
+    site.table()
+    file = tmp_path / "password"
+    file.write_text(site.password)
+    settings = site.settings(password=None, **{"sqa.password_file": str(file)})
+    rotations = site.rotation(settings)
+    app = application({**settings, "sqa.reset_connection": "true", "retry.attempts": "1"})
+    start, done = threading.Barrier(4), threading.Event()
+    answers = []
+
+    def ask():
+        client = TestApp(app)
+        start.wait()
+        while not done.is_set():
+            answers.append(client.get("/", expect_errors=True).status_int)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    start.wait()
+    try:
+        for _ in range(10):
+            list(rotations.rotate())
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+        get_sqa(app).dispose()
+
+    assert set(answers) == {200}
+    assert len(answers) > 20
+    assert file.read_text().strip() != site.password
