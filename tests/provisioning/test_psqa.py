@@ -285,7 +285,7 @@ def test_a_table_that_cannot_be_made_is_told(app):
 
 
 def test_show_tells_where_each_setting_comes_from(tmp_path, monkeypatch):
-    """The section, [sqlalchemy], the environment, or nobody."""
+    """The section, [sqlalchemy], the environment, or the defaults."""
     monkeypatch.setenv("SQA_PROVIDER", "aalam")
     monkeypatch.setenv("SQA_APP", "base")
     ini = tmp_path / "two.ini"

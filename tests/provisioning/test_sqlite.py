@@ -1,4 +1,4 @@
-"""What psqa makes of an SQLite file: closed to others, checked, and never removed under anybody."""
+"""What psqa makes of an SQLite file: closed to others, checked, not removed while it is in use."""
 
 import os
 import sqlite3
@@ -104,7 +104,7 @@ def test_a_file_that_others_can_open_is_found_and_closed(created, path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_what_root_makes_belongs_to_the_folders_owner(provisioning, path, tmp_path):
-    """Else the application could not open it."""
+    """The application could not open it otherwise."""
     os.chown(tmp_path, 65534, -1)
     list(provisioning.apply())
 

@@ -17,7 +17,7 @@ def grants(admin, account="aalam_base@'%'"):
 
 
 def as_account(server, user, password, database=None):
-    """The account as anybody has it who knows the password, without the package."""
+    """A connection of the account by the driver alone, without the package."""
     return pymysql.connect(
         host="127.0.0.1",
         port=server.port,

@@ -62,7 +62,7 @@ def test_check_finds_a_pool_that_keeps_connections_for_ever(make):
     ],
 )
 def test_check_finds_a_connection_that_leaves_the_machine_in_clear(make, host, settings, found):
-    """The address 127.1 is one that nobody knows to be this machine."""
+    """The address 127.1 is this machine, and psqa does not know that."""
     app = make(host=host, settings=settings)
     app.psqa("create")
 

@@ -172,7 +172,7 @@ def test_another_host_of_the_account_is_made_like_the_first(created, admin):
 
 
 def test_create_keeps_an_account_to_the_hosts_that_it_was_given(make, server, admin):
-    """Where somebody made it for one host, it is not opened for every other."""
+    """An account that was made for one host is not opened for every other."""
     admin.run("CREATE USER aalam_base@'127.0.0.1'")
     app = make()
     assert app.psqa("create").status == 0

@@ -11,7 +11,7 @@ from support.mysql_accounts import as_account, denied
 
 
 def test_tables_are_created_by_their_owner(created, server, admin, tmp_path, monkeypatch):
-    """With a password for that run alone, and none that anybody knows afterwards."""
+    """It has a password for that run alone, and a random one afterwards."""
     (tmp_path / "catalogue.py").write_text(
         "from sqlalchemy import Column, Integer\n"
         "from sqlalchemy.orm import declarative_base\n"

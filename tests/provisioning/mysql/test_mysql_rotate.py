@@ -109,7 +109,7 @@ def test_a_password_that_cannot_be_written_changes_nothing(with_file, server):
 
 
 def test_rotation_begins_with_a_password_that_logs_in(with_file, admin):
-    """Else nobody could tell afterwards which one does."""
+    """Afterwards it would be unknown which one does."""
     app, file = with_file
     admin.run("ALTER USER aalam_base IDENTIFIED BY 'other'")
     Path(f"{file}.next").write_text("")

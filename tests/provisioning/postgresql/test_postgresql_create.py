@@ -177,7 +177,7 @@ def test_the_owner_account_makes_tables_with_its_password(site):
 
 
 def test_two_runs_in_one_database_wait_for_each_other(site):
-    """Else one of them fails: both change the privileges on the database."""
+    """Both change the privileges on the database, and one of them would fail."""
     barrier = threading.Barrier(3)
     failed = []
 

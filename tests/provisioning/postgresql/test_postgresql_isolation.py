@@ -117,7 +117,7 @@ def test_the_proof_fails_when_a_neighbour_is_open_to_everybody(pair, opened):
 
 
 def test_the_proof_fails_when_a_grant_cannot_be_taken_back(pair):
-    """PostgreSQL lets nobody revoke what a third role has granted, and is silent about it."""
+    """PostgreSQL lets no other role revoke what a third role has granted, and does not say so."""
     act = (
         "CREATE ROLE third; GRANT USAGE ON SCHEMA near_other TO third WITH GRANT OPTION;"
         "SET ROLE third; GRANT USAGE ON SCHEMA near_other TO near_base; RESET ROLE"

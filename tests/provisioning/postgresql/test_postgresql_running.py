@@ -48,7 +48,7 @@ def test_drop_with_a_connected_application_leaves_nothing_and_it_answers_503(sit
 
 
 def test_drop_lets_nobody_in_before_it_ends_the_connections(site):
-    """Else one that is made meanwhile would stay."""
+    """A connection that is made meanwhile would stay otherwise."""
     site.create()
     before = site.as_application("SELECT 1")
     removal = site.provisioning().remove()
