@@ -730,7 +730,7 @@ def test_a_connection_of_the_parent_is_left_alone(files):
     [engine] = files(1, 1)
     connection = engine.raw_connection()
     driver = connection.driver_connection
-    BUDGET.forget()
+    BUDGET.start_empty()
     connection.close()
 
     assert driver.execute("SELECT 1").fetchone() == (1,)
