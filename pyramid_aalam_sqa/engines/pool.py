@@ -40,7 +40,7 @@ class Budget:
         The lock is new too: a thread that held the old one does not exist in the child.
         """
         # Re-entrant: the garbage collector may give a connection back at any moment.
-        self._lock = RLock()
+        self.lock = RLock()
         self._places: dict[int, tuple[object, Callable[[], BudgetPool | None]]] = {}
         # Least recently used first. Weak: an engine that was not disposed must be collectable.
         self._idle: dict[int, Idle] = {}
@@ -50,13 +50,18 @@ class Budget:
     def __len__(self) -> int:
         return len(self._places)
 
+    @property
+    def waiting(self) -> int:
+        """How many threads wait for a connection."""
+        return len(self._queue)
+
     def take(self, pool: "BudgetPool") -> tuple[ConnectionPoolEntry, ConnectionPoolEntry | None]:
         """Return a record for *pool*, and a record that the caller must close before it connects.
 
         The second one is None when the budget has room. Threads are served in the order in which
         they came. Raises SQLAlchemy's TimeoutError after ``pool.timeout`` seconds.
         """
-        with self._lock:
+        with self.lock:
             try:
                 if self._queue or not self._can_grant(pool):
                     self._wait(pool)
@@ -66,7 +71,7 @@ class Budget:
 
     def keep(self, pool: "BudgetPool", record: ConnectionPoolEntry) -> bool:
         """Keep *record* as idle for *pool*; return false when the caller must close it instead."""
-        with self._lock:
+        with self.lock:
             place = id(record)
             if place not in self._places:
                 return True  # It belongs to the parent process, which goes on using it.
@@ -81,7 +86,7 @@ class Budget:
 
     def withdraw(self, pool: "BudgetPool") -> list[ConnectionPoolEntry]:
         """Return the idle records of *pool* for closing; from now on it keeps none."""
-        with self._lock:
+        with self.lock:
             pool.disposed = True
             records = list(pool.kept.values())
             for place in pool.kept:
@@ -91,7 +96,7 @@ class Budget:
 
     def free(self, place: int) -> None:
         """Free *place*, the id of a record."""
-        with self._lock:
+        with self.lock:
             self._idle.pop(place, None)
             _, owner = self._places.pop(place, (None, _no_pool))
             pool = owner()
@@ -130,7 +135,7 @@ class Budget:
         return record
 
     def _wait(self, pool: "BudgetPool") -> None:
-        ticket = Condition(self._lock)
+        ticket = Condition(self.lock)
         self._queue[ticket] = pool
         try:
             granted = ticket.wait_for(lambda: self._next_waiting() is ticket, pool.timeout)
