@@ -1,17 +1,17 @@
-"""The errors of this package, each of which names the setting or the call to change.
+"""The errors of this package. Each names the setting or the call to change.
 
 ::
 
     SqaError
     ├── SettingError         a setting is wrong or missing (a Pyramid ConfigurationError)
-    ├── BindError            a statement for no database, or for two
-    ├── ProvisioningError    what an administrator asked for was refused, or is not so
-    └── TransactionError     the session was used against its transaction
-        ├── BrokenTransactionError  an error has ended the transaction before its commit
-        ├── CommitNotAllowedError      ``session.commit()`` where the transaction decides
-        ├── OutsideTransactionError      a write before or after the transaction, or a use after the end
-        ├── OutcomeUnknownError     COMMIT was sent, and its answer never came
-        └── PartialCommitError      one database has committed, and another one has not
+    ├── BindError            an unknown bind key, or a statement with tables of two databases
+    ├── ProvisioningError    an administrator's step failed, or its result is wrong
+    └── TransactionError     the session was used in a way that its transaction does not allow
+        ├── BrokenTransactionError   the database ended the transaction before its commit
+        ├── CommitNotAllowedError    ``session.commit()`` where the transaction decides
+        ├── OutsideTransactionError  a write outside the transaction, or a use after the end
+        ├── OutcomeUnknownError      COMMIT was sent, and its answer was lost
+        └── PartialCommitError       one database has committed, and another one has not
 """
 
 from collections.abc import Sequence
@@ -20,23 +20,23 @@ from pyramid.exceptions import ConfigurationError
 
 
 class SqaError(Exception):
-    """The root of every error that this package raises of its own."""
+    """The base of all errors that are defined by this package."""
 
 
 class SettingError(SqaError, ConfigurationError):  # type: ignore[misc]  # pyramid has no types
     """A setting is wrong; the message names it and says what to write instead.
 
-    Pyramid hands an error of its configuration phase on as ``ConfigurationExecutionError``,
-    whose ``evalue`` is this one and whose text holds this message, file and line.
+    Pyramid wraps an error of its configuration phase in a ``ConfigurationExecutionError``. Its
+    ``evalue`` is this error, and its text holds this message, the file and the line.
     """
 
 
 class ProvisioningError(SqaError):
-    """An administrator's step was refused by the server, or a proof of its result has failed."""
+    """The server refused an administrator's step, or the result of the step is wrong."""
 
 
 class BindError(SqaError):
-    """A bind key that nobody has declared, or a statement with tables of two databases."""
+    """A bind key is not declared, or one statement uses tables of two databases."""
 
 
 class TransactionError(SqaError):
@@ -44,39 +44,39 @@ class TransactionError(SqaError):
 
 
 class BrokenTransactionError(TransactionError):
-    """The database had ended the transaction, and the view went on as if it had not.
+    """The database ended the transaction before its commit, and the view went on.
 
-    Raised in place of a commit that would store only what came after. Its ``reason`` is the
-    database's error; when that is a conflict, the request is tried again.
+    It is raised instead of a commit that would store only what came after. Its ``reason`` is the
+    database's error. When that is a conflict, the request is tried again.
     """
 
-    # As __cause__ it would be lost: pyramid_tm raises "from None".
+    # The reason has its own attribute: pyramid_tm raises "from None", which drops __cause__.
     reason: BaseException | None = None
 
 
 class CommitNotAllowedError(TransactionError):
-    """``commit()`` was called on a session whose transaction belongs to somebody else."""
+    """The application called ``commit()`` on a session that its transaction commits."""
 
 
 class OutsideTransactionError(TransactionError):
-    """The session was to write where no transaction would commit it, or was used after its end."""
+    """The session was to write where no transaction commits it, or was used after its end."""
 
 
 class OutcomeUnknownError(TransactionError):
-    """The connection was lost after COMMIT was sent and before it was answered.
+    """The connection was lost after COMMIT was sent and before its answer was read.
 
-    The transaction may be stored or not. The request is never tried again, and the log has a line
-    with the transaction's note, its path.
+    The transaction may be stored or not. The request is never tried again. An error in the log
+    has the transaction's note, which is the path of the request.
     """
 
 
 class PartialCommitError(TransactionError):
-    """A request wrote to several databases, and a COMMIT failed after another one was stored.
+    """One of several databases committed, and the COMMIT of another one failed.
 
-    ``stored`` and ``not_stored`` are the keys of the databases, the default one is ``default``.
-    In ``unknown`` is one whose COMMIT was sent and never answered. Its ``reason`` is the error of
-    that COMMIT. The request is never tried again, and the log has a critical line with the same
-    keys.
+    ``stored`` and ``not_stored`` are the bind keys of the databases; the default database is
+    ``default``. ``unknown`` holds the key of a database whose COMMIT was sent and not answered.
+    ``reason`` is the error of the COMMIT that failed. The request is never tried again, and a
+    critical line in the log has the same keys.
     """
 
     # As in BrokenTransactionError.
@@ -106,17 +106,7 @@ WRITE_OUTSIDE_TRANSACTION = (
     "request.sqa_session can only read here, before or after the transaction of the request: "
     "a write would be lost. Write in the view, or inside `with request.tm:` where there is no view."
 )
-FAILED = "A statement has failed before, and the database would answer COMMIT by undoing all."
-CONNECTION_ROLLED_BACK = (
-    "The transaction was ended by a rollback() of its connection, and its session does not know: "
-    "call session.rollback() instead."
-)
-HUNG_UP = "The server has closed the connection before COMMIT was sent."
 SESSION_ENDED = (
-    "This session has ended with its request. Take what a later function needs out of its objects, "
-    "or give that function a session of its own."
-)
-CLOSED = (
-    "request.sqa_session was closed in the middle of its transaction, and what it had written is "
-    "lost: remove the close(), or call request.tm.abort() to undo the work on purpose."
+    "This session has ended with its request. Copy what a later function needs out of its "
+    "objects, or give that function a session of its own."
 )

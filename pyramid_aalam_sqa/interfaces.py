@@ -1,4 +1,4 @@
-"""What we ask of things that have no types of their own: Pyramid's and transaction's."""
+"""Types for the objects of Pyramid and ``transaction``, which have none of their own."""
 
 from types import TracebackType
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ from zope.interface import Interface
 
 
 class IDatabaseUnavailable(IException):  # type: ignore[misc]  # pyramid has no types
-    """Marks an error that says the database cannot be used now: unreachable, full, silent."""
+    """Marks an error that says that the database cannot be used now: unreachable, full, silent."""
 
 
 class IOutcomeUnknown(Interface):  # type: ignore[misc]  # zope.interface has no types
@@ -16,7 +16,7 @@ class IOutcomeUnknown(Interface):  # type: ignore[misc]  # zope.interface has no
 
 
 class HasRegistry(Protocol):
-    """A request, a Configurator, a WSGI application: anything with Pyramid's ``registry``."""
+    """A request, a Configurator, a WSGI application: any object with Pyramid's ``registry``."""
 
     @property
     def registry(self) -> Any:
@@ -46,10 +46,10 @@ class TransactionManager(Protocol):
         ...
 
     def registerSynch(self, synch: Any) -> None:  # noqa: N802 - as above
-        """Tell *synch*, held weakly, of each transaction that begins."""
+        """Call *synch* when a transaction begins or ends. The manager holds *synch* weakly."""
 
     def unregisterSynch(self, synch: Any) -> None:  # noqa: N802 - as above
-        """Tell *synch* no more."""
+        """Stop calling *synch*."""
 
     def __enter__(self) -> Any:
         """Begin a transaction."""

@@ -11,7 +11,7 @@ from .bind_keys import (
     tables_with_bind_key,
 )
 from .create import make_engine
-from .errors import check_before_commit, error_name, pause_after
+from .errors import CONNECTION_ROLLED_BACK, check_before_commit, error_name, pause_after
 from .password_file import next_password_path, read_password
 from .tables import create_tables, missing_tables
 from .transactions import (
@@ -23,6 +23,7 @@ from .transactions import (
 
 __all__ = [
     "BIND_KEY_INFO",
+    "CONNECTION_ROLLED_BACK",
     "TransactionState",
     "bind_key_of",
     "check_before_commit",

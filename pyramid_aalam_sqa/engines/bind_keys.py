@@ -19,38 +19,32 @@ from sqlalchemy.sql.visitors import ExternallyTraversible
 from ..exceptions import BindError
 from ..settings import DEFAULT
 
+# Where a class and an ``info`` dictionary have their bind key.
 BIND_KEY_ATTRIBUTE = "__bind_key__"
-
-
 BIND_KEY_INFO = "bind_key"
 
-
-# Another number whenever a class was mapped: what was found before may be wrong since.
-_numbers = count(1)
-
-
+_generations = count(1)
 _generation = 0
-
-
 _lock = threading.Lock()
-
-
-_classes: tuple[int, WeakKeyDictionary[Table, set[str]]] = (-1, WeakKeyDictionary())
+_keys_of_classes: tuple[int, WeakKeyDictionary[Table, set[str]]] = (-1, WeakKeyDictionary())
 
 
 def mapping_generation() -> int:
-    """Return a number that is another one when more classes are mapped."""
+    """Return a number that changes whenever a class is mapped.
+
+    A cache of bind keys is valid for one generation: a new class may give a table another key.
+    """
     return _generation
 
 
 @event.listens_for(Mapper, "after_mapper_constructed")
 def _begin_generation(*_: object) -> None:
     global _generation  # noqa: PLW0603 - of the process, as SQLAlchemy's registries are
-    _generation = next(_numbers)
+    _generation = next(_generations)
 
 
 def names_by_bind_key(tables: Iterable[Any]) -> dict[str, list[str]]:
-    """Return the keys of *tables* and sequences, each with the names of its own."""
+    """Return the bind keys of *tables* and sequences, each key with the names that have it."""
     found: dict[str, list[str]] = {}
     for table in tables:
         found.setdefault(bind_key_of(table), []).append(full_name(table))
@@ -58,16 +52,18 @@ def names_by_bind_key(tables: Iterable[Any]) -> dict[str, list[str]]:
 
 
 def full_name(item: Any) -> str:
-    """Return the name of *item*, with its schema where a table has one."""
+    """Return the name of *item*, a table or a sequence, with its schema if a table has one."""
     return str(getattr(item, "fullname", None) or item.name)
 
 
 def bind_key_of(item: Any) -> str:
     """Return the bind key of *item*, a table or a sequence.
 
-    The class that is mapped to it knows it, else its own ``info``, else that of its MetaData.
+    The first of these that has a key decides: the class that is mapped to the table, the
+    ``info`` of *item*, the ``info`` of its MetaData. Without any it is ``default``. Raises
+    :class:`BindError` when two classes give the table different keys.
     """
-    known = _keys_of_classes().get(item) if isinstance(item, Table) else None
+    known = _class_keys_by_table().get(item) if isinstance(item, Table) else None
     if known:
         if len(known) > 1:
             keys = " and ".join(sorted(known))
@@ -75,12 +71,21 @@ def bind_key_of(item: Any) -> str:
             raise BindError(msg)
         return next(iter(known))
     own = item.info.get(BIND_KEY_INFO)
-    return str(own or (item.metadata.info.get(BIND_KEY_INFO) if item.metadata else None) or DEFAULT)
+    inherited = item.metadata.info.get(BIND_KEY_INFO) if item.metadata else None
+    return str(own or inherited or DEFAULT)
 
 
 def tables_with_bind_key(key: str, metadata: MetaData) -> list[Table]:
-    """Return the tables of *metadata* that are in the database called *key*."""
+    """Return the tables of *metadata* whose bind key is *key*, in the order of creation."""
     return [table for table in metadata.sorted_tables if bind_key_of(table) == key]
+
+
+def tables_of_mapper(mapper: Mapper[Any]) -> set[Any]:
+    """Return the tables of *mapper* and of all mappers with the same base class.
+
+    A flush sends the statements for all of them on one connection.
+    """
+    return {table for each in mapper.base_mapper.self_and_descendants for table in each.tables}
 
 
 def tables_in(statement: Any) -> set[Any]:
@@ -94,30 +99,31 @@ def tables_in(statement: Any) -> set[Any]:
     rest = [statement]
     while rest:
         each = rest.pop()
-        kind = _kind(each.__class__)
+        kind = _part_finder(each.__class__)
         if kind is Table:
             found.add(each)
         elif kind is not None and id(each) not in seen:
-            # A CTE that calls itself has itself among its parts.
+            # A recursive CTE has itself among its parts.
             seen.add(id(each))
             rest += kind(each)
     return found
 
 
 def _parts_of_insert(statement: Any) -> list[Any]:
-    """Return the children and, which are none, the rows of a ``values([...])``."""
+    """Return the children of an INSERT and the values of its rows, which are not children."""
     rows = chain.from_iterable(statement._multi_values)  # noqa: SLF001 - it has no public name
     values = (row.values() if isinstance(row, dict) else row for row in rows)
     return [*statement.get_children(), *chain.from_iterable(values)]
 
 
 def _parts_of_column(column: Any) -> list[Any]:
-    """Return the table: all that DELETE ... USING says of its second one."""
+    """Return the column's table: DELETE ... USING names its second table in no other way."""
     return [] if column.table is None else [column.table]
 
 
-# For each base of what may be in a statement its parts; Table is what is looked for.
-PARTS: dict[type, Any] = {
+# How the parts of each type of element are found. Table marks what tables_in() looks for, None
+# an element without parts. The first base class that matches decides.
+PART_FINDERS: dict[type, Any] = {
     Table: Table,
     Sequence: Table,
     next_value: lambda function: [function.sequence],
@@ -129,27 +135,25 @@ PARTS: dict[type, Any] = {
 
 
 @cache
-def _kind(of: Any) -> Any:
-    """Return how the parts of an object of the type *of* are found; None when it has none."""
-    return next((parts for base, parts in PARTS.items() if issubclass(of, base)), None)
+def _part_finder(element_type: Any) -> Any:
+    """Return the entry of PART_FINDERS for *element_type*; None if there is none."""
+    return next(
+        (find for base, find in PART_FINDERS.items() if issubclass(element_type, base)), None
+    )
 
 
-def tables_of_mapper(mapper: Mapper[Any]) -> set[Any]:
-    """Return the tables of *mapper* and of all with the same base: a flush has one connection."""
-    return {table for each in mapper.base_mapper.self_and_descendants for table in each.tables}
-
-
-def _keys_of_classes() -> WeakKeyDictionary[Table, set[str]]:
-    """Return the keys that mapped classes give to their tables."""
-    global _classes  # noqa: PLW0603 - as above
-    if _classes[0] != _generation:
+def _class_keys_by_table() -> WeakKeyDictionary[Table, set[str]]:
+    """Return the bind keys that mapped classes give to their tables."""
+    global _keys_of_classes  # noqa: PLW0603 - a cache of the process, as above
+    if _keys_of_classes[0] != _generation:
         with _lock:
-            now = _generation
-            _classes = (now, _read_classes())
-    return _classes[1]
+            # Read first: a class that is mapped meanwhile makes what is found here outdated.
+            generation = _generation
+            _keys_of_classes = (generation, _read_class_keys())
+    return _keys_of_classes[1]
 
 
-def _read_classes() -> WeakKeyDictionary[Table, set[str]]:
+def _read_class_keys() -> WeakKeyDictionary[Table, set[str]]:
     keys: WeakKeyDictionary[Table, set[str]] = WeakKeyDictionary()
     for registry in _all_registries():
         for mapper in registry.mappers:

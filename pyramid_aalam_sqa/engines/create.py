@@ -1,4 +1,4 @@
-"""Makes the engine of a database from its settings, and says which of them do not go together."""
+"""Makes the engine of a database from its settings, and checks that they fit together."""
 
 import os
 import re
@@ -21,11 +21,11 @@ from .errors import install_error_listeners
 from .password_file import use_password_file
 from .pool import BUDGET, BudgetPool
 
-# What no pool but QueuePool is sure to understand.
-QUEUE_DEFAULTS = {"pool_size", "max_overflow", "pool_timeout"}
+# Options of QueuePool that other pools may not have.
+QUEUE_POOL_OPTIONS = {"pool_size", "max_overflow", "pool_timeout"}
 
 
-# A process has many such engines, and each keeps its own statements.
+# Small numbers: a process has many such engines, and each has a statement cache of its own.
 BUDGET_DEFAULTS = {
     "poolclass": BudgetPool,
     "pool_size": 1,
@@ -35,13 +35,14 @@ BUDGET_DEFAULTS = {
 
 
 def make_engine(database: Database, sqa_options: Mapping[str, Any]) -> Engine:
-    """Return the engine of *database*; no connection is made before the engine is used.
+    """Return the engine of *database*; it connects when it is first used.
 
-    Raises :class:`SettingError` when the given options do not go together.
+    A ready engine in the settings is returned itself, with our error listeners added. Raises
+    :class:`SettingError` when two options contradict each other or the driver refuses one.
     """
     backend = backend_for(database.url, sqa_options, database.name)
     backend.prefix = database.prefix
-    budget = _budget(database, sqa_options, backend.STILL_COUNTED)
+    budget = _budget_options(database, sqa_options, backend.STILL_COUNTED)
     path = sqa_options["password_file"]
     if database.engine is not None:
         if path:
@@ -52,13 +53,13 @@ def make_engine(database: Database, sqa_options: Mapping[str, Any]) -> Engine:
     options = _with_defaults(database, backend.engine_defaults(), budget)
     engine = _create(database, options)
     if path:
-        # Before the listeners of the backend, one of which connects.
+        # First: a backend has a do_connect listener too, and the first one that connects wins.
         use_password_file(engine, path, options["connect_args"])
     backend.prepare(engine)
     if sqa_options["reset_connection"]:
-        event.listen(engine, "checkin", _renew)
+        event.listen(engine, "checkin", _close_connection)
     install_error_listeners(engine, backend)
-    _fork_safe()[engine] = backend
+    _engines_to_empty_in_children()[engine] = backend
     return engine
 
 
@@ -69,25 +70,26 @@ def _create(database: Database, options: Mapping[str, Any]) -> Engine:
         msg = f"{database.prefix}url: one of the parameters after the ? is wrong: {error}"
         raise SettingError(msg) from None
     except (TypeError, AttributeError, ArgumentError) as error:
-        # SQLAlchemy's text names the options, never their values.
+        # It is safe to show: SQLAlchemy's text names the options, never their values.
         named = [name for name in database.options if re.search(rf"\b{name}\b", str(error))]
         keys = ", ".join(f"{database.prefix}{name}" for name in named or ["*"])
-        msg = f"{keys}: this does not go with the other options: {error}"
+        msg = f"{keys}: this does not fit the other options: {error}"
         raise SettingError(msg) from None
     _refuse_unknown_arguments(engine, database)
     return engine
 
 
-def _renew(_connection: object, record: ConnectionPoolEntry) -> None:
-    """Close a connection that comes back, and with it all that was set on it."""
+def _close_connection(_connection: object, record: ConnectionPoolEntry) -> None:
+    """Close a connection that comes back to the pool, and so drop all that was set on it."""
     record.invalidate()
 
 
 @cache
-def _fork_safe() -> WeakKeyDictionary[Engine, Backend]:
-    """Return the engines that a child process starts without connections.
+def _engines_to_empty_in_children() -> WeakKeyDictionary[Engine, Backend]:
+    """Return the engines whose pools are emptied in a child process after a fork.
 
-    Two processes on one connection read each other's answers.
+    Two processes that share one connection would read each other's answers. The first call
+    registers the functions that Python calls around a fork.
     """
     engines: WeakKeyDictionary[Engine, Backend] = WeakKeyDictionary()
 
@@ -95,20 +97,23 @@ def _fork_safe() -> WeakKeyDictionary[Engine, Backend]:
         for engine, backend in list(engines.items()):
             backend.before_fork(engine)
 
-    def forget_connections() -> None:
-        BUDGET.forget()
+    def empty_pools() -> None:
+        BUDGET.start_empty()
         for engine in list(engines):
-            # Not closed: the parent goes on using them.
+            # The connections stay open: the parent process goes on using them.
             engine.dispose(close=False)
 
-    os.register_at_fork(before=prepare, after_in_child=forget_connections)
+    os.register_at_fork(before=prepare, after_in_child=empty_pools)
     return engines
 
 
-def _budget(database: Database, sqa_options: Mapping[str, Any], reserve: int) -> dict[str, Any]:
-    """Return the options of an engine that keeps to the process's budget, if there is one.
+def _budget_options(
+    database: Database, sqa_options: Mapping[str, Any], reserve: int
+) -> dict[str, Any]:
+    """Return the options of an engine in the process's connection budget; empty without a budget.
 
-    A *reserve* of it is left to the connections that the server still counts.
+    *reserve* is how many connections the server may still count for a moment after they were
+    closed. The budget is smaller by this number.
     """
     limit = sqa_options["max_connections"]
     if limit is None:
@@ -127,6 +132,7 @@ def _budget(database: Database, sqa_options: Mapping[str, Any], reserve: int) ->
 def _with_defaults(
     database: Database, defaults: Mapping[str, str], budget: Mapping[str, Any]
 ) -> dict[str, Any]:
+    """Return the options for create_engine(): the given ones, and *defaults* that fit them."""
     given = dict(database.options)
     backend: Any = database.url.get_dialect()
     in_url = {f"connect_args.{name}" for name in database.url.query}
@@ -134,26 +140,26 @@ def _with_defaults(
         (RawSetting(key, key, text) for key, text in defaults.items() if key not in in_url), backend
     )
     if "poolclass" not in options:
-        # A database in memory has its one connection, and would be lost with it.
+        # An SQLite database in memory has another pool: it is lost when its connection closes.
         options = {**budget, **options}
     poolclass = given.get("poolclass") or options.get("poolclass")
     if "pool" in given:
-        unwanted = {name for name in options if name.startswith("pool")} | QUEUE_DEFAULTS
+        unwanted = {name for name in options if name.startswith("pool")} | QUEUE_POOL_OPTIONS
     elif issubclass(poolclass or backend.get_pool_class(database.url), (QueuePool, BudgetPool)):
         unwanted = set()
     else:
-        unwanted = QUEUE_DEFAULTS
+        unwanted = QUEUE_POOL_OPTIONS
     arguments = {**options.pop("connect_args", {}), **given.pop("connect_args", {})}
     kept = {name: value for name, value in options.items() if name not in unwanted}
     return {**kept, **given, "connect_args": arguments}
 
 
 def _refuse_unknown_arguments(engine: Engine, database: Database) -> None:
-    """A driver would refuse them too, but not before the first request."""
+    """Check connect_args at start-up; the driver would refuse them at the first request."""
     try:
         known = signature(engine.dialect.loaded_dbapi.connect).parameters
     except ValueError:
-        return  # A function written in C need not tell.
+        return  # A function written in C may have no signature.
     if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in known.values()):
         return
     for name in database.options.get("connect_args", {}):

@@ -1,8 +1,7 @@
-"""Recognises an accident of the database where it happens, before anybody can swallow it.
+"""Classifies each error of the database when it happens, before application code can catch it.
 
-Of an error it is said at its birth whether the request may be tried again, whether the database is
-unavailable, and whether COMMIT had been sent. Of the transaction it is noted that it is broken, so
-that nobody can commit what is left of it.
+An error is marked as retryable, as unavailable, or as "outcome unknown" after COMMIT was sent. An
+error that ended the transaction in the server is noted, so that the rest of it is never committed.
 """
 
 import random
@@ -15,9 +14,6 @@ from zope.interface import alsoProvides
 from ..backends import Backend, ErrorKind, attach_backend, backend_of, find_backend
 from ..exceptions import (
     COMMIT_BY_HAND,
-    CONNECTION_ROLLED_BACK,
-    FAILED,
-    HUNG_UP,
     WRITE_OUTSIDE_TRANSACTION,
     BrokenTransactionError,
     CommitNotAllowedError,
@@ -25,7 +21,16 @@ from ..exceptions import (
     TransactionError,
 )
 from ..interfaces import IDatabaseUnavailable, IOutcomeUnknown
-from .transactions import TransactionState, _latest, _work_on
+from .transactions import TransactionState, latest_state, state_of
+
+CONNECTION_ROLLED_BACK = (
+    "The transaction was ended by a rollback() of its connection, and its session does not know: "
+    "call session.rollback() instead."
+)
+COMMIT_WOULD_ROLL_BACK = (
+    "A statement has failed before, and the database would answer COMMIT by undoing all."
+)
+SERVER_HUNG_UP = "The server has closed the connection before COMMIT was sent."
 
 
 def install_error_listeners(engine: Engine, backend: Backend) -> None:
@@ -44,7 +49,7 @@ def check_before_commit(connection: Connection) -> None:
 
     Asked on each connection before the first of several COMMITs is sent.
     """
-    work = _work_on(connection)
+    work = state_of(connection)
     backend = find_backend(connection)
     if work is not None and backend is not None:
         _refuse_commit(connection, work)
@@ -53,13 +58,13 @@ def check_before_commit(connection: Connection) -> None:
 
 def _refuse_second_begin(connection: Connection) -> None:
     """Refuse what follows a rollback by hand: nobody would commit it, or somebody by hand."""
-    work = _latest.get(connection)
+    work = latest_state(connection)
     if work is not None and not work.over:
         raise BrokenTransactionError(CONNECTION_ROLLED_BACK)
 
 
 def _before_commit(connection: Connection) -> None:
-    work = _work_on(connection)
+    work = state_of(connection)
     if work is None:
         return
     try:
@@ -78,10 +83,10 @@ def _refuse_commit(connection: Connection, work: TransactionState) -> None:
         raise CommitNotAllowedError(WRITE_OUTSIDE_TRANSACTION if work.read_only else COMMIT_BY_HAND)
     backend = backend_of(connection)
     if backend.would_roll_back(connection.connection.dbapi_connection):
-        raise BrokenTransactionError(FAILED)
+        raise BrokenTransactionError(COMMIT_WOULD_ROLL_BACK)
     if backend.has_hung_up(connection.connection.dbapi_connection):
         # A COMMIT would be written to nobody, and nobody could tell that from a lost answer.
-        error = BrokenTransactionError(HUNG_UP)
+        error = BrokenTransactionError(SERVER_HUNG_UP)
         _mark(error, ErrorKind.DISCONNECT)
         connection.invalidate(error)
         raise error
@@ -92,7 +97,7 @@ def _recognise(context: ExceptionContext) -> None:
         # The pool replaces the connection, and nobody sees the error.
         return
     connection = context.connection
-    work = _work_on(connection) if connection else None
+    work = state_of(connection) if connection else None
     backend = backend_of(context)
     cause = context.original_exception
     fault = backend.fault(cause, connecting=not connection, disconnected=context.is_disconnect)

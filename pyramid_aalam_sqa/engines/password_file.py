@@ -1,7 +1,8 @@
-"""Reads the password of a database from a file for each connection, so that it may change.
+"""Reads the password of a database from a file for each new connection, so that it may change.
 
-Whoever changes it writes the new one beside the file first, as ``<file>.next``, then tells the
-server, and renames it over the file. A login that is refused meanwhile is tried with the other one.
+``psqa rotate`` changes a password in three steps: it writes the new one to ``<file>.next``, sets
+it on the server, and renames ``<file>.next`` over the file. A login that the server refuses
+between these steps is tried again with the other password.
 """
 
 from pathlib import Path
@@ -17,9 +18,10 @@ KEY = "sqa.password_file"
 
 
 def use_password_file(engine: Engine, path: str, arguments: dict[str, Any]) -> None:
-    """Have *engine*, which has no listener yet, log in with the password in the file at *path*.
+    """Make *engine* log in with the password in the file at *path*.
 
-    Raises :class:`SettingError` when the URL or *arguments*, those of the driver, have one too.
+    *engine* must not have a do_connect listener yet. *arguments* are the driver's. Raises
+    :class:`SettingError` when the URL or *arguments* have a password too.
     """
     if engine.dialect.name == "sqlite":
         msg = f"{KEY}: SQLite has no passwords; remove the line."
@@ -33,11 +35,14 @@ def use_password_file(engine: Engine, path: str, arguments: dict[str, Any]) -> N
 
 
 def read_password(path: Path) -> str:
-    """Return the password in the file at *path*, its first and only line."""
+    """Return the password in the file at *path*, its first and only line.
+
+    Raises :class:`SettingError` when the file cannot be read or has no or several lines.
+    """
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeError) as error:
-        # What a UnicodeError says holds what it could not read.
+        # The text of a UnicodeError would show the bytes, which are the password.
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         msg = f"The password in {path} cannot be read: {reason}."
         raise SettingError(msg) from None
@@ -49,12 +54,12 @@ def read_password(path: Path) -> str:
 
 
 def next_password_path(path: Path) -> Path:
-    """Return where the password is that the one in the file at *path* is being changed to."""
+    """Return the path of the file with the next password, while the one at *path* is changed."""
     return path.with_name(f"{path.name}.next")
 
 
 class PasswordFile:
-    """Opens the connections of one engine with the password that is in its file at the time."""
+    """Opens the connections of one engine with the password that its file holds at that time."""
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
@@ -62,38 +67,40 @@ class PasswordFile:
     def __call__(
         self, dialect: Dialect, record: object, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> DBAPIConnection:
+        """Return a new connection; SQLAlchemy calls this as a listener for ``do_connect``."""
         password: str | None = self._read()
         tried: set[str] = set()
         while True:
             try:
                 return self._connect(dialect, record, args, {**kwargs, "password": password})
             except dialect.loaded_dbapi.Error:
-                # Not every driver can tell a login that was refused.
+                # After any error: not every driver tells a refused login from other errors.
                 tried.add(str(password))
                 password = self._untried(tried)
                 if password is None:
                     raise
 
     def _read(self) -> str:
-        # What it links to may change with it.
+        # Resolved each time: the path may be a symbolic link whose target changes.
         return read_password(self.path.resolve())
 
     def _untried(self, tried: set[str]) -> str | None:
-        """Return the password that the server may have been told since.
+        """Return a password that was not tried yet; None if there is none.
 
-        The file is read last: where there is nothing beside it, it has been renamed.
+        The next password is read before the current one: when the next file is missing, it has
+        just been renamed over the current one.
         """
         beside = next_password_path(self.path.resolve())
         try:
             found = [read_password(beside)] if beside.exists() else []
         except SettingError:
-            found = []  # It went away just now, or is being written.
+            found = []  # It was renamed just now, or it is being written.
         return next((each for each in [*found, self._read()] if each not in tried), None)
 
     def _connect(
         self, dialect: Dialect, record: object, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> DBAPIConnection:
-        """Connect as SQLAlchemy would, through the other listeners."""
+        """Connect as SQLAlchemy would: through the other do_connect listeners, then the driver."""
         listeners: Any = dialect.dispatch
         for listener in listeners.do_connect:
             connection = None if listener is self else listener(dialect, record, args, kwargs)

@@ -1,4 +1,4 @@
-"""One budget of connections for all engines of the process: idle ones make room for new ones."""
+"""One budget of connections for all engines of a process: an idle one is closed for a new one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,35 +11,38 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 from sqlalchemy.pool.base import _ConnectionRecord
 
-# In uses of all databases together.
+# After how many uses, of all databases together, an old use counts half.
 HALF_LIFE = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """A connection that waits, and how much its pool is used; see :func:`_used_again`."""
+    """An idle connection, and how much its pool is used; see :func:`_use_after`."""
 
     record: ref[ConnectionPoolEntry]
     use: float
 
 
 class Budget:
-    """Who has which connection, who may open one more, and who waits.
+    """Counts the connections of all pools, grants new ones, and keeps the queue of waiting threads.
 
-    A connection's place in the budget is its record: the place is free when the record was given
-    back without a connection, was closed, or is nowhere any more. Nothing is closed in here, and
-    nobody is waited for while the lock is held.
+    Each connection record of SQLAlchemy takes one place, under its ``id``. The place is free again
+    when the record comes back without a connection, is closed, or is garbage-collected. The budget
+    itself never closes a connection and never waits for one while it holds its lock.
     """
 
     def __init__(self) -> None:
-        self.forget()
+        self.start_empty()
 
-    def forget(self) -> None:
-        """Begin anew in a child process, where nobody is left who could release the lock."""
-        # Re-entrant: the garbage collector gives connections back at any moment.
-        self._lock = RLock()
+    def start_empty(self) -> None:
+        """Start again with nothing, in a child process after a fork.
+
+        The lock is new too: a thread that held the old one does not exist in the child.
+        """
+        # Re-entrant: the garbage collector may give a connection back at any moment.
+        self.lock = RLock()
         self._places: dict[int, tuple[object, Callable[[], BudgetPool | None]]] = {}
-        # Least recently used first. Weak, so that an engine that nobody disposed can be collected.
+        # Least recently used first. Weak: an engine that was not disposed must be collectable.
         self._idle: dict[int, Idle] = {}
         self._queue: dict[Condition, BudgetPool] = {}
         self._uses = 0
@@ -47,37 +50,43 @@ class Budget:
     def __len__(self) -> int:
         return len(self._places)
 
-    def take(self, pool: "BudgetPool") -> tuple[ConnectionPoolEntry, ConnectionPoolEntry | None]:
-        """Return a record for *pool*, and the record that has to be closed before it is used.
+    @property
+    def waiting(self) -> int:
+        """How many threads wait for a connection."""
+        return len(self._queue)
 
-        Who waits longest comes first. Raises SQLAlchemy's TimeoutError after ``pool.timeout``.
+    def take(self, pool: "BudgetPool") -> tuple[ConnectionPoolEntry, ConnectionPoolEntry | None]:
+        """Return a record for *pool*, and a record that the caller must close before it connects.
+
+        The second one is None when the budget has room. Threads are served in the order in which
+        they came. Raises SQLAlchemy's TimeoutError after ``pool.timeout`` seconds.
         """
-        with self._lock:
+        with self.lock:
             try:
-                if self._queue or not self._may(pool):
+                if self._queue or not self._can_grant(pool):
                     self._wait(pool)
                 return self._grant(pool)
             finally:
                 self._wake()
 
     def keep(self, pool: "BudgetPool", record: ConnectionPoolEntry) -> bool:
-        """Keep *record* for the next who wants it; false when it has to be closed instead."""
-        with self._lock:
+        """Keep *record* as idle for *pool*; return false when the caller must close it instead."""
+        with self.lock:
             place = id(record)
             if place not in self._places:
-                return True  # It is the parent process's, which goes on using it.
+                return True  # It belongs to the parent process, which goes on using it.
             if pool.disposed or record.dbapi_connection is None:
                 return False
             pool.kept[place] = record
             self._uses += 1
-            pool.use = _used_again(pool.use, self._uses / HALF_LIFE)
+            pool.use = _use_after(pool.use, self._uses / HALF_LIFE)
             self._idle[place] = Idle(ref(record), pool.use)
             self._wake()
             return True
 
     def withdraw(self, pool: "BudgetPool") -> list[ConnectionPoolEntry]:
-        """Return what *pool* has kept, to be closed; from now on it keeps nothing."""
-        with self._lock:
+        """Return the idle records of *pool* for closing; from now on it keeps none."""
+        with self.lock:
             pool.disposed = True
             records = list(pool.kept.values())
             for place in pool.kept:
@@ -86,17 +95,17 @@ class Budget:
             return records
 
     def free(self, place: int) -> None:
-        """Give up the *place* of a record, which is its id."""
-        with self._lock:
+        """Free *place*, the id of a record."""
+        with self.lock:
             self._idle.pop(place, None)
-            _, owner = self._places.pop(place, (None, _nobody))
+            _, owner = self._places.pop(place, (None, _no_pool))
             pool = owner()
             if pool is not None:
                 pool.kept.pop(place, None)
                 pool.opened -= 1
             self._wake()
 
-    def _may(self, pool: "BudgetPool") -> bool:
+    def _can_grant(self, pool: "BudgetPool") -> bool:
         if pool.kept:
             return True
         return pool.opened < pool.bound and (len(self) < pool.limit or bool(self._idle))
@@ -107,7 +116,7 @@ class Budget:
             del self._idle[place]
             return kept, None
         evicted = self._evict() if len(self) >= pool.limit else None
-        # It connects when it is checked out, and comes back when that fails.
+        # SQLAlchemy connects it at checkout, and gives it back when that fails.
         record = _ConnectionRecord(pool, connect=False)
         place = id(record)
         self._places[place] = (ref(record, lambda _: self.free(place)), ref(pool))
@@ -115,20 +124,21 @@ class Budget:
         return record, evicted
 
     def _evict(self) -> ConnectionPoolEntry | None:
-        # Of databases that are used alike, the one that was used least recently. One that was used
-        # once may never be used again: so half as many connections again are found idle where few
-        # databases have most of the work.
+        # The least used database loses its connection; of equals, the least recently used one.
+        # Recency alone would let a database that is used once evict one that is used often:
+        # measured, this finds half as many idle connections again where few databases have most
+        # of the work.
         place = min(self._idle, key=lambda place: self._idle[place].use)
-        # None when its pool is being collected, which closes it.
+        # None when its pool is being garbage-collected, which closes the connection.
         record = self._idle[place].record()
         self.free(place)
         return record
 
     def _wait(self, pool: "BudgetPool") -> None:
-        ticket = Condition(self._lock)
+        ticket = Condition(self.lock)
         self._queue[ticket] = pool
         try:
-            granted = ticket.wait_for(lambda: self._next() is ticket, pool.timeout)
+            granted = ticket.wait_for(lambda: self._next_waiting() is ticket, pool.timeout)
         finally:
             del self._queue[ticket]
         if not granted:
@@ -139,12 +149,12 @@ class Budget:
             )
             raise PoolTimeoutError(msg)
 
-    def _next(self) -> Condition | None:
-        """Return who has waited longest of those who could go on."""
-        return next((ticket for ticket, pool in self._queue.items() if self._may(pool)), None)
+    def _next_waiting(self) -> Condition | None:
+        """Return the ticket that has waited longest among those that can be granted now."""
+        return next((ticket for ticket, pool in self._queue.items() if self._can_grant(pool)), None)
 
     def _wake(self) -> None:
-        ticket = self._next()
+        ticket = self._next_waiting()
         if ticket is not None:
             ticket.notify()
 
@@ -153,10 +163,10 @@ BUDGET = Budget()
 
 
 class BudgetPool(Pool):
-    """The connections to one database, as many as the budget of the process allows.
+    """The pool of one database, which opens as many connections as the process's budget allows.
 
-    ``pool_size`` and ``max_overflow`` together bound them; an idle one is kept until somebody else
-    needs its place. A connection that was detached has left the pool, and so the budget.
+    ``pool_size`` and ``max_overflow`` together are its own limit. An idle connection is kept until
+    another pool needs its place. A detached connection has left the pool, and so the budget.
     """
 
     def __init__(
@@ -192,14 +202,14 @@ class BudgetPool(Pool):
         return self.opened - len(self.kept)
 
     def status(self) -> str:
-        """Return what the pool and the process have open."""
+        """Return as text how many connections the pool and the process have open."""
         return (
             f"{self.checkedout()} in use, {self.checkedin()} idle; "
             f"{len(BUDGET)} of {self.limit} in the process"
         )
 
     def recreate(self) -> "BudgetPool":
-        """Return the pool that comes after this one."""
+        """Return a new pool with the same options, which takes the place of this one."""
         return type(self)(
             self._creator,
             **self._arguments,
@@ -213,7 +223,7 @@ class BudgetPool(Pool):
         )
 
     def dispose(self) -> None:
-        """Close the idle connections now, those in use when they come back."""
+        """Close the idle connections now, and those in use when they come back."""
         for record in BUDGET.withdraw(self):
             self._close(record)
 
@@ -234,14 +244,14 @@ class BudgetPool(Pool):
             BUDGET.free(id(record))
 
 
-def _used_again(use: float, now: float) -> float:
-    """Return how much a pool is used that is used *now*: the logarithm of a sum of powers of two.
+def _use_after(use: float, now: float) -> float:
+    """Return the use of a pool after one more use *now*, both in half-lives.
 
-    A use counts half as much as one that comes a half-life later, so that it need not be divided
-    as time goes by.
+    It is the base-2 logarithm of the sum of ``2 ** time`` over all uses. So a use counts half as
+    much as one that comes a half-life later, and old sums need no update as time goes by.
     """
     return max(use, now) + log2(1 + 2 ** -abs(use - now))
 
 
-def _nobody() -> None:
-    """Stand for the pool of a place that is not in the budget."""
+def _no_pool() -> None:
+    """Return None, the pool of a place that is not in the budget."""

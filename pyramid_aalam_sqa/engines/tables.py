@@ -1,4 +1,4 @@
-"""Creates an application's missing tables, once however many workers start together."""
+"""Creates an application's missing tables under a lock, so that workers may start together."""
 
 from collections.abc import Sequence
 
@@ -15,11 +15,11 @@ def create_tables(
 ) -> list[str]:
     """Create the tables of *metadata* that are missing in the database *name*; return their names.
 
-    *tables* are those of them that belong there, all when it is None. Tables with the schema of
-    somebody else are left alone where the database has a *name*, and so are tables that exist,
-    whatever columns they have. When none is missing nothing is written and no lock is taken.
-    Raises :class:`ProvisioningError` when the account may not create them, or when somebody else
-    has been at it for a minute.
+    *tables* are the tables of *metadata* that belong into this database; None means all. If the
+    database has a *name*, tables with another schema are skipped. Tables that exist are never
+    changed, whatever columns they have. When no table is missing, nothing is written and no lock
+    is taken. Raises :class:`ProvisioningError` when the account may not create tables, or when
+    another process holds the lock for a minute.
     """
     backend = backend_of(engine)
     label = name or engine.url.database or ""
@@ -30,13 +30,13 @@ def create_tables(
             return []
         try:
             with backend.locked(connection, label):
-                # Another worker may have made them while this one waited.
+                # Looked up again: another worker may have made them while this one waited.
                 missing = missing_tables(connection, metadata, name, tables)
                 if missing and name:
                     backend.make_schema(connection, name)
                 metadata.create_all(connection, tables=missing)
         except DBAPIError as error:
-            _refuse_denied(backend, error, missing, label)
+            _raise_if_denied(backend, error, missing, label)
             raise
     return [table.name for table in missing]
 
@@ -47,7 +47,10 @@ def missing_tables(
     name: str | None,
     tables: Sequence[Table] | None = None,
 ) -> list[Table]:
-    """Return the tables of *metadata* that belong into the database *name* and are not there."""
+    """Return the tables of *metadata* that belong into the database *name* and do not exist.
+
+    The arguments are those of :func:`create_tables`.
+    """
     inspector = inspect(connection)
     return [
         table
@@ -58,8 +61,8 @@ def missing_tables(
     ]
 
 
-def _refuse_denied(backend: Backend, error: DBAPIError, missing: list[Table], name: str) -> None:
-    """Raise what says whom to ask when *error* is that the account may not create."""
+def _raise_if_denied(backend: Backend, error: DBAPIError, missing: list[Table], name: str) -> None:
+    """Raise an error with the command to run when *error* says that the account may not create."""
     if error.orig is None or backend.code(error.orig) not in backend.DENIED:
         return
     tables = ", ".join(table.name for table in missing)

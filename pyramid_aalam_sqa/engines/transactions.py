@@ -1,4 +1,4 @@
-"""TODO."""
+"""Knows what a session does in a transaction on a connection, and what became of it."""
 
 import weakref
 from collections.abc import Iterable
@@ -81,10 +81,16 @@ def raise_if_broken(works: Iterable[TransactionState]) -> None:
 
 def session_of_connection(connection: Connection) -> Session | None:
     """Return the session whose transaction on *connection* it is."""
-    work = _work_on(connection)
+    work = state_of(connection)
     return work.session if work else None
 
 
-def _work_on(connection: Connection) -> TransactionState | None:
+def latest_state(connection: Connection) -> TransactionState | None:
+    """Return the state of the last transaction that a session began on *connection*."""
+    return _latest.get(connection)
+
+
+def state_of(connection: Connection) -> TransactionState | None:
+    """Return the state of the transaction that is open on *connection*, if a session began it."""
     transaction = connection.get_transaction()
     return _work.get(transaction) if transaction else None

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The data manager: it commits and rolls back a session with its transaction."""
 
 import logging
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from zope.sqlalchemy.datamanager import (
 )
 
 from ..engines import raise_if_broken
-from ..exceptions import CLOSED, OutcomeUnknownError, OutsideTransactionError
+from ..exceptions import OutcomeUnknownError, OutsideTransactionError
 from ..interfaces import IOutcomeUnknown, TransactionManager
 
 if TYPE_CHECKING:
@@ -22,23 +22,32 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CLOSED_IN_TRANSACTION = (
+    "request.sqa_session was closed in the middle of its transaction, and what it had written is "
+    "lost: remove the close(), or call request.tm.abort() to undo the work on purpose."
+)
 
-# After every key that other data managers use: what votes last may commit in its vote.
+
+# It sorts after the keys of all other data managers, so ours votes last and may commit in its vote.
 LAST = "\U0010ffff"
 
 
 class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlalchemy has no types
-    """zope.sqlalchemy's one-phase data manager, voting last, with savepoints, refusing halves."""
+    """zope.sqlalchemy's one-phase data manager, which votes last, after all others have agreed.
+
+    It has savepoints on every database, and it refuses to commit when a part of the work is lost.
+    """
 
     session: Any
-    # Whether a part of the work was ended by hand, without a rollback() that says so.
+    # Whether a part of the work was closed in the middle, so that it is lost.
     lost = False
 
     def __init__(self, session: Any, tm: TransactionManager) -> None:
-        # Always as changed: see the design's first decision.
+        # Always as changed: a transaction that ends well is committed, however it was written.
         super().__init__(session, STATUS_CHANGED, tm)
 
     def sortKey(self) -> str:  # noqa: N802 - the name in transaction's interface
+        """Return a key that sorts after those of all other data managers."""
         return LAST
 
     @property
@@ -47,16 +56,21 @@ class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlal
         return self._savepoint
 
     def tpc_begin(self, trans: Any) -> None:
-        self._refuse_half()
+        """Flush. Raises when a part of the work is lost."""
+        self._raise_if_incomplete()
         try:
             self._flush(trans)
         except ConcurrentModificationError as error:
-            # Marked here too: after a COMMIT that failed nobody asks should_retry.
+            # Marked here too: pyramid_tm does not call should_retry() after a failed commit.
             mark_error_retryable(error)
             raise
 
     def tpc_vote(self, trans: Any) -> None:
-        self._refuse_half()
+        """Commit: this is the last vote of the transaction.
+
+        Raises :class:`OutcomeUnknownError` when the answer to COMMIT was lost.
+        """
+        self._raise_if_incomplete()
         session = self.session
         session.voting = True
         for work in session.works:
@@ -65,10 +79,10 @@ class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlal
             self._commit(trans)
         except BaseException as error:
             if IOutcomeUnknown.providedBy(error):
-                _say_unknown(session, error, trans.description)
+                _report_unknown_outcome(session, error, trans.description)
             if not isinstance(error, Exception) or not _is_stored(session):
                 raise
-            # A listener for "after_commit". An answer that denies the commit would be untrue.
+            # A listener for "after_commit" failed. The work is stored, so the answer must say so.
             log.exception("The transaction is committed, but a listener for its end failed")
             self._finish("committed")
         finally:
@@ -81,18 +95,20 @@ class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlal
         super().tpc_vote(trans)
 
     def tpc_finish(self, trans: Any) -> None:
-        self._leave()
+        """Forget the session."""
+        self._forget_session()
 
     def abort(self, trans: Any) -> None:
+        """Roll back, and forget the session."""
         super().abort(trans)
-        self._leave()
+        self._forget_session()
 
-    def _refuse_half(self) -> None:
-        """Raise when the database has lost a part of the work, whatever was made of its error."""
+    def _raise_if_incomplete(self) -> None:
+        """Raise when a part of the work is lost, even if the view has caught the error."""
         session = self.session
         raise_if_broken(session.works)
         if self.lost or self.tx is not session.get_transaction():
-            raise OutsideTransactionError(CLOSED)
+            raise OutsideTransactionError(CLOSED_IN_TRANSACTION)
 
     def _finish(self, final_state: str) -> None:
         session = self.session
@@ -104,19 +120,19 @@ class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlal
         finally:
             hide_from_mark_changed(session)
 
-    def _leave(self) -> None:
-        """Forget the session, which was rolled back by hand and not used since."""
+    def _forget_session(self) -> None:
+        """Forget the session; it may have been rolled back by hand and not used since."""
         session, self.session = self.session, None
         if session is not None:
             session.data_manager = None
 
 
-def _say_unknown(session: "JoinedSession", error: BaseException, note: str) -> None:
+def _report_unknown_outcome(session: "JoinedSession", error: BaseException, note: str) -> None:
     session.on_commit()
     log.error("COMMIT was sent and not answered, its outcome is unknown: %s", note)
-    # The end of the process, or of a greenlet's time, stays what it is.
+    # SystemExit, KeyboardInterrupt and GreenletExit stay what they are.
     if isinstance(error, Exception):
-        msg = f"Nobody knows whether the database has committed: {note}"
+        msg = f"It cannot be known whether the database has committed: {note}"
         raise OutcomeUnknownError(msg) from error
 
 
@@ -126,9 +142,10 @@ def _is_stored(session: "JoinedSession") -> bool:
 
 
 def hide_from_mark_changed(session: "JoinedSession") -> None:
-    """Keep ``zope.sqlalchemy.mark_changed(session)`` from joining the thread's own manager.
+    """Make ``zope.sqlalchemy.mark_changed(session)`` do nothing.
 
-    It would do so for a session that it does not know yet, and the write would be lost.
+    For a session that zope.sqlalchemy does not know, mark_changed() joins the transaction manager
+    of the thread, which may be another one, and the write would be lost.
     """
     _SESSION_STATE[session] = STATUS_CHANGED
 

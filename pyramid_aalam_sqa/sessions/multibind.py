@@ -1,7 +1,7 @@
-"""Several sessions in one transaction over several databases, which has one outcome for all.
+"""Several sessions in one transaction over several databases, with one outcome for all of them.
 
-One of them leads: it routes, it holds the connections, and its data manager commits them. The
-others follow, each wholly on one database and on the leader's connection to it.
+One session leads: it routes statements, holds the connections, and its data manager commits them.
+The others follow: each uses one database only, on the leader's connection to it.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import SessionTransaction
 
-from ..exceptions import CLOSED, BindError, OutsideTransactionError
-from .commits import commit_in_order, detach_connections, disable_own_commit, prepare
-from .data_manager import JoinedDataManager
+from ..exceptions import BindError, OutsideTransactionError
+from .commits import commit_in_order, detach_connections, disable_own_commit, prepare_commit
+from .data_manager import CLOSED_IN_TRANSACTION, JoinedDataManager
 from .routing import RoutingSession
 from .session import JoinedSession
 
@@ -25,18 +25,23 @@ UNWRITTEN = (
 
 
 class MultiBindDataManager(JoinedDataManager):
-    """Commits what a leading session and those that follow it have done."""
+    """Commits the work of a leading session and of the sessions that follow it."""
 
     def __init__(self, *args: Any) -> None:
         self.following: dict[BindSession, SessionTransaction] = {}
         super().__init__(*args)
 
     def follow(self, session: "BindSession", transaction: SessionTransaction) -> None:
-        """Take *transaction* of *session* in; a second one says that the first was closed."""
+        """Take *transaction* of a following *session* in.
+
+        A second transaction of the same session shows that the first one was closed, and with it
+        a part of the work.
+        """
         self.lost = self.lost or session in self.following
         self.following[session] = transaction
 
     def tpc_vote(self, trans: Any) -> None:
+        """Commit on all databases: this is the last vote of the transaction."""
         followers = list(self.following)
         for session in followers:
             session.voting = True
@@ -55,9 +60,9 @@ class MultiBindDataManager(JoinedDataManager):
         if self.tx is None:
             return
         leader, transactions = self.session, list(self.following.values())
-        # The savepoints of those that came last are the innermost.
+        # The last session comes first: its savepoints are the innermost.
         for transaction in [*reversed(transactions), self.tx]:
-            prepare(transaction)
+            prepare_commit(transaction)
         if any(each.new or each.dirty or each.deleted for each in [leader, *self.following]):
             raise OutsideTransactionError(UNWRITTEN)
         commit_in_order(self.tx, leader.routes, trans.description, leader.on_commit)
@@ -65,10 +70,10 @@ class MultiBindDataManager(JoinedDataManager):
             transaction.commit()
         self._finish("committed")
 
-    def _refuse_half(self) -> None:
-        super()._refuse_half()
+    def _raise_if_incomplete(self) -> None:
+        super()._raise_if_incomplete()
         if any(each.get_transaction() is not its for each, its in self.following.items()):
-            raise OutsideTransactionError(CLOSED)
+            raise OutsideTransactionError(CLOSED_IN_TRANSACTION)
 
     def _finish(self, final_state: str) -> None:
         followers = list(self.following)
@@ -80,7 +85,7 @@ class MultiBindDataManager(JoinedDataManager):
 
 
 class MultiBindSession(RoutingSession, JoinedSession):
-    """The session of a transaction over several databases; *follow* makes the others."""
+    """The leading session of a transaction over several databases; *follow* makes the others."""
 
     make_data_manager = MultiBindDataManager
 
@@ -95,7 +100,7 @@ class MultiBindSession(RoutingSession, JoinedSession):
         self.followers: dict[str, BindSession] = {}
 
     def on(self, key: str) -> "BindSession":
-        """Return the session of this transaction that is wholly on the database called *key*."""
+        """Return the session of this transaction that uses only the database with the key *key*."""
         if key not in self.followers:
             self.routes.engine_for(key)
             self.followers[key] = self._follow(self, key)
@@ -103,34 +108,32 @@ class MultiBindSession(RoutingSession, JoinedSession):
 
     @property
     def has_lost_write(self) -> bool:
-        """Whether objects were changed where nobody commits, in this session or a following one."""
+        """Whether this session or a following one has changes that nothing will commit."""
         mine = super().has_lost_write
         return mine or any(each.has_lost_write for each in self.followers.values())
 
     def rollback(self) -> None:
-        """Undo what was done in all databases, by this session and by those that follow it."""
+        """Undo the work in all databases, of this session and of those that follow it."""
         super().rollback()
         self._roll_back_followers()
 
     def begin_nested(self) -> SessionTransaction:
-        """Begin a savepoint, behind what the following sessions have pending."""
+        """Begin a savepoint, after the following sessions have flushed their pending changes."""
         for session in self.followers.values():
             session.flush()
         return super().begin_nested()
 
     def end(self) -> None:
-        """Close this session and those that follow it for good."""
+        """Close this session and those that follow it; they cannot be used again."""
         with ExitStack() as ends:
             ends.callback(super().end)
             while self.followers:
                 ends.callback(self.followers.popitem()[1].end)
 
-    def newTransaction(self, transaction: Any) -> None:  # noqa: N802 - transaction's interface
-        """Leave the read-only transaction, all together."""
-        late = self.late
-        super().newTransaction(transaction)
-        if late and not self.late:
-            self._roll_back_followers()
+    def leave_read_only(self) -> None:
+        """End the read-only transaction, of this session and of those that follow it."""
+        super().leave_read_only()
+        self._roll_back_followers()
 
     def _roll_back_followers(self) -> None:
         if isinstance(self.data_manager, MultiBindDataManager):
@@ -140,10 +143,10 @@ class MultiBindSession(RoutingSession, JoinedSession):
 
 
 class BindSession(JoinedSession):
-    """A session wholly on the database *bind_key*, in the transaction of *leader*."""
+    """A session that uses only the database *bind_key*, in the transaction of *leader*."""
 
     def __init__(self, *, leader: MultiBindSession, bind_key: str, **options: Any) -> None:
-        # A COMMIT or ROLLBACK of its own is not for it to send.
+        # The leader sends COMMIT and ROLLBACK.
         super().__init__(join_transaction_mode="rollback_only", **options)
         self.leader = leader
         self.bind_key = bind_key
@@ -156,11 +159,14 @@ class BindSession(JoinedSession):
         bind_key: str | None = None,
         **_: Any,
     ) -> Connection:
-        """Return the leader's connection to the one database, whatever is asked of it."""
+        """Return the leader's connection to the one database, for every statement.
+
+        Raises :class:`BindError` when the caller names another database.
+        """
         own = self.leader.routes.engine_for(self.bind_key)
         if bind_key not in {None, self.bind_key} or (bind is not None and bind.engine is not own):
             msg = (
-                f"This session is wholly on the bind {self.bind_key!r}: "
+                f"This session uses only the bind {self.bind_key!r}: "
                 "use request.sqa_session for another one."
             )
             raise BindError(msg)
@@ -176,17 +182,20 @@ class BindSession(JoinedSession):
             leader.data_manager.follow(self, transaction)
 
     def begin_nested(self) -> SessionTransaction:
-        """Begin a savepoint, at once: one of the leader that begins later has to lie in it."""
+        """Begin a savepoint, and send it at once.
+
+        A savepoint that the leader begins later must lie inside this one.
+        """
         nested = super().begin_nested()
         self.connection()
         return nested
 
     def rollback(self) -> None:
-        """Undo what was done in all databases, by all sessions of the transaction."""
+        """Undo the work in all databases, of all sessions of the transaction."""
         self.leader.rollback()
 
     def roll_back_with_leader(self) -> None:
-        """Undo what was done to the objects; the connection was rolled back before."""
+        """Undo the changes to objects; the leader has rolled the connection back."""
         detach_connections(self.get_nested_transaction() or self.get_transaction())
         self.late = False
         super().rollback()
@@ -203,26 +212,32 @@ class BindSession(JoinedSession):
 
 
 class _LeadersTransaction:
-    """Stands for the leader's transaction where a following session would roll that back.
+    """Stands for the leader's transaction in a following session.
 
-    The flush of a session that fails does so, and its leader would know nothing of it.
+    A flush that fails rolls its transaction back. In a following session this would roll back the
+    leader's transaction, and the leader would not know.
     """
 
     is_active = True
 
     def rollback(self) -> None:
-        """Leave it to the leader."""
+        """Do nothing; the leader rolls back."""
 
 
 @event.listens_for(BindSession, "after_begin", propagate=True)
-def _leave_to_leader(session: BindSession, transaction: SessionTransaction, _: Connection) -> None:
+def _let_leader_commit(
+    session: BindSession, transaction: SessionTransaction, _: Connection
+) -> None:
     if transaction.parent is None:
         disable_own_commit(transaction, _LeadersTransaction())
 
 
 @event.listens_for(MultiBindSession, "after_soft_rollback", propagate=True)
-def _forget_what_was_undone(session: MultiBindSession, ended: SessionTransaction) -> None:
-    """Empty the following sessions, which cannot know what of theirs lay behind a savepoint."""
+def _empty_followers(session: MultiBindSession, ended: SessionTransaction) -> None:
+    """Remove all objects from the following sessions after a savepoint was rolled back.
+
+    They cannot know which of their changes were made inside the savepoint.
+    """
     if ended.nested and session.in_transaction():
         for follower in session.followers.values():
             follower.expunge_all()

@@ -1,6 +1,6 @@
 """Sends each statement to the database that its tables are in.
 
-An application without binds has none of this: its sessions know one engine.
+Only applications with binds use this module; a session without binds has one engine.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,41 +25,44 @@ from ..engines import (
 from ..exceptions import BindError
 from ..settings import DEFAULT
 
-# Execution option of a statement whose tables have chosen the database: by whose routes.
+# Execution option of a statement whose database was chosen by its tables; the value is the Routes.
 ROUTED = "sqa_routed"
 
 
 ADVICE = (
-    "Ask each of them in a statement of its own (selectinload() for a relationship), "
+    "Query each of them in a statement of its own (selectinload() for a relationship), "
     'or set __bind_key__ or info={"bind_key": ...} where one of them is missing.'
 )
 
 
 class Routes:
-    """The engines of one application under their keys, in the order of their COMMITs."""
+    """The engines of one application by bind key, in the order of their COMMITs."""
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self.engines = engines
         self.default = engines[DEFAULT]
-        self._age = mapping_generation()
+        self._generation = mapping_generation()
         self._known: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()
         self._checked: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()
         for engine in set(engines.values()):
-            event.listen(engine, "before_cursor_execute", _Guard(self))
+            event.listen(engine, "before_cursor_execute", _RoutingCheck(self))
 
     def engine_for(self, key: str) -> Engine:
-        """Return the engine called *key*; raise :class:`BindError`, naming those there are."""
+        """Return the engine with the bind key *key*.
+
+        Raises :class:`BindError`, which lists the known keys, when there is none.
+        """
         try:
             return self.engines[key]
         except KeyError:
             raise unknown_bind(key, self.engines) from None
 
     def engine_of(self, thing: Any) -> Engine:
-        """Return the engine of *thing*, a statement or a mapper; that of none is the default's."""
-        if self._age != mapping_generation():
-            # A class was mapped since, and may have another key for a table.
-            # The mapping_generation last: no other thread is to see the new one with the old findings.
-            self._known, self._checked, self._age = (
+        """Return the engine for a statement or a mapper; the default engine if it uses no table."""
+        if self._generation != mapping_generation():
+            # A class was mapped since then, and it may give a table another key. The generation is
+            # assigned last: another thread must not see it together with the old caches.
+            self._known, self._checked, self._generation = (
                 WeakKeyDictionary(),
                 WeakKeyDictionary(),
                 mapping_generation(),
@@ -72,7 +75,10 @@ class Routes:
         return engine
 
     def engine_of_tables(self, tables: Iterable[Any]) -> Engine:
-        """Return the one engine of *tables*; raise :class:`BindError` when they have several."""
+        """Return the engine for *tables*; the default engine if there are none.
+
+        Raises :class:`BindError` when the tables are in several databases.
+        """
         keys = names_by_bind_key(tables)
         engines = {self.engine_for(key) for key in keys}
         if len(engines) > 1:
@@ -82,19 +88,19 @@ class Routes:
         return engines.pop() if engines else self.default
 
     def names_of(self, engines: Sequence[Engine]) -> list[str]:
-        """Return the keys of *engines*; one that was handed in has its URL for a name."""
+        """Return the bind key of each of *engines*; the masked URL of an engine without one."""
         names = {engine: key for key, engine in self.engines.items()}
         return [names.get(engine) or masked(engine.url) for engine in engines]
 
     def in_order(self, engines: Iterable[Engine]) -> list[Engine]:
-        """Return *engines* in the order of their COMMITs, those handed in first."""
+        """Return *engines* in the order of their COMMITs; engines without a bind key come first."""
         places = {engine: place for place, engine in enumerate(self.engines.values())}
         return sorted(engines, key=lambda engine: places.get(engine, -1))
 
-    def refuse_strangers(self, compiled: Any, engine: Engine) -> None:
-        """Raise :class:`BindError` when *compiled*, bound for *engine*, uses another's tables.
+    def check_tables(self, compiled: Any, engine: Engine) -> None:
+        """Raise :class:`BindError` when *compiled* uses tables that are not in *engine*.
 
-        What is joined for eager loading is not seen before: it is in no part of the statement.
+        Only the compiled statement has the tables that eager loading joins.
         """
         if self._checked.get(compiled) is engine:
             return
@@ -105,21 +111,23 @@ class Routes:
             if own is not engine:
                 [name, other] = self.names_of([own, engine])
                 uses = ", ".join(sorted(map(full_name, tables)))
-                msg = f"{uses} is of the bind {name}, and was to be sent to {other}. {ADVICE}"
+                msg = (
+                    f"{uses} is of the bind {name}, but the statement was sent to {other}. {ADVICE}"
+                )
                 raise BindError(msg)
         self._checked[compiled] = engine
 
 
 def unknown_bind(key: str, known: Iterable[str]) -> BindError:
-    """Return the error for a *key* that is not among those *known*."""
+    """Return the error to raise for *key*, which is not among the *known* keys."""
     return BindError(f"There is no bind {key!r}, only: {', '.join(sorted(known)) or 'none'}.")
 
 
-class _Guard:
-    """Looks at what is sent, after everything that SQLAlchemy has added to a statement."""
+class _RoutingCheck:
+    """Checks each statement just before it is sent, with everything that SQLAlchemy added to it."""
 
     def __init__(self, routes: Routes) -> None:
-        # Weak: the engine holds the guard, and may be its maker's for long.
+        # Weak: an engine that was handed in holds this listener longer than the Routes should live.
         self._routes = ref(routes)
 
     def __call__(
@@ -134,18 +142,18 @@ class _Guard:
         compiled, routes = getattr(context, "compiled", None), self._routes()
         if context is None or compiled is None or routes is None:
             return
-        # What was asked of a session that routes, or is written by its flush.
-        if context.execution_options.get(ROUTED) is routes or _flushes(connection, routes):
-            routes.refuse_strangers(compiled, connection.engine)
+        # Only statements that a session of these routes has routed, or that its flush sends.
+        if context.execution_options.get(ROUTED) is routes or _is_flushing(connection, routes):
+            routes.check_tables(compiled, connection.engine)
 
 
-def _flushes(connection: Connection, routes: Routes) -> bool:
+def _is_flushing(connection: Connection, routes: Routes) -> bool:
     session = session_of_connection(connection)
     return isinstance(session, RoutingSession) and session.routes is routes and session.flushing
 
 
 class RoutingSession(Session):
-    """A session that knows several databases."""
+    """A session on several databases, which sends each statement to the database of its tables."""
 
     def __init__(self, *args: Any, routes: Routes, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -161,7 +169,7 @@ class RoutingSession(Session):
         bind_key: str | None = None,
         **_: Any,
     ) -> Engine | Connection:
-        """Return the engine for *bind_key*, or of what the statement or the mapper uses."""
+        """Return the engine for *bind_key*, or for the tables of the statement or the mapper."""
         if bind is not None:
             return cast("Engine | Connection", bind)
         if bind_key is not None:
@@ -173,7 +181,7 @@ class RoutingSession(Session):
         return self.routes.default
 
     def flush(self, objects: Any = None) -> None:
-        """Write what is pending, each object to its own database."""
+        """Write the pending changes, each object to the database of its table."""
         before, self.flushing = self.flushing, True
         try:
             super().flush(objects)
@@ -193,30 +201,32 @@ class RoutingSession(Session):
         return super().scalars(statement, params, **self._routed(statement, params, options))
 
     def _routed(self, statement: Any, params: Any, options: dict[str, Any]) -> dict[str, Any]:
-        """Return *options* with the engine in them.
+        """Return *options* with the engine that was chosen for *statement*.
 
-        Not left to get_bind(): of some statements, such as a union of columns, it is told nothing.
+        SQLAlchemy calls get_bind() without the statement for some kinds, such as a union of
+        columns. So the engine is chosen here.
         """
         arguments = options.get("bind_arguments") or {}
         asked = bool(arguments) and not arguments.keys().isdisjoint(("bind", "bind_key"))
         if asked:
             bind = self.get_bind(**arguments)
-            self._refuse_elsewhere(statement, params, bind.engine)
+            self._check_bulk_insert(statement, params, bind.engine)
         elif "mapper" in arguments or "clause" in arguments:
             bind = self.get_bind(**arguments)
         elif isinstance(statement, (ClauseElement, SequenceOfNumbers)):
             bind = self.routes.engine_of(statement)
         else:
-            # SQLAlchemy will refuse it.
+            # It is not a statement: SQLAlchemy raises an error for it.
             return options
         kept = {name: value for name, value in arguments.items() if name != "bind_key"}
         marks = {**(options.get("execution_options") or {}), ROUTED: None if asked else self.routes}
         return {**options, "bind_arguments": {**kept, "bind": bind}, "execution_options": marks}
 
-    def _refuse_elsewhere(self, statement: Any, params: Any, engine: Engine) -> None:
-        """Refuse an INSERT of many objects into a database that is not theirs.
+    def _check_bulk_insert(self, statement: Any, params: Any, engine: Engine) -> None:
+        """Raise :class:`BindError` for a bulk INSERT of a mapped class into another database.
 
-        SQLAlchemy makes a flush of it, which goes where the bind key says, whatever was asked.
+        SQLAlchemy turns such an INSERT into a flush, and a flush follows the bind key of the class,
+        not the engine that the caller asked for.
         """
         if not isinstance(statement, Insert) or params is None:
             return

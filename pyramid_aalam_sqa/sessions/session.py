@@ -1,11 +1,12 @@
-"""The session class: it belongs to one transaction manager and joins each of its transactions.
+"""The session class: a session belongs to one transaction manager and joins its transactions.
 
-Listeners are set once on the class; registering them on each session costs ten times the session.
+The listeners are set once on the class: to set them on each session costs ten times the session.
 
-Where the manager has no transaction, before it begins and after it ended, the session can read,
-in a read-only transaction of its own that nobody commits. After its end it can do nothing.
+While the manager has no transaction, the session can read, in a read-only transaction of its own
+that is never committed. After its end the session cannot be used.
 """
 
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -30,10 +31,10 @@ S = TypeVar("S", bound=Session)
 
 
 class JoinedSession(SqaSession):
-    """A SQLAlchemy session whose work is committed and rolled back by its manager ``tm`` alone.
+    """A SQLAlchemy session that only its transaction manager ``tm`` commits and rolls back.
 
-    It joins the transaction of *tm* when it is first used in it, always as changed: a transaction
-    that commits COMMITs, whatever way the writing was done.
+    It joins the transaction of *tm* when it is first used in it, always as changed: COMMIT is sent
+    whenever the transaction commits, in whatever way the work was written.
     """
 
     make_data_manager: type[JoinedDataManager] = JoinedDataManager
@@ -47,26 +48,28 @@ class JoinedSession(SqaSession):
     ) -> None:
         super().__init__(*args, **options)
         self.tm = tm
-        # Tells whether the transaction of tm is one that somebody is going to end.
+        # Tells whether the current transaction of tm will be ended by pyramid_tm, so that the
+        # session may join it; None if every transaction of tm is ended by its user.
         self.window = window
         self.works: list[TransactionState] = []
         self.data_manager: JoinedDataManager | None = None
         # Called when the database has committed, or may have.
         self.on_commit: Callable[[], object] = object
         self.voting = self.late = self.ended = False
+        self.begin_listener = _BeginListener(self)
         hide_from_mark_changed(self)
 
     def rollback(self) -> None:
-        """Undo what was done, and stay usable: the request commits what is done from now on."""
+        """Undo the work so far. The transaction will commit what is done from now on."""
         super().rollback()
         if self.data_manager is not None:
-            # Undone on purpose: nothing of it is left to commit, or to be missed.
+            # It was undone on purpose, so the data manager must not report it as lost.
             self.data_manager.tx = None
             self.works = []
 
     @property
     def has_lost_write(self) -> bool:
-        """Whether objects were changed where nobody commits."""
+        """Whether objects were changed outside a transaction, where nothing commits them."""
         if not self.late:
             return False
         return bool(self.new or self.deleted or any(map(self.is_modified, self.dirty)))
@@ -79,29 +82,26 @@ class JoinedSession(SqaSession):
             raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
 
     def end(self) -> None:
-        """Close the session for good, as :meth:`close` does."""
+        """Close the session as :meth:`close` does; it cannot be used again."""
         if self.late and not self.ended:
-            self.tm.unregisterSynch(self)
+            self.begin_listener.stop()
         self.ended = True
         self.close()
 
-    def newTransaction(self, transaction: Any) -> None:  # noqa: N802 - transaction's interface
-        """Leave the read-only transaction when the manager begins one, to join that."""
-        if is_active(transaction) and self._in_window():
-            if self.has_lost_write:
-                raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
-            self.tm.unregisterSynch(self)
-            self.late = False
-            super().rollback()
+    def leave_read_only(self) -> None:
+        """End the read-only transaction: the manager has begun one that the session can join.
 
-    def beforeCompletion(self, transaction: object) -> None:  # noqa: N802 - as above
-        """Do nothing, as transaction's interface allows."""
-
-    afterCompletion = beforeCompletion  # noqa: N815 - as above
+        Raises :class:`OutsideTransactionError` if objects were changed in the read-only one.
+        """
+        if self.has_lost_write:
+            raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
+        self.begin_listener.stop()
+        self.late = False
+        super().rollback()
 
     def can_join(self) -> bool:
-        """Tell whether there is a transaction that somebody is going to end."""
-        if not self._in_window():
+        """Tell whether there is a transaction to join that will be ended."""
+        if not self.in_window():
             return False
         try:
             return is_open(self.tm.get())
@@ -109,7 +109,7 @@ class JoinedSession(SqaSession):
             return False
 
     def join(self, transaction: SessionTransaction) -> None:
-        """Join the manager's transaction with *transaction*, or begin to read only."""
+        """Join the manager's transaction with *transaction*, or read only if there is none."""
         joined = self.data_manager
         if joined is not None:
             joined.lost = joined.lost or joined.tx is not None
@@ -117,12 +117,40 @@ class JoinedSession(SqaSession):
             return
         self.late = not self.can_join()
         if self.late:
-            self.tm.registerSynch(self)
+            self.begin_listener.start()
         else:
             self.data_manager = self.make_data_manager(self, self.tm)
 
-    def _in_window(self) -> bool:
+    def in_window(self) -> bool:
+        """Tell whether a transaction of the manager would be ended now."""
         return self.window is None or self.window()
+
+
+class _BeginListener:
+    """Tells a session that reads only when its manager begins a transaction.
+
+    A transaction manager calls it as a synchronizer, and holds it weakly.
+    """
+
+    def __init__(self, session: JoinedSession) -> None:
+        self._session = weakref.ref(session)
+        self._tm = session.tm
+
+    def start(self) -> None:
+        self._tm.registerSynch(self)
+
+    def stop(self) -> None:
+        self._tm.unregisterSynch(self)
+
+    def newTransaction(self, transaction: Any) -> None:  # noqa: N802 - transaction's interface
+        session = self._session()
+        if session is not None and is_active(transaction) and session.in_window():
+            session.leave_read_only()
+
+    def beforeCompletion(self, transaction: object) -> None:  # noqa: N802 - as above
+        """Do nothing; the interface of a synchronizer requires this method."""
+
+    afterCompletion = beforeCompletion  # noqa: N815 - as above
 
 
 @event.listens_for(JoinedSession, "after_transaction_create", propagate=True)
@@ -163,7 +191,7 @@ def _refuse_foreign_commit(session: JoinedSession) -> None:
 
 
 def with_class(base: type[S], session_class: type[Session]) -> type[S]:
-    """Return *base* with what *session_class*, the application's own, has besides."""
+    """Return a class that inherits from *base* and from *session_class*, the application's own."""
     if session_class is Session:
         return base
     return cast("type[S]", type(session_class.__name__, (base, session_class), {}))

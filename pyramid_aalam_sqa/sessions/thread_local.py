@@ -1,4 +1,4 @@
-"""Sessions that belong to a thread: ``Session(db_name)`` of the portal's documents."""
+"""Sessions that belong to one thread: what ``Session(db_name)`` returns."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ from sqlalchemy.orm import SessionTransaction, scoped_session
 from ..engines import TransactionState, raise_if_broken, track_transaction
 from ..exceptions import OutcomeUnknownError, PartialCommitError
 from ..queries import LookUps, SqaSession
-from .commits import commit_in_order, prepare
+from .commits import commit_in_order, prepare_commit
 from .routing import Routes, RoutingSession
 from .session import with_class
 
@@ -22,14 +22,14 @@ log = logging.getLogger(__name__)
 
 
 class ThreadSession(SqaSession):
-    """The session of one thread, which commits and rolls back by itself."""
+    """The session of one thread; its user commits and rolls back."""
 
     def __init__(self, *args: Any, owner: "ScopedSession", **options: Any) -> None:
         super().__init__(*args, **options)
         self._owner = owner
 
     def remove(self) -> None:
-        """Close this session; the thread has a new one from then on."""
+        """Close this session. The next use of the ScopedSession in this thread makes a new one."""
         if self._owner.registry.has() and self._owner() is self:
             self._owner.remove()
         else:
@@ -37,17 +37,20 @@ class ThreadSession(SqaSession):
 
 
 class RoutingThreadSession(RoutingSession, ThreadSession):
-    """The session of one thread, on several databases, which commits them in the fixed order."""
+    """The session of one thread on several databases, which commits them in the fixed order."""
 
     works: list[TransactionState]
 
     def commit(self) -> None:
-        """Commit on all databases. Raises :class:`PartialCommitError` when only some have stored it."""
+        """Commit on all databases, in the fixed order.
+
+        Raises :class:`PartialCommitError` when a COMMIT fails after another one was stored.
+        """
         transaction = self.get_transaction()
         if transaction is None:
             super().commit()
             return
-        prepare(transaction)
+        prepare_commit(transaction)
         raise_if_broken(self.works)
         note = f"thread {threading.current_thread().name}"
         try:
@@ -58,10 +61,10 @@ class RoutingThreadSession(RoutingSession, ThreadSession):
 
 
 class ScopedSession(LookUps, scoped_session[ThreadSession]):
-    """The sessions of one database, one for each thread; used as the session of the own thread.
+    """The sessions of one database, one for each thread. It is used like the thread's own session.
 
-    ``remove()`` closes that session and gives its connection back; so does the end of a ``with``
-    block. What was not committed is rolled back.
+    ``remove()`` closes that session and gives its connection back, and so does the end of a
+    ``with`` block. What was not committed is rolled back.
     """
 
     def __init__(
@@ -76,9 +79,10 @@ class ScopedSession(LookUps, scoped_session[ThreadSession]):
         def make() -> ThreadSession:
             return session_class(None if routes else engine, owner=self, **kept)
 
-        # scoped_session's own is replaced: nobody would tell of a session that was left open.
+        # Instead of scoped_session's own registry, which does not close or report a session that
+        # its thread left open.
         super().__init__(cast("Any", make))
-        self.registry = cast("Any", _Ending(make))
+        self.registry = cast("Any", _ThreadRegistry(make))
 
     def __enter__(self) -> Self:
         return self
@@ -87,11 +91,11 @@ class ScopedSession(LookUps, scoped_session[ThreadSession]):
         self.remove()
 
 
-class _Ending:
-    """Holds the session of each thread, and closes it when its thread ends before it is removed.
+class _ThreadRegistry:
+    """Holds the session of each thread, and closes it when the thread ends without ``remove()``.
 
-    The session itself would live until the next run of the collector: it is in cycles.
-    It is asked what SQLAlchemy's ThreadLocalRegistry is asked.
+    It has the methods of SQLAlchemy's ThreadLocalRegistry. The session cannot notice the end of its
+    thread itself: it is in reference cycles, so it lives until the garbage collector runs.
     """
 
     def __init__(self, make: Callable[[], ThreadSession]) -> None:
@@ -99,7 +103,7 @@ class _Ending:
         self._local = threading.local()
 
     def has(self) -> bool:
-        """Tell whether this thread has a session, made since the process was forked."""
+        """Tell whether this thread has a session that was made in this process."""
         held = getattr(self._local, "held", None)
         return held is not None and held.process == os.getpid()
 
@@ -109,18 +113,19 @@ class _Ending:
         return cast("ThreadSession", self._local.held.session)
 
     def set(self, session: ThreadSession) -> None:
-        """Make *session* that of this thread."""
+        """Make *session* the session of this thread."""
         self.clear()
         self._local.held = held = _Held(session, os.getpid())
-        weakref.finalize(held, _give_back, session, threading.current_thread().name, held.process)
+        thread = threading.current_thread().name
+        weakref.finalize(held, _close_left_open, session, thread, held.process)
 
     def clear(self) -> None:
-        """Forget the session of this thread."""
+        """Let the thread have no session; the old one is closed."""
         self._local.held = None
 
 
 class _Held:
-    """A session, held by nobody but its thread."""
+    """Holds a session for one thread, and is garbage when that thread ends."""
 
     def __init__(self, session: ThreadSession, process: int) -> None:
         self.session = session
@@ -142,13 +147,14 @@ def _note(
         session.works.append(work)
 
 
-# The sessions that a child process has from its parent's threads.
+# The sessions of its parent's threads that a child process has after a fork.
 _inherited: list[ThreadSession] = []
 
 
-def _give_back(session: ThreadSession, thread: str, process: int) -> None:
+def _close_left_open(session: ThreadSession, thread: str, process: int) -> None:
     if process != os.getpid():
-        # Neither closed nor collected: either would roll back what the parent is doing.
+        # It is not closed and not garbage-collected: both would send a ROLLBACK on the connection
+        # that the parent process is using.
         _inherited.append(session)
         return
     if session.in_transaction():

@@ -572,7 +572,7 @@ def checked_out(client):
 
 def test_what_is_killed_between_two_schemas_of_one_bind_is_in_neither(mariadb_url):
     """One connection, one COMMIT: wherever the process is killed, both rows are there or none."""
-    import schemas_app
+    from support import schemas_app
 
     with own_database(mariadb_url) as one, own_database(mariadb_url) as two:
         for database in (one, two):

@@ -33,3 +33,21 @@ def application(url, *setups, **settings):
 def with_view(view, **options):
     """Return a setup that adds *view*."""
     return lambda config: config.add_view(view, **options)
+
+
+def with_tween_above(tween_factory):
+    """Return a setup that adds a tween above pyramid_tm's.
+
+    Pyramid takes a tween by a dotted name only, which a function in a test does not have.
+    """
+
+    def setup(config):
+        config.registry["test.tween_factory"] = tween_factory
+        config.add_tween("support.apps.tween_of_the_registry", over="pyramid_tm.tm_tween_factory")
+
+    return setup
+
+
+def tween_of_the_registry(handler, registry):
+    """Make the tween that :func:`with_tween_above` has put into the registry."""
+    return registry["test.tween_factory"](handler, registry)

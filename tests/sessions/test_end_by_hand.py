@@ -1,0 +1,204 @@
+"""A commit, a close or a rollback by hand: refused, noticed, or on purpose."""
+
+import pytest
+from pyramid.response import Response
+from sqlalchemy import text
+from sqlalchemy.exc import InvalidRequestError
+
+from pyramid_aalam_sqa import (
+    BrokenTransactionError,
+    CommitNotAllowedError,
+    OutsideTransactionError,
+    TransactionError,
+    get_sqa,
+)
+from support.apps import with_view
+from support.late_use import checked_out, make_tables, read, response_callback, serve_on, text_insert, write_next
+from support.models import BODIES, INSERT
+
+
+def commit_the_session(session):
+    session.commit()
+
+
+def commit_the_connection(session):
+    session.connection().commit()
+
+
+def commit_the_transaction_of_the_session(session):
+    session.get_transaction().commit()
+
+
+def commit_the_transaction_of_the_connection(session):
+    session.connection().get_transaction().commit()
+
+
+COMMITS = [
+    commit_the_session,
+    commit_the_connection,
+    commit_the_transaction_of_the_session,
+    commit_the_transaction_of_the_connection,
+]
+
+
+@pytest.mark.parametrize("commit", COMMITS, ids=lambda commit: commit.__name__)
+def test_a_commit_by_hand_is_one_error_and_leaves_a_clean_connection(serve_seeded, bodies, commit):
+    """Nothing of it is stored, neither now nor by the next request on that connection."""
+
+    def view(request):
+        text_insert(request.sqa_session)
+        commit(request.sqa_session)
+
+    client = serve_seeded(with_view(view))
+    with pytest.raises(CommitNotAllowedError, match=r"session\.flush\(\).*request\.tm\.commit\(\)"):
+        client.get("/")
+    stored = bodies()
+    client.get("/next")
+
+    assert stored == ["seed"]
+    assert bodies() == ["next", "seed"]
+    assert checked_out(client) == 0
+
+
+@pytest.mark.parametrize("commit", COMMITS, ids=lambda commit: commit.__name__)
+def test_a_commit_by_hand_that_is_swallowed_is_never_a_half(serve_seeded, bodies, commit):
+    """Either everything is stored by the end of the request, or it is no 200."""
+
+    def view(request):
+        text_insert(request.sqa_session)
+        with pytest.raises(CommitNotAllowedError):
+            commit(request.sqa_session)
+        write_next(request)
+        return Response()
+
+    client = serve_seeded(with_view(view))
+    try:
+        client.get("/")
+        told = 200
+    except (TransactionError, InvalidRequestError):
+        told = 500
+    stored = bodies()
+    client.get("/next")
+
+    assert stored == (["late", "next", "seed"] if told == 200 else ["seed"])
+    assert bodies() == sorted([*stored, "next"])
+
+
+@pytest.mark.parametrize("commit", COMMITS, ids=lambda commit: commit.__name__)
+def test_a_late_commit_by_hand_is_refused_too(serve_seeded, bodies, commit):
+    """There is nothing that it could commit."""
+
+    def read_and_commit(session):
+        read(session)
+        commit(session)
+
+    client = serve_seeded(response_callback)
+    with pytest.raises(TransactionError, match=r"with request\.tm"):
+        client.get("/", extra_environ={"sqa.act": read_and_commit})
+    client.get("/next")
+
+    assert bodies() == ["next", "seed"]
+
+
+def test_a_begin_block_in_a_view_stores_nothing(serve_seeded, bodies):
+    """`with session.begin():` commits at its end, and so is refused, at its end or its begin."""
+
+    def fresh(request):
+        with request.sqa_session.begin():
+            text_insert(request.sqa_session)
+
+    def used(request):
+        text_insert(request.sqa_session)
+        with request.sqa_session.begin():
+            text_insert(request.sqa_session)
+
+    client = serve_seeded(with_view(fresh, name="fresh"), with_view(used, name="used"))
+    with pytest.raises(CommitNotAllowedError, match=r"session\.flush\(\)"):
+        client.get("/fresh")
+    with pytest.raises(InvalidRequestError, match="already begun"):
+        client.get("/used")
+    client.get("/next")
+
+    assert bodies() == ["next", "seed"]
+
+
+@pytest.mark.parametrize("end", ["close", "invalidate", "reset"])
+def test_a_session_that_is_thrown_away_after_a_write_is_no_200(serve_seeded, bodies, end):
+    """What it had written is lost, and the client is not told that all went well."""
+
+    def view(request):
+        text_insert(request.sqa_session)
+        getattr(request.sqa_session, end)()
+        return Response()
+
+    def goes_on(request):
+        view(request)
+        return write_next(request)
+
+    client = serve_seeded(with_view(view), with_view(goes_on, name="on"))
+    for path in ("/", "/on"):
+        with pytest.raises(OutsideTransactionError, match=r"remove the close\(\)"):
+            client.get(path)
+
+    assert bodies() == ["seed"]
+    assert checked_out(client) == 0
+
+
+def test_a_rollback_of_the_session_is_on_purpose(serve_seeded, bodies):
+    """What came before is undone, what comes after is stored."""
+
+    def view(request):
+        text_insert(request.sqa_session)
+        request.sqa_session.rollback()
+        return write_next(request)
+
+    serve_seeded(with_view(view)).get("/")
+
+    assert bodies() == ["next", "seed"]
+
+
+@pytest.mark.parametrize("commit", [False, True])
+@pytest.mark.parametrize("late", [False, True])
+def test_after_a_rollback_of_the_connection_nothing_goes_on_unnoticed(
+    serve_seeded, bodies, late, commit
+):
+    """The session does not know of it, and nobody would commit, or only somebody by hand."""
+
+    def roll_back(session):
+        connection = session.connection()
+        connection.execute(text("SELECT 1"))
+        connection.rollback()
+        connection.execute(INSERT, {"body": "late"})
+        if commit:
+            connection.commit()
+
+    def view(request):
+        roll_back(request.sqa_session)
+        return Response()
+
+    client = serve_seeded(response_callback if late else with_view(view))
+    with pytest.raises(BrokenTransactionError, match=r"session\.rollback\(\)"):
+        client.get("/", extra_environ={"sqa.act": roll_back})
+    client.get("/next")
+
+    assert bodies() == ["next", "seed"]
+
+
+def test_a_connection_that_was_killed_before_a_commit_by_hand_is_thrown_away(mariadb):
+    """The refusal stays the error that is told, and the next request has another connection."""
+    make_tables(mariadb)
+
+    def by_hand(request):
+        text_insert(request.sqa_session)
+        number = request.sqa_session.scalar(text("SELECT CONNECTION_ID()"))
+        mariadb.run(f"KILL {number}")
+        request.sqa_session.connection().commit()
+
+    client = serve_on(mariadb, with_view(by_hand))
+    with pytest.raises(CommitNotAllowedError):
+        client.get("/")
+    client.get("/next")
+
+    assert [row[0] for row in mariadb.rows(BODIES)] == ["next", "seed"]
+    assert checked_out(client) == 0
+    get_sqa(client.app).dispose()
