@@ -36,8 +36,8 @@ format: $(VENV)/ready-test  ## format the code
 	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/ready-test  ## write the generated pages again
-	$(BIN)/python docs/make_reference.py
-	$(BIN)/python docs/make_settings.py
+	$(BIN)/python tools/make_reference.py
+	$(BIN)/python tools/make_settings.py
 
 clean:  ## remove the virtual environment and what the tools left
 	rm -rf $(VENV) .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
