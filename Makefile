@@ -2,45 +2,55 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Each of two workers has servers of its own; a file is run by one of them, the longest first.
+# The lowest versions of the dependencies have wheels for the lowest Python.
+OLDEST := .venv-oldest
+OLDEST_PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo $(PYTHON))
+# Each of two workers starts servers of its own. One worker runs a whole file; the longest files
+# come first.
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types tests format docs clean
+.PHONY: help run test lint types tests test-deep test-oldest format docs clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
 run: $(VENV)/ready-run  ## serve the guest book on http://localhost:6543
 	$(BIN)/pserve development.ini
 
-test: lint types tests  ## lint, types, tests and coverage
+test: lint types tests  ## lint, types, tests and coverage: what every change must pass
 
-lint: $(VENV)/ready-test  ## format and lint, without changing anything
+lint: $(VENV)/ready-test  ## check format and lint, without changing anything
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
 types: $(VENV)/ready-test  ## mypy strict and pyright
 	$(BIN)/mypy
-	$(BIN)/mypy --strict tests/typing
+	$(BIN)/mypy --strict tests/project/typing
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-tests: $(VENV)/ready-test  ## the tests, with coverage
+tests: $(VENV)/ready-test  ## all tests but the deep ones, with coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/coverage run -m pytest $(PYTEST_ARGS) -m "not deep"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-format: $(VENV)/ready-test  ## format the code
+test-deep: $(VENV)/ready-test  ## the tests that sweep widely: each byte, each hook, many databases
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m deep
+
+test-oldest: $(OLDEST)/ready  ## all tests, with the lowest version of each dependency
+	$(OLDEST)/bin/python -m pytest $(PYTEST_ARGS)
+
+format: $(VENV)/ready-test  ## format the code, and repair what ruff can repair
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/ready-test  ## write the generated pages again
-	$(BIN)/python docs/make_reference.py
-	$(BIN)/python docs/make_settings.py
+	$(BIN)/python tools/make_reference.py
+	$(BIN)/python tools/make_settings.py
 
-clean:  ## remove the virtual environment and what the tools left
-	rm -rf $(VENV) .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean:  ## remove the virtual environments and what the tools left
+	rm -rf $(VENV) $(OLDEST) .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=...")'
@@ -54,4 +64,12 @@ $(VENV)/ready-run: pyproject.toml | $(BIN)/python
 # pip 25.1 is the first to know dependency groups.
 $(VENV)/ready-test: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[demo]' --group dev
+	touch $@
+
+$(OLDEST)/ready: pyproject.toml tools/lowest.py
+	$(OLDEST_PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(OLDEST)/bin/python tools/lowest.py > $(OLDEST)/lowest.txt
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/lowest.txt \
+		--editable '.[demo,postgresql]' --group test
 	touch $@

@@ -36,7 +36,7 @@ SQLITE = "sqlite:////nowhere/base.sqlite"
 MYSQL = "mysql+pymysql://me:hidden@host/base"
 POSTGRESQL = "postgresql+psycopg://me:hidden@host/base"
 OPTIONS = {option.key: option for option in table()}
-GENERATOR = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "make_settings.py"))
+GENERATOR = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "make_settings.py"))
 
 
 # What the settings below name by its dotted name.
@@ -814,7 +814,7 @@ def test_no_wrong_url_shows_its_password(scheme, user, before, after, rest):
 
 
 def test_the_table_of_the_documentation_is_that_of_the_code():
-    """Else run: python docs/make_settings.py."""
+    """Else run: make docs."""
     page = GENERATOR["PAGE"].read_text()
 
     assert GENERATOR["page"](page) == page

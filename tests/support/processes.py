@@ -1,6 +1,7 @@
 """Real server processes: pserve with a real ini file, stopped by its own pid."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -42,21 +43,26 @@ def pserve(folder, url, app="support.rule_app", settings="", path=HERE):
     ini = folder / "test.ini"
     escaped = url.replace("%", "%%")
     ini.write_text(INI.format(app=app, url=escaped, settings=settings, port=port))
-    log = folder / "pserve.log"
     paths = os.pathsep.join([str(path), *PATHS, os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", "from pyramid.scripts.pserve import main; main()", str(ini)]
+    with serving(command, folder, port, PYTHONPATH=paths) as log:
+        yield port, log
+
+
+@contextmanager
+def serving(command, folder, port, **environ):
+    """Run *command* in *folder* until the end of the block; yield its log when *port* answers."""
+    log = folder / "pserve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from pyramid.scripts.pserve import main; main()", str(ini)],
-            env={**os.environ, "PYTHONPATH": paths},
-            stdout=output,
-            stderr=output,
+            command, cwd=folder, env={**os.environ, **environ}, stdout=output, stderr=output
         )
     try:
         _wait(process, port, log)
-        yield port, log
+        yield log
     finally:
         # SIGINT, as Ctrl-C: the interpreter ends in good order and coverage is written.
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
@@ -68,7 +74,7 @@ def _wait(process, port, log):
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
+            urllib.request.urlopen(f"http://localhost:{port}/", timeout=5).close()
         except urllib.error.HTTPError as error:
             error.close()
             return

@@ -11,7 +11,6 @@ from transaction import TransactionManager as ExplicitManager
 
 from pyramid_aalam_sqa import (
     BindError,
-    JoinedSession,
     KeysetPage,
     Page,
     PartialCommitError,
@@ -86,10 +85,9 @@ def script(settings: dict[str, str], request: SqaRequest, tm: TransactionManager
 
 
 @session_scope("aalam_base", attempts=3)
-def job(session: JoinedSession, name: str, *, times: int = 1) -> int:
+def job(session: SqaSession, name: str, *, times: int = 1) -> int:
     """What a decorated function is handed."""
     assert_type(session.scalars(select(User.name)).all(), Sequence[str])
-    session.tm.doom()
     return times
 
 
@@ -100,6 +98,7 @@ def jobs() -> None:
     assert_type(database_name("aalam", "base"), str)
     with session_scope() as session:
         assert_type(session.get(User, 1), User | None)
+        session.tm.doom()
     thread = ThreadSession("aalam_base")
     assert_type(thread.get(User, 1), User | None)
     thread.commit()

@@ -1,4 +1,4 @@
-"""Writes the table in docs/settings.md from the code: python docs/make_settings.py."""
+"""Writes the table in docs/settings.md from the table of options; ``make docs`` runs it."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from pyramid_aalam_sqa.backends.backend import Backend
 from pyramid_aalam_sqa.backends.registry import backend_for
 from pyramid_aalam_sqa.settings.options import SQA_OPTIONS, table
 
-PAGE = Path(__file__).parent / "settings.md"
+PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 BEGIN = "<!-- made by make_settings.py -->"
 END = "<!-- end -->"
 SWITCH_DEFAULTS = {
@@ -27,17 +27,17 @@ DATABASES = {
     )
 }
 
-# Set by the statement that sets up each connection, not by an option of the engine.
+# A statement that sets up each new connection sets it: the engine has no option for it.
 DATABASES["MySQL"] = {**DATABASES["MySQL"], "isolation_level": "READ COMMITTED"}
 
 
 def code(text):
-    """Return *text* as Markdown's code, and nothing for nothing."""
+    """Return *text* as code in Markdown, or an empty string for an empty *text*."""
     return f"`{text}`" if text else ""
 
 
 def arguments(defaults):
-    """Return the connect_args among *defaults*."""
+    """Return the connect_args in *defaults*, written as in an ini file."""
     found = {key: text for key, text in defaults.items() if key.startswith("connect_args.")}
     return ", ".join(f"{key.removeprefix('connect_args.')} = {text}" for key, text in found.items())
 
@@ -49,7 +49,7 @@ def default_in(defaults, option):
 
 
 def default(option):
-    """Return the default everywhere, and each database that has another."""
+    """Return the common default, then the default of each database that has another one."""
     everywhere = default_in(EVERYWHERE, option)
     cells = [code(everywhere)]
     shown = {}
@@ -71,7 +71,7 @@ def rows():
 
 
 def page(text):
-    """Return the page *text* with its table as the code is now."""
+    """Return the page *text* with its table made anew."""
     made = "\n".join([BEGIN, *rows(), END])
     return re.sub(f"{BEGIN}.*{END}", lambda _: made, text, flags=re.DOTALL)
 

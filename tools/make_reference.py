@@ -1,4 +1,4 @@
-"""Writes docs/reference.md from the docstrings: python docs/make_reference.py."""
+"""Writes docs/reference.md from the docstrings; ``make docs`` runs it."""
 
 import inspect
 import re
@@ -15,25 +15,16 @@ from pyramid_aalam_sqa.requests.request import (
     sqa_stream,
 )
 
-# What a transaction manager or this package calls, and nobody else.
-NOT_FOR_CALLERS = {
-    "afterCompletion",
-    "beforeCompletion",
-    "can_join",
-    "end",
-    "has_lost_write",
-    "join",
-    "newTransaction",
-}
-PAGE = Path(__file__).parent / "reference.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 INTRODUCTION = """# Reference
 
-What can be imported from `pyramid_aalam_sqa`, made from its docstrings by `make_reference.py`.
+The names that can be imported from `pyramid_aalam_sqa`. `make docs` writes this page from their
+docstrings.
 """
 
 
 def signature(thing, name):
-    """Return how *thing* is called, without the types that a reader can do without."""
+    """Return the call of *thing* with its parameters and their defaults, without types."""
     try:
         found = inspect.signature(thing)
     except ValueError:
@@ -43,7 +34,7 @@ def signature(thing, name):
 
 
 def markdown(text):
-    """Return *text* with the marks of reStructuredText as those of Markdown."""
+    """Return *text* in Markdown; it is written in reStructuredText."""
     return re.sub(r":\w+:(`[^`]+`)", r"\1", text).replace("``", "`")
 
 
@@ -56,7 +47,7 @@ def entry(name, thing, level="##", call=None):
 
 
 def members(thing):
-    """Yield what a class has of its own, and of bases that have no entry of their own."""
+    """Yield the members of a class and of those bases of ours that have no entry themselves."""
     found = {}
     for base in reversed(thing.__mro__):
         shown = base.__name__ in pyramid_aalam_sqa.__all__
@@ -66,13 +57,12 @@ def members(thing):
 
 
 def with_members(name, thing):
-    """Yield the lines about one name, and about what a class has."""
+    """Yield the lines about one name and, for a class, about its methods and properties."""
     call = signature(thing, name) if inspect.isfunction(thing) else None
     yield from entry(name, thing, call=call)
     for member, value in members(thing) if inspect.isclass(thing) else ():
-        # A look-up is a function too, and has an entry as that.
-        known = member in NOT_FOR_CALLERS or member in pyramid_aalam_sqa.__all__
-        if member.startswith("_") or known:
+        # A look-up is a method and a function; the function has the entry.
+        if member.startswith("_") or member in pyramid_aalam_sqa.__all__:
             continue
         if inspect.isfunction(value):
             yield from entry(f"{name}.{member}", value, "###", signature(value, member))
@@ -88,9 +78,9 @@ def page():
     lines += ["# Request\n"]
     for function in (sqa_session, sqa_sessions, sqa_after_commit, sqa_paginate, sqa_stream):
         name = f"request.{function.__name__}"
-        made = function in {sqa_session, sqa_sessions}
-        call = None if made else signature(function, name)
-        lines += entry(name, function, call=call and call.replace("(request, ", "("))
+        is_property = function in {sqa_session, sqa_sessions}
+        call = None if is_property else signature(function, name).replace("(request, ", "(")
+        lines += entry(name, function, call=call)
     lines += ["# Directives\n"]
     for directive in (add_sqa_database, add_sqa_bind):
         name = f"config.{directive.__name__}"
