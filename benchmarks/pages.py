@@ -1,10 +1,10 @@
-"""What pages cost on 1,000,000 rows of MariaDB, as ratios to the least that does the same.
+"""Measures what pages cost on 1,000,000 rows of MariaDB, against statements written by hand.
 
     python benchmarks/pages.py
 
-One MariaDB, which is started and stopped here. The rows are ordered by a column with an index,
-newest first, 20 on a page. Each figure is the median of rounds in which all are measured in turn,
-so that the ratios hold on a busy machine too.
+It starts and stops a MariaDB of its own. The rows are ordered by a column with an index, newest
+first, 20 on a page. Each figure is the median of rounds in which all are measured in turn, so that
+the ratios hold on a busy machine too.
 """
 
 import statistics
@@ -16,10 +16,10 @@ from pathlib import Path
 from sqlalchemy import Engine, create_engine, event, func, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from pyramid_aalam_sqa import paginate
+from pyramid_aalam_sqa import paginate, paginate_keyset
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from servers import MariaDB
+from support.servers import MariaDB
 
 ROWS = 1_000_000
 LAST = ROWS // 20
@@ -35,21 +35,21 @@ class Base(DeclarativeBase):
 
 
 class Entry(Base):
-    """A row of a list; three are as old as each other."""
+    """A row of a list. Three rows have the same age."""
 
     __tablename__ = "sqa_benchmark_entry"
     id: Mapped[int] = mapped_column(primary_key=True)
     created: Mapped[int] = mapped_column(index=True)
 
 
-# The table has a column more than the model, so that a page has to read the rows.
+# The table has one column more than the model, so that the index alone is not enough for a page.
 DDL = "ALTER TABLE sqa_benchmark_entry ADD COLUMN body VARCHAR(200) NOT NULL"
 NEWEST = select(Entry).order_by(Entry.created.desc())
 
 
 def keyset(session, **place):
-    """Fetch a page after a place."""
-    return paginate(session, NEWEST, keyset=True, secret="of the benchmark", **place)  # noqa: S106
+    """Fetch the page after a cursor, or the first."""
+    return paginate_keyset(session, NEWEST, secret="of the benchmark", **place)  # noqa: S106
 
 
 def numbered(session, page, count):
@@ -58,12 +58,12 @@ def numbered(session, page, count):
 
 
 def counted_by_hand(session):
-    """Count as anybody would."""
+    """Count the rows by a statement written by hand."""
     return session.scalar(select(func.count()).select_from(Entry))
 
 
 class CountOfPage:
-    """The time that the count query of an offset page takes."""
+    """Measures how long the count query of a numbered page takes."""
 
     def __init__(self, engine):
         self.seconds = 0.0
@@ -80,7 +80,7 @@ class CountOfPage:
 
 @contextmanager
 def filled(engine: Engine):
-    """Make the table, and drop it in the end."""
+    """Make the table, and drop it at the end."""
     Base.metadata.drop_all(engine)
     Base.metadata.create_all(engine)
     with engine.begin() as connection:
@@ -95,7 +95,7 @@ def measure(engine: Engine) -> None:
     """Print the figures and the ratios."""
     count = CountOfPage(engine)
     with Session(engine) as session:
-        # The page before the last, found from the end, leads to the last.
+        # The cursor of the last page is found from the end: it is the next one of the page before.
         end = keyset(session, url="/").last_url.partition("before=")[2]
         cursor = keyset(session, before=end).prev().next_cursor
         if keyset(session, after=cursor).has_next:
@@ -115,7 +115,7 @@ def measure(engine: Engine) -> None:
                 began = time.perf_counter()
                 run()
                 seconds = time.perf_counter() - began
-                # Of both counts, what the database takes.
+                # Of both counts, only the time of the database is compared.
                 times[name].append(count.seconds if "hand" in name else seconds)
                 if name == "numbered page 1, counted":
                     times["its count query"].append(count.seconds)

@@ -26,7 +26,7 @@ from .exceptions import (
     TransactionError,
 )
 from .interfaces import HasRegistry, IDatabaseUnavailable, TransactionManager
-from .pagination import KeysetPage, Page, paginate
+from .pagination import KeysetPage, Page, paginate, paginate_keyset
 from .queries import SqaSession, first_or_404, get_or_404, one_or_404
 from .requests import (
     SqaRequest,
@@ -77,6 +77,7 @@ __all__ = [
     "init_engine",
     "one_or_404",
     "paginate",
+    "paginate_keyset",
     "reflect",
     "retry_tween_factory",
     "rollback_tween_factory",

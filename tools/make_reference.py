@@ -10,6 +10,7 @@ from pyramid_aalam_sqa.requests.config import add_sqa_bind, add_sqa_database
 from pyramid_aalam_sqa.requests.request import (
     sqa_after_commit,
     sqa_paginate,
+    sqa_paginate_keyset,
     sqa_session,
     sqa_sessions,
     sqa_stream,
@@ -76,7 +77,10 @@ def page():
     for name in pyramid_aalam_sqa.__all__:
         lines += with_members(name, getattr(pyramid_aalam_sqa, name))
     lines += ["# Request\n"]
-    for function in (sqa_session, sqa_sessions, sqa_after_commit, sqa_paginate, sqa_stream):
+    for function in (
+        *(sqa_session, sqa_sessions, sqa_after_commit),
+        *(sqa_paginate, sqa_paginate_keyset, sqa_stream),
+    ):
         name = f"request.{function.__name__}"
         is_property = function in {sqa_session, sqa_sessions}
         call = None if is_property else signature(function, name).replace("(request, ", "(")

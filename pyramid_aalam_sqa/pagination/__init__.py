@@ -1,8 +1,20 @@
-"""Pages of rows, by number or by place."""
+"""Pages of a statement's rows: by number, or after and before a place."""
 
-from .options import PageRequest
+from .keyset import find_keyset_page, paginate_keyset
+from .numbered import find_page, paginate
+from .page_request import KeysetOptions, PageOptions, PageRequest
 from .pages import KeysetPage, Page
-from .paging import PageOptions, find_page, paginate
 from .urls import Address
 
-__all__ = ["Address", "KeysetPage", "Page", "PageOptions", "PageRequest", "find_page", "paginate"]
+__all__ = [
+    "Address",
+    "KeysetOptions",
+    "KeysetPage",
+    "Page",
+    "PageOptions",
+    "PageRequest",
+    "find_keyset_page",
+    "find_page",
+    "paginate",
+    "paginate_keyset",
+]

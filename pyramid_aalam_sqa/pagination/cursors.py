@@ -1,8 +1,5 @@
-"""The text of a place between two rows, which a client keeps and cannot make or change."""
+"""The text of a cursor: the place of a row, signed, so that a client cannot make or change it."""
 
-import base64
-import hashlib
-import hmac
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
@@ -10,20 +7,17 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-DIGEST = hashlib.sha256
+from webob.cookies import SignedSerializer
 
-
-DIGEST_SIZE = DIGEST().digest_size
-
-
-# A datetime is a date too, and a bool an int: the first type that fits is taken.
+# How a value that JSON does not have is written as text, and read again. The first type that fits
+# is taken: a datetime is a date too.
 TYPES: Mapping[str, tuple[type[Any], Callable[[Any], str], Callable[[str], Any]]] = {
     "datetime": (datetime, datetime.isoformat, datetime.fromisoformat),
     "date": (date, date.isoformat, date.fromisoformat),
     "time": (time, time.isoformat, time.fromisoformat),
     "bytes": (bytes, bytes.hex, bytes.fromhex),
     "decimal": (Decimal, str, Decimal),
-    # Not as JSON's number: "nan" and "inf" are none, and every bit counts.
+    # JSON has no "nan" and no "inf". In hexadecimal every bit is kept.
     "float": (float, float.hex, float.fromhex),
     "uuid": (UUID, str, UUID),
     "timedelta": (
@@ -34,35 +28,42 @@ TYPES: Mapping[str, tuple[type[Any], Callable[[Any], str], Callable[[str], Any]]
 }
 
 
-class BadCursor(ValueError):  # noqa: N818 - named for what it is about
-    """A cursor that was not made here, for this order of rows, with this secret."""
+UNKNOWN_TYPE = "Rows cannot be paged by a column of {type}: order by another column, or by text."
 
 
-def write_cursor(values: Sequence[object], order: str, secret: bytes) -> str:
-    """Return the signed text for *values*, those of the columns that *order* names.
+def write_cursor(values: Sequence[object], order_signature: str, secret: bytes) -> str:
+    """Return the signed text for *values*, one for each column of the order.
 
-    TypeError when a value has no form in which it could be kept.
+    Raises TypeError for a value of a type that a cursor cannot hold.
     """
-    body = json.dumps(list(map(_pack, values)), separators=(",", ":")).encode()
-    return base64.urlsafe_b64encode(_sign(body, order, secret) + body).rstrip(b"=").decode()
+    text: bytes = _signer(order_signature, secret).dumps(values)
+    return text.decode()
 
 
-def read_cursor(text: str, order: str, secret: bytes) -> tuple[Any, ...]:
-    """Return the values that :func:`write_cursor` was given. :class:`BadCursor` for other text."""
-    try:
-        signed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except ValueError as error:
-        raise BadCursor from error
-    signature, body = signed[:DIGEST_SIZE], signed[DIGEST_SIZE:]
-    if not hmac.compare_digest(signature, _sign(body, order, secret)):
-        raise BadCursor
-    # What bears our signature was written here.
-    return tuple(map(_unpack, json.loads(body)))
+def read_cursor(text: str, order_signature: str, secret: bytes) -> tuple[Any, ...]:
+    """Return the values that :func:`write_cursor` was given.
+
+    Raises ValueError for text that it has not written for this order and with this *secret*.
+    """
+    values: tuple[Any, ...] = _signer(order_signature, secret).loads(text)
+    return values
 
 
-def _sign(body: bytes, order: str, secret: bytes) -> bytes:
-    # The length keeps the end of the one from being read as the beginning of the other.
-    return hmac.digest(secret, b"%d:%b%b" % (len(order), order.encode(), body), DIGEST)
+class PlaceSerializer:
+    """Writes the values of a place as JSON, with the types that JSON does not have."""
+
+    def dumps(self, values: Sequence[object]) -> bytes:
+        """Return *values* as JSON."""
+        return json.dumps(list(map(_pack, values)), separators=(",", ":")).encode()
+
+    def loads(self, text: bytes) -> tuple[Any, ...]:
+        """Return the values of a JSON *text*, which our signature says was written here."""
+        return tuple(map(_unpack, json.loads(text)))
+
+
+def _signer(order_signature: str, secret: bytes) -> Any:
+    # The salt makes a cursor of another order as wrong as a forged one.
+    return SignedSerializer(secret, order_signature, "sha256", PlaceSerializer())
 
 
 def _pack(value: object) -> object:
@@ -71,8 +72,7 @@ def _pack(value: object) -> object:
     for name, (kind, write, _) in TYPES.items():
         if isinstance(value, kind):
             return [name, write(value)]
-    msg = f"Rows cannot be paged by a column of {type(value).__name__}: order by another, or text."
-    raise TypeError(msg)
+    raise TypeError(UNKNOWN_TYPE.format(type=type(value).__name__))
 
 
 def _unpack(packed: Any) -> Any:

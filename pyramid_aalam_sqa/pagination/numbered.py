@@ -1,47 +1,100 @@
-"""TODO."""
+"""Pages by number: LIMIT and OFFSET, in an order that is the same each time."""
 
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar, Unpack, overload
 
 from pyramid.httpexceptions import HTTPNotFound
+from sqlalchemy import Select
+from sqlalchemy.orm import Session
 
-from .keyset import fetch
-from .options import MAX_OFFSET, NO_PAGE, _instead, _number, _Pages
-from .ordering import in_total_order
+from .fetching import count_rows, fetch_rows
+from .ordering import TotalOrder, pageable
+from .page_request import (
+    MAX_OFFSET,
+    NO_PAGE,
+    PageOptions,
+    PageRequest,
+    not_found_or,
+    read_number,
+)
 from .pages import Page
-from .statements import width_of
+from .statements import column_count
+
+T = TypeVar("T")
 
 
-class _Numbered(_Pages):
-    """The pages that have numbers."""
+@overload
+def paginate(session: Session, statement: Select[T], **options: Unpack[PageOptions]) -> Page[T]: ...
+@overload
+def paginate(session: Session, statement: object, **options: Unpack[PageOptions]) -> Page[Any]: ...
+def paginate(session: Session, statement: object, **options: Unpack[PageOptions]) -> Page[Any]:
+    """Return one page of the rows of *statement*: a select(), a union or a legacy Query.
 
-    __slots__ = ()
+    The options, each a keyword that may be left out or None:
 
-    def asked(self) -> Page[Any]:
-        """Return the page that was asked for."""
-        return self.turn(None, _number(self.wanted.page, 1), self.wanted.error_out)
+    - ``page``: the number of the page, from 1 (1).
+    - ``per_page``: the number of its rows (20), never more than ``max_per_page`` (100).
+    - ``error_out``: whether a page that does not exist raises HTTPNotFound (true). If false,
+      page 1 is returned for what is not a number, and an empty page past the end.
+    - ``count``: whether all rows are counted, which takes a second statement (true).
+    - ``url``: the address of this page, of which the addresses of other pages are made.
 
-    def turn(self, total: int | None, number: int, error_out: bool) -> Page[Any]:
-        """Return page *number*; *total* rows were counted before, if they were."""
-        if number < 1 or (number - 1) * self.size > MAX_OFFSET:
-            number = _instead(error_out, 1)
-        counted = self.wanted.count is not False
-        skipped = (number - 1) * self.size
-        # One row more tells whether there is another page.
-        wanted = self.size if counted else self.size + 1
-        statement = in_total_order(self.statement).limit(wanted).offset(skipped)
-        items = fetch(self.session, statement, width_of(self.statement)).items
+    ``page`` and ``per_page`` may be text that a client has written.
+
+    In a view, ``request.sqa_paginate(statement)`` takes all these from the request and the
+    settings. Raises TypeError or ValueError for a *statement* that cannot be paged; the message
+    says what to write instead.
+    """
+    return find_page(session, statement, PageRequest.of(options))
+
+
+def find_page(session: Session, statement: object, wanted: PageRequest) -> Page[Any]:
+    """Return the page with the number that is *wanted*."""
+    pages = NumberedPages(session, pageable(statement), wanted)
+    return pages.page(read_number(wanted.page), wanted.error_out)
+
+
+class NumberedPages:
+    """All pages of a statement, by number."""
+
+    def __init__(self, session: Session, statement: Select[Any], wanted: PageRequest) -> None:
+        self._session = session
+        self._statement = statement
+        self._size = wanted.size
+        self._is_counted = wanted.count is not False
+        self._address = wanted.address
+        self._total: int | None = None
+
+    def page(self, number: int, error_out: bool) -> Page[Any]:
+        """Return page *number*; if it does not exist, do what *error_out* says."""
+        size = self._size
+        if number < 1 or (number - 1) * size > MAX_OFFSET:
+            number = not_found_or(1, error_out=error_out)
+        skipped = (number - 1) * size
+        # Where rows are not counted, one more row tells whether there is a next page.
+        limit = size if self._is_counted else size + 1
+        ordered = TotalOrder(self._statement).statement().limit(limit).offset(skipped)
+        items = fetch_rows(self._session, ordered, column_count(self._statement)).items
         if not items and number > 1 and error_out:
             raise HTTPNotFound(NO_PAGE)
-        if counted and total is None:
-            ends_here = 0 < len(items) < self.size or not (items or skipped)
-            total = skipped + len(items) if ends_here else self.count()
         return Page(
-            items[: self.size],
+            items[:size],
             number,
-            self.size,
-            total,
-            more=len(items) > self.size,
-            turn=partial(self.turn, total),
-            address=self.wanted.address,
+            size,
+            self._count(skipped, len(items)),
+            more=len(items) > size,
+            turn=self.page,
+            address=self._address,
         )
+
+    def _count(self, skipped: int, found: int) -> int | None:
+        """Return how many rows there are; None if they are not counted.
+
+        The database counts them at most once, and not at all where the page *found* its last row.
+        """
+        if self._is_counted and self._total is None:
+            ends_here = 0 < found < self._size or (not found and not skipped)
+            if ends_here:
+                self._total = skipped + found
+            else:
+                self._total = count_rows(self._session, self._statement)
+        return self._total

@@ -1,4 +1,4 @@
-"""In which order a statement's rows come, and what is added so that it is the same each time."""
+"""The order of a statement's rows, and the columns that make it the same order each time."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -7,10 +7,17 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, CompoundSelect, FromClause, Label, Select, TextClause, select
 from sqlalchemy.orm import Query
 from sqlalchemy.sql import operators
-from sqlalchemy.sql.elements import _label_reference, _textual_label_reference
 from sqlalchemy.sql.util import ClauseAdapter
 
-from . import statements as shapes
+from .statements import (
+    column_identity,
+    is_joined,
+    is_limited,
+    order_clauses,
+    referenced,
+    unique_columns,
+    unlabelled,
+)
 
 Column = ColumnElement[Any]
 
@@ -29,7 +36,7 @@ LIMITED = (
 
 NO_PLACE = (
     "Keyset pages need rows that can be told apart, and {doubt}. Select from tables with primary "
-    "keys, use distinct() or group_by(), or page without keyset=True."
+    "keys, use distinct() or group_by(), or use paginate()."
 )
 
 
@@ -46,7 +53,7 @@ MODIFIERS: dict[object, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A column, or an expression, that rows are ordered by."""
+    """A column or an expression that rows are ordered by, and its direction."""
 
     column: Column
     descending: bool = False
@@ -58,38 +65,81 @@ class Key:
         return replace(self, descending=not self.descending, nulls=opposite[self.nulls])
 
     def clause(self) -> Column:
-        """Return what ORDER BY takes."""
+        """Return the key as ORDER BY takes it."""
         clause = self.column.desc() if self.descending else self.column.asc()
         if self.nulls is None:
             return clause
         return clause.nulls_first() if self.nulls == "first" else clause.nulls_last()
 
 
-def paged(statement: object) -> Select[Any]:
-    """Return *statement* as a select() that can be ordered, limited and cut anywhere.
+def pageable(statement: object) -> Select[Any]:
+    """Return *statement* as a select() that can be ordered and limited.
 
-    TypeError when it is of another kind, ValueError when it is limited already.
+    Raises TypeError for a statement of another kind, and ValueError for one with a LIMIT.
     """
     if isinstance(statement, Query):
         statement = statement.statement
     if not isinstance(statement, (Select, CompoundSelect)):
         raise TypeError(FOREIGN.format(given=type(statement).__name__))
-    if shapes.is_limited(statement):
+    if is_limited(statement):
         raise ValueError(LIMITED)
-    return statement if isinstance(statement, Select) else _around(statement)
+    return statement if isinstance(statement, Select) else _select_from_union(statement)
 
 
-def in_total_order(statement: Select[Any]) -> Select[Any]:
-    """Return *statement* in an order that is the same each time, as far as there is one.
+class TotalOrder:
+    """The order of a statement, with its unique columns added at the end.
 
-    With more columns at its end where a join may make equal rows: those of joined eager loads are
-    merged, and these shall not be.
+    Without these, a database returns rows that are equal in ORDER BY in another order each time.
     """
-    columns, added, doubt = _tie_breakers(statement)
-    ordered = statement.order_by(*(key.clause() for key in added))
-    if doubt or not shapes.is_joined(statement):
-        return ordered
-    return ordered.add_columns(*labelled(columns))
+
+    def __init__(self, statement: Select[Any]) -> None:
+        self._statement = statement
+        self._unique_columns, self._doubt = unique_columns(statement)
+        self._given = [_read_key(clause, statement) for clause in order_clauses(statement)]
+        self._added = self._missing_keys()
+
+    def statement(self) -> Select[Any]:
+        """Return the statement in this order, or as near to it as it has unique columns.
+
+        SQLAlchemy merges equal rows if a joined eager load is among the options. Where a join may
+        repeat an object, the unique columns are therefore selected as well: no two rows are equal.
+        """
+        ordered = self._statement.order_by(*(key.clause() for key in self._added))
+        if self._doubt or not is_joined(self._statement):
+            return ordered
+        return ordered.add_columns(*labelled(self._unique_columns))
+
+    def keys(self) -> tuple[Key, ...]:
+        """Return the keys of this order. Their columns may stand in WHERE.
+
+        Raises ValueError if the rows cannot be told apart, TypeError for an order by text().
+        """
+        if self._doubt:
+            raise ValueError(NO_PLACE.format(doubt=self._doubt))
+        for key in self._given:
+            if isinstance(key.column, TextClause):
+                raise TypeError(BY_TEXT.format(text=str(key.column)))
+        keys = [*self._given, *self._added]
+        return tuple(replace(key, column=unlabelled(key.column)) for key in keys)
+
+    def _missing_keys(self) -> list[Key]:
+        """Return keys for the unique columns that are not in ORDER BY.
+
+        They have the direction of its last column: an index is read forwards or backwards, and
+        cannot serve an order in which both occur.
+        """
+        descending = bool(self._given) and self._given[-1].descending
+        given = {column_identity(key.column) for key in self._given}
+        missing: dict[object, Key] = {}
+        for column in self._unique_columns:
+            key = _read_key(column, self._statement)
+            missing[column_identity(key.column)] = replace(key, descending=descending)
+        return [key for identity, key in missing.items() if identity not in given]
+
+
+def order_signature(keys: Iterable[Key]) -> str:
+    """Return a text that is the same in every process for the same order, and for no other."""
+    return ", ".join(f"{key.clause()} {type(key.column.type).__name__}" for key in keys)
 
 
 def labelled(columns: Iterable[Any]) -> Iterator[Label[Any]]:
@@ -97,89 +147,39 @@ def labelled(columns: Iterable[Any]) -> Iterator[Label[Any]]:
     return (column.label(f"_sqa_{number}") for number, column in enumerate(columns))
 
 
-def keys_of(statement: Select[Any]) -> tuple[Key, ...]:
-    """Return the total order of *statement*, by columns that may stand in WHERE.
+def _read_key(clause: Any, statement: Select[Any] | CompoundSelect[Any]) -> Key:
+    """Return a *clause* of ORDER BY as a :class:`Key`.
 
-    ValueError when there is none, TypeError when it is ordered by a text().
+    A clause may be a name; it is the name of a column that *statement* selects.
     """
-    _, added, doubt = _tie_breakers(statement)
-    if doubt:
-        raise ValueError(NO_PLACE.format(doubt=doubt))
-    given = _given_keys(statement)
-    for key in given:
-        if isinstance(key.column, TextClause):
-            raise TypeError(BY_TEXT.format(text=str(key.column)))
-    return tuple(replace(key, column=shapes.unlabelled(key.column)) for key in [*given, *added])
-
-
-def name_of(keys: Iterable[Key]) -> str:
-    """Return a text that is the same for the same order, in every process."""
-    return ", ".join(f"{key.clause()} {type(key.column.type).__name__}" for key in keys)
-
-
-def _tie_breakers(statement: Select[Any]) -> tuple[Iterable[Any], list[Key], str]:
-    """Return what tells rows apart, what of it is not in ORDER BY, and why it may not be enough."""
-    columns, doubt = shapes.unique_columns(statement)
-    given = _given_keys(statement)
-    # An index is read forwards or backwards, not both at once.
-    descending = bool(given) and given[-1].descending
-    names = _Names(statement)
-    missing = {}
-    for column in columns:
-        key = _read_key(column, names)
-        missing[shapes.identity(key.column)] = replace(key, descending=descending)
-    for key in given:
-        missing.pop(shapes.identity(key.column), None)
-    return columns, list(missing.values()), doubt
-
-
-def _given_keys(statement: Select[Any]) -> list[Key]:
-    names = _Names(statement)
-    return [_read_key(clause, names) for clause in shapes.order_clauses(statement)]
-
-
-def _read_key(clause: Any, names: Any) -> Key:
-    """Return *clause* of ORDER BY as a :class:`Key`; *names* has the columns that it may name."""
-    found: dict[str, Any] = {}
+    modifiers: dict[str, Any] = {}
     while True:
         modifier = MODIFIERS.get(getattr(clause, "modifier", None))
         if modifier is not None:
-            found = modifier | found
+            modifiers = modifier | modifiers
             clause = clause.element
-        elif isinstance(clause, _textual_label_reference):
-            clause = names[clause.element]
-        elif isinstance(clause, _label_reference):
-            clause = clause.element
+        elif (column := referenced(clause, statement)) is not None:
+            clause = column
         else:
-            return Key(clause, **found)
+            return Key(clause, **modifiers)
 
 
-class _Names:
-    """The columns that a text in ORDER BY may mean, looked for when there is one."""
+def _select_from_union(union: CompoundSelect[Any]) -> Select[Any]:
+    """Return a select() of all rows of *union*, in the same order.
 
-    def __init__(self, statement: Select[Any]) -> None:
-        self._statement = statement
-
-    def __getitem__(self, name: str) -> Any:
-        return self._statement.selected_columns[name]
-
-
-def _around(compound: CompoundSelect[Any]) -> Select[Any]:
-    """A union can be ordered by the names of its columns alone; a select() around it by anything.
-
-    It is distinct as the union was, which the rows of UNION ALL are not.
+    SQL orders a union by the names of its columns alone, and a select() by any expression.
     """
-    rows = compound.order_by(None).subquery()
-    adapter = ClauseAdapter(rows)
-    clauses = (_moved(clause, rows, adapter) for clause in shapes.order_clauses(compound))
-    return select(*rows.c).order_by(*clauses)
+    rows = union.order_by(None).subquery()
+    return select(*rows.c).order_by(
+        *(_ordered_as(clause, union, rows) for clause in order_clauses(union))
+    )
 
 
-def _moved(clause: Any, rows: FromClause, adapter: ClauseAdapter) -> Any:
-    """Return *clause* of a union's ORDER BY for a select() from its *rows*."""
+def _ordered_as(clause: Any, union: CompoundSelect[Any], rows: FromClause) -> Any:
+    """Return a *clause* of the ORDER BY of *union* for a select() from its *rows*."""
     if isinstance(clause, TextClause):
         return clause
-    key = _read_key(clause, rows.c)
+    key = _read_key(clause, union)
     if isinstance(key.column, Label) and key.column.name in rows.c:
         return replace(key, column=rows.c[key.column.name]).clause()
-    return replace(key, column=adapter.traverse(key.column)).clause()
+    return replace(key, column=ClauseAdapter(rows).traverse(key.column)).clause()

@@ -1,4 +1,4 @@
-"""What a page knows: its rows, its neighbours and their addresses. No SQL, and no request."""
+"""What a page knows: its rows, the pages beside it, and their addresses."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,14 +9,17 @@ from .urls import Address, link_header
 T = TypeVar("T")
 
 
-NO_ADDRESS = "This page has no address: write paginate(..., url=request.path_qs), or a path."
+NO_ADDRESS = (
+    "This page has no address: write paginate(..., url=request.path_qs), or any other path."
+)
+MADE_BY_HAND = "This page was not made by paginate(), so that it has no other pages."
 
 
 class AnyPage(ABC, Generic[T]):
-    """What every page has: its rows, and the addresses of others."""
+    """What every page has: its rows, and the addresses of other pages."""
 
-    # What a program is told beside the rows.
-    SHOWN: ClassVar[Sequence[str]] = ()
+    # The attributes that are in the JSON of a page, beside its rows.
+    JSON_NAMES: ClassVar[Sequence[str]] = ()
 
     def __init__(
         self, items: list[T], per_page: int, total: int | None, address: Address | None
@@ -31,7 +34,7 @@ class AnyPage(ABC, Generic[T]):
 
     @property
     def pages(self) -> int:
-        """How many pages there are; 0 when the rows were not counted."""
+        """The number of pages; 0 if the rows were not counted."""
         return -(-(self.total or 0) // self.per_page)
 
     @property
@@ -41,32 +44,35 @@ class AnyPage(ABC, Generic[T]):
 
     @property
     def prev_url(self) -> str | None:
-        """The address of the page before, None on the first."""
+        """The address of the previous page; None on the first page."""
         return self._url_of("prev")
 
     @property
     def next_url(self) -> str | None:
-        """The address of the page after, None on the last."""
+        """The address of the next page; None on the last page."""
         return self._url_of("next")
 
     @property
     def last_url(self) -> str | None:
-        """The address of the last page, None when it is not known which that is."""
+        """The address of the last page; None if the rows were not counted, or there are none."""
         return self._url_of("last")
 
     def link_header(self) -> str:
-        """Return the value of the response's header ``Link``, as RFC 8288 has it."""
+        """Return the value of a response's header ``Link`` (RFC 8288), for all these addresses."""
         return link_header((to, self._url_of(to)) for to in ("first", "prev", "next", "last"))
 
     def __json__(self, request: object) -> dict[str, Any]:
-        shown = {name: getattr(self, name) for name in self.SHOWN}
+        shown = {name: getattr(self, name) for name in self.JSON_NAMES}
         if self._address is not None:
             shown |= {"prev_url": self.prev_url, "next_url": self.next_url}
         return {"items": self.items, **shown}
 
     @abstractmethod
     def _query_of(self, relation: str) -> Mapping[str, str | None] | None:
-        """Return what the query string of another page says, None when there is no such page."""
+        """Return what the query string of another page says; None if that page does not exist.
+
+        *relation* is "first", "prev", "next" or "last". A value of None removes the name.
+        """
 
     def _url_of(self, relation: str) -> str | None:
         query = self._query_of(relation)
@@ -79,16 +85,16 @@ class AnyPage(ABC, Generic[T]):
 
 
 class Page(AnyPage[T]):
-    """A page with a number, as Flask-SQLAlchemy's ``Pagination`` is; made by :func:`paginate`.
+    """A page with a number, as :func:`paginate` returns it.
 
-    ``items`` are its rows, which it yields too; ``page`` is its number, from 1, ``per_page`` how
-    many rows it may have, ``total`` how many there are on all pages, None when they were not
-    counted.
+    It yields its rows, ``items``. ``page`` is its number, from 1. ``per_page`` is the number of
+    rows that it may have. ``total`` is the number of rows on all pages, None if they were not
+    counted. The names are those of Flask-SQLAlchemy's ``Pagination``.
     """
 
-    SHOWN = ("page", "per_page", "total", "pages")
+    JSON_NAMES = ("page", "per_page", "total", "pages")
 
-    def __init__(  # noqa: PLR0913 - as above
+    def __init__(  # noqa: PLR0913 - each is one fact about a page
         self,
         items: list[T],
         page: int,
@@ -106,40 +112,46 @@ class Page(AnyPage[T]):
 
     @property
     def first(self) -> int:
-        """The number of its first row among all, from 1; 0 when it is empty."""
+        """The number of its first row among all rows, from 1; 0 if the page is empty."""
         return (self.page - 1) * self.per_page + 1 if self.items else 0
 
     @property
     def last(self) -> int:
-        """The number of its last row among all; 0 when it is empty."""
+        """The number of its last row among all rows; 0 if the page is empty."""
         return self.first + len(self.items) - 1 if self.items else 0
 
     @property
     def has_prev(self) -> bool:
-        """Whether it is not the first page."""
+        """Whether there is a previous page."""
         return self.page > 1
 
     @property
     def prev_num(self) -> int | None:
-        """The number of the page before, None on the first."""
+        """The number of the previous page; None on the first page."""
         return self.page - 1 if self.has_prev else None
 
     @property
     def has_next(self) -> bool:
-        """Whether there are rows after it, counted or not."""
+        """Whether there is a next page; it is known whether rows are counted or not."""
         return self._more if self.total is None else self.page < self.pages
 
     @property
     def next_num(self) -> int | None:
-        """The number of the page after, None on the last."""
+        """The number of the next page; None on the last page."""
         return self.page + 1 if self.has_next else None
 
     def prev(self, *, error_out: bool = False) -> Self:
-        """Return the page before, with the same options; the first again when there is none."""
+        """Return the previous page with the same options.
+
+        On the first page it returns the first page again, or raises HTTPNotFound if *error_out*.
+        """
         return self._turned(self.page - 1, error_out)
 
     def next(self, *, error_out: bool = False) -> Self:
-        """Return the page after, with the same options; an empty one when there is none."""
+        """Return the next page with the same options.
+
+        On the last page it returns an empty page, or raises HTTPNotFound if *error_out*.
+        """
         return self._turned(self.page + 1, error_out)
 
     def iter_pages(
@@ -150,9 +162,10 @@ class Page(AnyPage[T]):
         right_current: int = 4,
         right_edge: int = 2,
     ) -> Iterator[int | None]:
-        """Yield the numbers to show in a navigation, None for each gap.
+        """Yield the page numbers for a navigation, and None for each gap between them.
 
-        They are the first *left_edge*, the last *right_edge*, and this page with some on each side.
+        They are the first *left_edge* pages, the last *right_edge* pages, and this page with
+        *left_current* pages before and *right_current* pages after it.
         """
         end = self.pages + 1
         left = min(left_edge + 1, end)
@@ -172,7 +185,7 @@ class Page(AnyPage[T]):
             reached = numbers.stop
 
     def url(self, number: int) -> str:
-        """Return the address of page *number*: that of the request, with the rest of its query."""
+        """Return the address of page *number*, with the rest of the query string as it was sent."""
         return self._with({"page": str(number)})
 
     def _query_of(self, relation: str) -> Mapping[str, str] | None:
@@ -187,20 +200,21 @@ class Page(AnyPage[T]):
 
     def _turned(self, number: int, error_out: bool) -> Self:
         if self._turn is None:
-            raise ValueError("This page was made by hand, so that it has no other pages.")
+            raise ValueError(MADE_BY_HAND)
         page: Self = self._turn(number, error_out)
         return page
 
 
 class KeysetPage(AnyPage[T]):
-    """A page after or before a place; made by :func:`paginate` with ``keyset=True``.
+    """A page after or before a place, as :func:`paginate_keyset` returns it.
 
-    It has no number and knows no numbers of others, so that ``page`` is None and ``iter_pages()``
-    yields nothing; ``total`` is None unless the rows were counted.
+    It yields its rows, ``items``. ``per_page`` is the number of rows that it may have. ``total``
+    is the number of rows on all pages, None if they were not counted. ``has_prev`` and
+    ``has_next`` say whether there are pages beside it. It has no number, and does not know the
+    numbers of other pages.
     """
 
-    SHOWN = ("per_page", "total")
-    page = prev_num = next_num = None
+    JSON_NAMES = ("per_page", "total")
 
     def __init__(  # noqa: PLR0913 - as above
         self,
@@ -211,44 +225,39 @@ class KeysetPage(AnyPage[T]):
         has_prev: bool,
         has_next: bool,
         turn: Callable[[bool], Any],
-        cursors: Callable[[str], str],
+        cursor_of: Callable[[str], str],
         address: Address | None = None,
     ) -> None:
         super().__init__(items, per_page, total, address)
         self.has_prev = has_prev
         self.has_next = has_next
         self._turn = turn
-        self._cursors = cursors
+        self._cursor_of = cursor_of
 
     @property
     def prev_cursor(self) -> str | None:
-        """What ``before`` takes to show the page before, None on the first."""
-        return self._cursors("prev") if self.has_prev else None
+        """The cursor that ``before`` takes for the previous page; None on the first page."""
+        return self._cursor_of("prev") if self.has_prev else None
 
     @property
     def next_cursor(self) -> str | None:
-        """What ``after`` takes to show the page after, None on the last."""
-        return self._cursors("next") if self.has_next else None
+        """The cursor that ``after`` takes for the next page; None on the last page."""
+        return self._cursor_of("next") if self.has_next else None
 
     def prev(self) -> Self:
-        """Return the page before, with the same options; an empty one when there is none."""
+        """Return the previous page with the same options; an empty page before the first."""
         page: Self = self._turn(True)
         return page
 
     def next(self) -> Self:
-        """Return the page after, with the same options; an empty one when there is none."""
+        """Return the next page with the same options; an empty page after the last."""
         page: Self = self._turn(False)
         return page
 
-    def iter_pages(self, **edges: int) -> Iterator[int | None]:
-        """Yield nothing, so that the navigation of a page with a number shows no numbers."""
-        return iter(())
-
     def _query_of(self, relation: str) -> Mapping[str, str | None] | None:
-        missing = {"first": False, "prev": not self.has_prev, "next": not self.has_next}
-        if missing.get(relation):
+        if relation == "first":
+            return {"after": None, "before": None}
+        if (relation == "prev" and not self.has_prev) or (relation == "next" and not self.has_next):
             return None
-        name = "after" if relation == "next" else "before"
-        cursor = None if relation == "first" else self._cursors(relation)
-        # Of both names, one is left.
-        return {"after": None, "before": None, name: cursor}
+        used, unused = ("after", "before") if relation == "next" else ("before", "after")
+        return {unused: None, used: self._cursor_of(relation)}

@@ -1,6 +1,10 @@
-"""What a statement is made of: what it selects and from where, how its rows are told apart."""
+"""What a select() is made of: what it selects and from where, and what makes its rows unique.
 
-# ruff: noqa: SLF001 - a Select has no public names for most of what was put into it
+SQLAlchemy builds a Select by public methods, but most of what they set has a private name only.
+All private names that pages need are in this module.
+"""
+
+# ruff: noqa: SLF001 - each has its reason beside it; a Select has no public name for these
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
@@ -34,69 +38,147 @@ from sqlalchemy.sql.selectable import CTE
 Column = ColumnElement[Any]
 
 
-LABELS = (_label_reference, _textual_label_reference)
+# What ORDER BY and GROUP BY hold for a label, and for a name that was given as text. They have no
+# public names.
+REFERENCES = (_label_reference, _textual_label_reference)
 
 
-# What does not depend on the row that is joined; a function may.
-GIVEN = (ColumnClause, BindParameter)
+# What has the same value for every row of the joined table. A function may have another for each.
+FIXED_FOR_JOIN = (ColumnClause, BindParameter)
 
 
+# The clauses that Select.ext() adds, such as PostgreSQL's DISTINCT ON.
 EXTENSIONS = ("pre_columns", "post_select", "post_criteria", "post_body")
 
 
 def order_clauses(statement: Any) -> Sequence[Any]:
-    """Return what stands in ORDER BY."""
+    """Return the clauses of ORDER BY."""
+    # The public order_by() only adds to them.
     return cast("Sequence[Any]", statement._order_by_clauses)
 
 
+def referenced(clause: Any, statement: Any) -> Any:
+    """Return the column of *statement* that a *clause* refers to; None if it is not a reference."""
+    if isinstance(clause, _textual_label_reference):
+        return statement.selected_columns[clause.element]
+    return clause.element if isinstance(clause, _label_reference) else None
+
+
 def group_clauses(statement: Select[Any]) -> Sequence[Any]:
-    """Return what stands in GROUP BY."""
+    """Return the clauses of GROUP BY."""
+    # The public group_by() only adds to them.
     return cast("Sequence[Any]", statement._group_by_clauses)
 
 
 def is_limited(statement: Any) -> bool:
-    """Tell whether there is a LIMIT, an OFFSET or a FETCH."""
+    """Return whether there is a LIMIT, an OFFSET or a FETCH."""
+    # The public limit(), offset() and fetch() only replace them.
     return bool(statement._has_row_limiting_clause)
 
 
 def is_distinct(statement: Select[Any]) -> bool:
-    """Tell whether equal rows are made one."""
+    """Return whether DISTINCT merges equal rows."""
+    # The public distinct() only sets it.
     return bool(statement._distinct) and not has_extension(statement)
 
 
 def has_extension(statement: Select[Any]) -> bool:
-    """Tell whether there is a clause that only one database knows, such as DISTINCT ON."""
+    """Return whether there is a clause that only one database knows, such as DISTINCT ON."""
     parts = (getattr(statement, f"_{name}_clause", None) for name in EXTENSIONS)
+    # The public ext() and distinct() only set them.
     return bool(statement._distinct_on) or any(part is not None for part in parts)
 
 
-def selects_rows(statement: Select[Any]) -> bool:
-    """Tell whether an entity or a column is selected, so that no count() makes one row of all."""
-    return not statement._having_criteria and any(map(_is_row, statement.column_descriptions))
+def is_joined(statement: Select[Any]) -> bool:
+    """Return whether a row of a table may occur several times."""
+    merged = is_distinct(statement) or group_clauses(statement)
+    # The public join() and select_from() only add to them.
+    return bool(statement._setup_joins or statement._from_obj) and not merged
 
 
-def count_of(statement: Select[Any]) -> Select[Any]:
-    """Return the statement that counts the rows of *statement*.
+def has_outer_join(statement: Select[Any]) -> bool:
+    """Return whether all columns of a table may be NULL in a row."""
+    return any(map(_is_outer, _froms(statement)))
 
-    Without its columns, its order and its eager loads; without FOR UPDATE, which would lock all.
+
+def column_count(statement: Select[Any]) -> int:
+    """Return how many columns a row has. A result's keys() leave out columns without a name."""
+    return len(statement.column_descriptions)
+
+
+def is_never_null(column: Any) -> bool:
+    """Return whether *column* belongs to a table, and is declared NOT NULL."""
+    table = getattr(column, "table", None)
+    return isinstance(getattr(table, "element", table), Table) and not column.nullable
+
+
+def unlabelled(column: Any) -> Any:
+    """Return *column* without its labels, as it may stand in WHERE."""
+    return unlabelled(column.element) if isinstance(column, Label) else column
+
+
+def column_identity(column: Any) -> object:
+    """Return a value that is equal for the same column, whatever the ORM has annotated it with."""
+    table = getattr(column, "table", None)
+    # SQLAlchemy gives an annotated table the hash of the table.
+    return hash(unlabelled(column)) if table is None else (hash(table), column.name)
+
+
+def count_statement(statement: Select[Any]) -> Select[Any]:
+    """Return a statement that counts the rows of *statement*.
+
+    It leaves out what costs time and does not change the number: the columns, the order, the eager
+    loads. It leaves out FOR UPDATE, which would lock every row.
     """
     bare = statement.order_by(None)
+    # The public with_for_update() only sets it.
     bare._for_update_arg = None
     if has_extension(bare):
-        pass
-    elif is_distinct(bare):
-        if keys := entity_keys(bare):
-            bare = bare.with_only_columns(*keys, maintain_column_froms=True)
-    elif group_clauses(bare):
-        if not any(isinstance(clause, LABELS) for clause in group_clauses(bare)):
-            bare = _bare(bare)
-    elif selects_rows(bare):
+        return _count_all(bare)
+    if is_distinct(bare):
+        keys = _entity_keys(bare)
+        return _count_all(
+            bare.with_only_columns(*keys, maintain_column_froms=True) if keys else bare
+        )
+    if group_clauses(bare):
+        # A label in GROUP BY needs the column that has it.
+        labelled = any(isinstance(clause, REFERENCES) for clause in group_clauses(bare))
+        return _count_all(bare if labelled else _without_columns(bare))
+    if _selects_rows(bare):
         return bare.with_only_columns(func.count(), maintain_column_froms=True)
-    return select(func.count()).select_from(bare.subquery())
+    return _count_all(bare)
 
 
-def selected(statement: Select[Any]) -> list[Column]:
-    """Return the columns that are selected, without those that cannot be sorted by."""
+def unique_columns(statement: Select[Any]) -> tuple[Iterable[Any], str]:
+    """Return columns in which no two rows are equal, and by which SQL allows to sort.
+
+    They are the primary keys of what is selected from; with DISTINCT the columns that are
+    selected; with GROUP BY the columns that are grouped by. If rows may be equal nevertheless, the
+    second value says why; else it is empty.
+    """
+    if is_distinct(statement):
+        return _entity_keys(statement) or _sortable_columns(statement), ""
+    if group_clauses(statement):
+        return group_clauses(statement), ""
+    if not _selects_rows(statement):
+        return _sortable_columns(statement), "this statement selects no entity and no column"
+    keys = [_from_key(from_) for from_ in _froms(statement)]
+    if not all(keys):
+        doubt = "something that is selected from here has no primary key"
+        return _sortable_columns(statement), doubt
+    doubt = "DISTINCT ON chooses rows" if has_extension(statement) else ""
+    return [column for key in keys for column in key], doubt
+
+
+def _count_all(statement: Select[Any]) -> Select[Any]:
+    return select(func.count()).select_from(statement.subquery())
+
+
+def _without_columns(statement: Select[Any]) -> Select[Any]:
+    return statement.with_only_columns(literal_column("1"), maintain_column_froms=True)
+
+
+def _sortable_columns(statement: Select[Any]) -> list[Column]:
     return [
         column
         for column in statement.selected_columns
@@ -104,80 +186,10 @@ def selected(statement: Select[Any]) -> list[Column]:
     ]
 
 
-def entity_keys(statement: Select[Any]) -> list[Column]:
-    """Return the primary keys of the entities, or nothing where more than these is selected."""
-    expressions = [description["expr"] for description in statement.column_descriptions]
-    if not all(map(_is_entity, expressions)):
-        return []
-    return [column for entity in expressions for column in _entity_key(entity)]
-
-
-def unique_columns(statement: Select[Any]) -> tuple[Iterable[Any], str]:
-    """Return columns that tell rows apart and by which it is legal to sort, and what is in doubt.
-
-    The primary keys of what is selected from; with DISTINCT what is selected; with GROUP BY what
-    is grouped by. Where there are none, what is selected, and the reason.
-    """
-    if is_distinct(statement):
-        return entity_keys(statement) or selected(statement), ""
-    if group_clauses(statement):
-        return group_clauses(statement), ""
-    if not selects_rows(statement):
-        return selected(statement), "this statement selects no entity and no column"
-    keys = [_from_key(from_) for from_ in _froms(statement)]
-    if not all(keys):
-        return selected(statement), "something that is selected from here has no primary key"
-    doubt = "DISTINCT ON chooses rows" if has_extension(statement) else ""
-    return [column for key in keys for column in key], doubt
-
-
-def has_outer_join(statement: Select[Any]) -> bool:
-    """Tell whether a row may come with NULL for a whole table."""
-    return any(map(_is_outer, _froms(statement)))
-
-
-def is_never_null(column: Any) -> bool:
-    """Tell whether *column* is one of a table, and declared NOT NULL."""
-    table = getattr(column, "table", None)
-    return isinstance(getattr(table, "element", table), Table) and not column.nullable
-
-
-def is_joined(statement: Select[Any]) -> bool:
-    """Tell whether one row of a table may be there several times."""
-    merged = is_distinct(statement) or group_clauses(statement)
-    return bool(statement._setup_joins or statement._from_obj) and not merged
-
-
-def width_of(statement: Select[Any]) -> int:
-    """Return how many columns a row has; the keys of a result leave those without a name out."""
-    return len(statement.column_descriptions)
-
-
-def unlabelled(column: Any) -> Any:
-    """Return *column* as it may stand in WHERE."""
-    return unlabelled(column.element) if isinstance(column, Label) else column
-
-
-def identity(column: Any) -> object:
-    """Return what is equal for the same column, however the ORM has annotated it."""
-    table = getattr(column, "table", None)
-    # SQLAlchemy gives an annotated table the hash of the table.
-    return hash(unlabelled(column)) if table is None else (hash(table), column.name)
-
-
-def _bare(statement: Select[Any]) -> Select[Any]:
-    return statement.with_only_columns(literal_column("1"), maintain_column_froms=True)
-
-
-def _froms(statement: Select[Any]) -> Sequence[FromClause]:
-    """Return what is selected from, without the joins of eager loads."""
-    if not (statement._setup_joins or statement._from_obj):
-        parts = (*statement._raw_columns, *statement._where_criteria)
-        froms = {hash(from_): from_ for part in parts for from_ in part._from_objects}
-        if len(froms) == 1:
-            # get_final_froms() compiles the statement, which costs more than the page itself.
-            return list(froms.values())
-    return _bare(statement).order_by(None).group_by(None).get_final_froms()
+def _selects_rows(statement: Select[Any]) -> bool:
+    """Return whether an entity or a column is selected, so that count() does not merge all rows."""
+    # The public having() only adds to it.
+    return not statement._having_criteria and any(map(_is_row, statement.column_descriptions))
 
 
 def _is_row(description: Any) -> bool:
@@ -192,20 +204,41 @@ def _is_entity(expression: Any) -> bool:
     return isinstance(inspect(expression, raiseerr=False), (Mapper, AliasedInsp))
 
 
+def _entity_keys(statement: Select[Any]) -> list[Column]:
+    """Return the primary keys of the entities; no columns if anything else is selected too."""
+    expressions = [description["expr"] for description in statement.column_descriptions]
+    if not all(map(_is_entity, expressions)):
+        return []
+    return [column for entity in expressions for column in _entity_key(entity)]
+
+
 def _entity_key(entity: Any) -> Iterator[Column]:
     mapper = inspect(entity).mapper
     for column in mapper.primary_key:
         yield getattr(entity, mapper.get_property_by_column(column).key).expression
 
 
-def _from_key(from_: FromClause) -> list[Column]:
-    """Return the columns that tell the rows of *from_* apart, or nothing when there are none.
+def _froms(statement: Select[Any]) -> Sequence[FromClause]:
+    """Return what is selected from, without the joins of eager loads."""
+    if not (statement._setup_joins or statement._from_obj):
+        # The public get_final_froms() compiles the statement, which costs more than the page
+        # itself. Without a join, the tables are those of the columns and of WHERE.
+        parts = (*statement._raw_columns, *statement._where_criteria)
+        froms = {hash(from_): from_ for part in parts for from_ in part._from_objects}
+        if len(froms) == 1:
+            return list(froms.values())
+    return _without_columns(statement).order_by(None).group_by(None).get_final_froms()
 
-    Without those of a table that is joined by its whole primary key: to sort by the keys of two
-    tables, a database can use the index of neither.
+
+def _from_key(from_: FromClause) -> list[Column]:
+    """Return the columns in which no two rows of *from_* are equal; no columns if there are none.
+
+    A table that is joined by its whole primary key adds nothing: it has one row for each row. Its
+    key is left out, because no index can serve an order by the keys of two tables.
     """
+    # The ORM marks what it selects from with the entity; a join of two entities it marks with the
+    # first of them. There is no public name for that.
     entity = from_._annotations.get("parententity")
-    # The ORM marks a join of two entities with the first of them.
     if entity is not None and hash(entity.selectable) == hash(from_):
         return list(_entity_key(entity.entity))
     if isinstance(from_, (Subquery, CTE)):
@@ -215,8 +248,8 @@ def _from_key(from_: FromClause) -> list[Column]:
     left, right = _from_key(from_.left), _from_key(from_.right)
     if not left or not right:
         return []
-    given = set(_given_by(from_.onclause, set(map(identity, from_.right.c))))
-    if not from_.full and set(map(identity, right)) <= given:
+    joined_by = set(_columns_fixed_by(from_.onclause, set(map(column_identity, from_.right.c))))
+    if not from_.full and set(map(column_identity, right)) <= joined_by:
         return left
     return left + right
 
@@ -232,16 +265,18 @@ def _subquery_key(rows: Subquery | CTE) -> list[Column]:
     return [] if doubt or any(column is None for column in found) else cast("list[Column]", found)
 
 
-def _given_by(condition: Any, own: set[object]) -> Iterator[object]:
-    """Yield those of a table's *own* columns that *condition* makes equal to another's."""
+def _columns_fixed_by(condition: Any, own: set[object]) -> Iterator[object]:
+    """Yield those of a joined table's *own* columns that have one value by its join *condition*."""
     operator = getattr(condition, "operator", None)
     if operator is operators.and_:
         for part in condition.clauses:
-            yield from _given_by(part, own)
+            yield from _columns_fixed_by(part, own)
     elif operator is operators.eq:
         for side, other in ((condition.left, condition.right), (condition.right, condition.left)):
-            if isinstance(other, GIVEN) and identity(side) in own and identity(other) not in own:
-                yield identity(side)
+            if not isinstance(other, FIXED_FOR_JOIN):
+                continue
+            if column_identity(side) in own and column_identity(other) not in own:
+                yield column_identity(side)
 
 
 def _is_outer(from_: FromClause) -> bool:

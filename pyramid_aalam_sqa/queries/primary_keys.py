@@ -1,7 +1,7 @@
-"""Turns what names a row, often a piece of a URL, into the values of its primary key.
+"""Converts what names a row, often a part of a URL, to the values of its primary key.
 
-A database is generous with what it compares: MariaDB takes ``"1abc"`` for 1, and PostgreSQL ends
-the transaction over a number that is too long. What cannot be the key of a row is found out here.
+A database accepts too much: MariaDB takes ``"1abc"`` for 1. PostgreSQL accepts too little: a number
+that is too long ends the transaction. A value that no row can have is therefore found out here.
 """
 
 import re
@@ -10,7 +10,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from math import isfinite
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Enum, Numeric, TypeDecorator, Uuid
@@ -18,22 +18,15 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Mapper
 from sqlalchemy.types import TypeEngine
 
-T = TypeVar("T")
-
-
+# Text is matched before it is converted: Python would also accept signs, blanks, underscores and
+# the digits of every script, and would spend seconds on a number of a million digits.
 INTEGER = re.compile(r"0|-?[1-9][0-9]{0,19}")
-
-
 DECIMAL = re.compile(r"-?[0-9]{1,1000}(\.[0-9]{1,1000})?")
-
-
 FLOAT = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?(e[+-]?[0-9]{1,3})?")
-
-
 BOOLEANS = {"True": True, "true": True, "False": False, "false": False}
 
 
-# By what SQLAlchemy calls the types.
+# The sizes of integers, by the names that SQLAlchemy gives to their types. All others have 64 bits.
 BITS = {
     "tinyint": 8,
     "smallint": 16,
@@ -42,49 +35,45 @@ BITS = {
     "mediumint": 24,
     "integer": 32,
 }
-
-
 MOST_BITS = 64
 
 
 LARGEST_EXPONENT = 1000
 
 
-Coercer = Callable[[Any, Any], object]
-
-
 def identity_of(mapper: Mapper[Any], ident: object, dialect: Dialect) -> tuple[Any, ...] | None:
-    """Return *ident* as the values of the primary key; None when no row can have it."""
+    """Return *ident* as the values of the primary key; None if no row can have them."""
     columns = mapper.primary_key
-    given = _parts(mapper, ident)
+    given = _values(mapper, ident)
     if len(given) != len(columns):
         return None
     values = tuple(
-        coerce(column.type, value, dialect) for column, value in zip(columns, given, strict=True)
+        convert(column.type, value, dialect) for column, value in zip(columns, given, strict=True)
     )
     return None if None in values else values
 
 
 def key_names(mapper: Mapper[Any]) -> list[str]:
-    """Return the names of the attributes that hold the primary key."""
+    """Return the names of the attributes that hold the primary key, in its order."""
     return [mapper.get_property_by_column(column).key for column in mapper.primary_key]
 
 
-def coerce(type_: TypeEngine[Any], value: object, dialect: Dialect) -> Any:
-    """Return *value* as a column of *type_* holds it; None when it cannot."""
+def convert(type_: TypeEngine[Any], value: object, dialect: Dialect) -> Any:
+    """Return *value* as a column of *type_* holds it; None if it cannot hold it."""
     type_ = type_.dialect_impl(dialect)
     try:
-        value = _coerce(type_, value, dialect)
-        # What SQLAlchemy would do to it: an error there is an answer, not a fault.
+        value = _convert(type_, value, dialect)
+        # SQLAlchemy converts the value again before it sends it, which may fail as well.
         process = type_.bind_processor(dialect)
         if value is not None and process:
             process(value)
-    except Exception:  # noqa: BLE001 - as in coerce(); the other may do
+    except Exception:  # noqa: BLE001 - a type may raise anything for a value that it cannot take
         return None
     return value
 
 
-def _parts(mapper: Mapper[Any], ident: object) -> Sequence[object]:
+def _values(mapper: Mapper[Any], ident: object) -> Sequence[object]:
+    """Return the values in *ident* in the order of the key; none if names are wrong or missing."""
     if isinstance(ident, Mapping):
         synonyms = {synonym.key: synonym.name for synonym in mapper.synonyms}
         named = {synonyms.get(name, name): value for name, value in ident.items()}
@@ -95,13 +84,13 @@ def _parts(mapper: Mapper[Any], ident: object) -> Sequence[object]:
     return (ident,)
 
 
-def _coerce(type_: TypeEngine[Any], value: object, dialect: Dialect) -> object:
+def _convert(type_: TypeEngine[Any], value: object, dialect: Dialect) -> object:
     if isinstance(type_, TypeDecorator):
         return _decorated(type_, value, dialect)
     if isinstance(type_, Enum):
         return _member(type_, value, dialect)
     if isinstance(type_, Uuid):
-        return _by_python_type(type_, UUID, value, dialect)
+        return _uuid(type_, value)
     if type_.__visit_name__ == "YEAR":
         return _integer(type_, value, dialect)
     return _by_python_type(type_, type_.python_type, value, dialect)
@@ -110,20 +99,24 @@ def _coerce(type_: TypeEngine[Any], value: object, dialect: Dialect) -> object:
 def _by_python_type(type_: TypeEngine[Any], kind: type, value: object, dialect: Dialect) -> object:
     if kind is int:
         return _integer(type_, value, dialect)
-    coercer = COERCERS.get(kind)
-    if coercer:
-        return coercer(type_, value)
-    # A type that SQLAlchemy knows nothing of; the database will say.
+    converter = CONVERTERS.get(kind)
+    if converter:
+        return converter(type_, value)
+    # SQLAlchemy knows nothing of such a type. The database will say whether it takes the value.
     return value if not isinstance(value, str) or _is_storable(value) else None
 
 
 def _decorated(type_: TypeDecorator[Any], value: object, dialect: Dialect) -> object:
-    """Hand an application's own type what it may expect, if what it makes of it fits its column."""
+    """Convert *value* for a type of an application's own.
+
+    Its ``process_bind_param`` may expect the value of the column, or the text from the URL. Each is
+    tried; what it returns must fit the column.
+    """
     inner = type_.impl_instance
     if type_.python_type is not object:
         candidates = [_by_python_type(inner, type_.python_type, value, dialect)]
     else:
-        candidates = [coerce(inner, value, dialect), value]
+        candidates = [convert(inner, value, dialect), value]
     if type(type_).process_bind_param is TypeDecorator.process_bind_param:
         return candidates[0]
     for candidate in candidates:
@@ -131,9 +124,9 @@ def _decorated(type_: TypeDecorator[Any], value: object, dialect: Dialect) -> ob
             continue
         try:
             bound = type_.process_bind_param(candidate, dialect)
-        except Exception:  # noqa: BLE001, S112 - as in coerce(); the other may do
+        except Exception:  # noqa: BLE001, S112 - as in convert(); the next candidate may be right
             continue
-        held = coerce(inner, bound, dialect)
+        held = convert(inner, bound, dialect)
         if held is not None and isinstance(bound, type(held)) and held == bound:
             return candidate
     return None
@@ -146,7 +139,7 @@ def _integer(type_: TypeEngine[Any], value: object, dialect: Dialect) -> int | N
         return None
     bits, lowest = BITS.get(type_.__visit_name__.lower(), MOST_BITS), 0
     if dialect.name == "sqlite":
-        # It has but one INTEGER, and numbers rows beyond 32 bits by itself.
+        # It has one size of integer, and numbers rows beyond 32 bits by itself.
         bits = MOST_BITS
     if dialect.name == "sqlite" or not getattr(type_, "unsigned", False):
         lowest = -(2 ** (bits - 1))
@@ -161,7 +154,7 @@ def _text(type_: Any, value: object) -> str | None:
 
 
 def _is_storable(value: str) -> bool:
-    """Tell whether *value* is text to every database: half a surrogate pair and NUL are not."""
+    """Return whether every database takes *value*: half a surrogate pair and NUL are refused."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -178,7 +171,9 @@ def _bytes(type_: Any, value: object) -> bytes | None:
 
 
 def _boolean(_: Any, value: object) -> bool | None:
-    return BOOLEANS.get(value) if isinstance(value, str) else _instance(bool, value)
+    if isinstance(value, str):
+        return BOOLEANS.get(value)
+    return value if isinstance(value, bool) else None
 
 
 def _decimal(type_: Any, value: object) -> Decimal | None:
@@ -207,29 +202,31 @@ def _float(_: Any, value: object) -> float | None:
 def _date(_: Any, value: object) -> date | None:
     if isinstance(value, str):
         found = date.fromisoformat(value)
-        # A week date names the day too, but is not what the page's address says.
+        # Python also reads "20260228" and "2026-W09-6". One row has one address only.
         return found if found.isoformat() == value else None
-    return None if isinstance(value, datetime) else _instance(date, value)
+    return value if isinstance(value, date) and not isinstance(value, datetime) else None
 
 
 def _datetime(type_: Any, value: object) -> datetime | None:
-    found = datetime.fromisoformat(value) if isinstance(value, str) else _instance(datetime, value)
-    if found is not None and found.tzinfo is not None and not getattr(type_, "timezone", True):
+    found = datetime.fromisoformat(value) if isinstance(value, str) else value
+    if not isinstance(found, datetime):
         return None
-    return found
+    return found if found.tzinfo is None or getattr(type_, "timezone", True) else None
 
 
 def _time(_: Any, value: object) -> time | None:
-    return time.fromisoformat(value) if isinstance(value, str) else _instance(time, value)
+    found = time.fromisoformat(value) if isinstance(value, str) else value
+    return found if isinstance(found, time) else None
 
 
 def _timedelta(_: Any, value: object) -> timedelta | None:
-    return _instance(timedelta, value)
+    return value if isinstance(value, timedelta) else None
 
 
 def _uuid(type_: Any, value: object) -> UUID | str | None:
     if isinstance(value, str):
         found = UUID(value)
+        # Python also reads braces and prefixes.
         if value.lower() not in {str(found), found.hex}:
             return None
         value = found
@@ -239,19 +236,16 @@ def _uuid(type_: Any, value: object) -> UUID | str | None:
 
 
 def _member(type_: Enum, value: object, dialect: Dialect) -> object:
-    if type_.enum_class is None or not isinstance(value, type_.enum_class):
-        if not isinstance(value, str) or value not in type_.enums:
-            return None
-        load: Any = type_.result_processor(dialect, None)  # type: ignore[no-untyped-call]
-        return load(value) if load else value
-    return value
+    if type_.enum_class is not None and isinstance(value, type_.enum_class):
+        return value
+    if not isinstance(value, str) or value not in type_.enums:
+        return None
+    load: Any = type_.result_processor(dialect, None)  # type: ignore[no-untyped-call]
+    return load(value) if load else value
 
 
-def _instance(kind: type[T], value: object) -> T | None:
-    return value if isinstance(value, kind) else None
-
-
-COERCERS: dict[type, Coercer] = {
+# By the Python type of a column's values. Integers need the dialect too, see _by_python_type().
+CONVERTERS: dict[type, Callable[[Any, Any], object]] = {
     bool: _boolean,
     bytes: _bytes,
     date: _date,

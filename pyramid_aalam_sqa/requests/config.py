@@ -18,7 +18,14 @@ from ..interfaces import IDatabaseUnavailable
 from ..settings import DEFAULT, PYRAMID_OPTIONS, check_pyramid_options
 from .json_renderer import add_json_adapters
 from .lifetime import ending_policy
-from .request import sqa_after_commit, sqa_paginate, sqa_session, sqa_sessions, sqa_stream
+from .request import (
+    sqa_after_commit,
+    sqa_paginate,
+    sqa_paginate_keyset,
+    sqa_session,
+    sqa_sessions,
+    sqa_stream,
+)
 from .retry import retry_deriver
 from .unavailable import unavailable
 
@@ -49,7 +56,7 @@ def includeme(config: Any) -> None:
     config.add_directive("add_sqa_bind", add_sqa_bind)
     for session in (sqa_session, sqa_sessions):
         config.add_request_method(session, reify=True)
-    for method in (sqa_after_commit, sqa_paginate, sqa_stream):
+    for method in (sqa_after_commit, sqa_paginate, sqa_paginate_keyset, sqa_stream):
         config.add_request_method(_bound(method), method.__name__, property=True)
     config.add_tween("pyramid_aalam_sqa.rollback_tween_factory", under=EXCVIEW)
     config.add_tween("pyramid_aalam_sqa.retry_tween_factory", over="pyramid_tm.tm_tween_factory")

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 
 import transaction
 from pyramid.request import Request
@@ -15,7 +15,16 @@ from ..applications import Sqa, get_sqa
 from ..backends import backend_of
 from ..exceptions import WRITE_OUTSIDE_TRANSACTION, OutsideTransactionError
 from ..interfaces import TransactionManager
-from ..pagination import KeysetPage, Page, PageOptions, PageRequest, find_page
+from ..pagination import (
+    Address,
+    KeysetOptions,
+    KeysetPage,
+    Page,
+    PageOptions,
+    PageRequest,
+    find_keyset_page,
+    find_page,
+)
 from ..queries import SqaSession
 from ..sessions import JoinedSession
 from .lifetime import ACTIVE, end_with_request, environs_of_thread, lifetime_of
@@ -46,38 +55,22 @@ class SqaRequest(Request):  # type: ignore[misc]  # pyramid has no types
         def sqa_stream(self, statement: Select[Any], *, size: int = 500) -> Iterator[Row[Any]]: ...
 
         @overload
-        def sqa_paginate(
-            self,
-            statement: Select[T],
-            *,
-            keyset: Literal[False] = False,
-            **options: Unpack[PageOptions],
-        ) -> Page[T]: ...
+        def sqa_paginate(self, statement: Select[T], **options: Unpack[PageOptions]) -> Page[T]: ...
         @overload
-        def sqa_paginate(
-            self,
-            statement: Select[T],
-            *,
-            keyset: Literal[True],
-            **options: Unpack[PageOptions],
+        def sqa_paginate(self, statement: object, **options: Unpack[PageOptions]) -> Page[Any]: ...
+        def sqa_paginate(self, statement: object, **options: Unpack[PageOptions]) -> Any: ...
+
+        @overload
+        def sqa_paginate_keyset(
+            self, statement: Select[T], **options: Unpack[KeysetOptions]
         ) -> KeysetPage[T]: ...
         @overload
-        def sqa_paginate(
-            self,
-            statement: object,
-            *,
-            keyset: Literal[False] = False,
-            **options: Unpack[PageOptions],
-        ) -> Page[Any]: ...
-        @overload
-        def sqa_paginate(
-            self,
-            statement: object,
-            *,
-            keyset: Literal[True],
-            **options: Unpack[PageOptions],
+        def sqa_paginate_keyset(
+            self, statement: object, **options: Unpack[KeysetOptions]
         ) -> KeysetPage[Any]: ...
-        def sqa_paginate(self, statement: object, **options: Any) -> Any: ...
+        def sqa_paginate_keyset(
+            self, statement: object, **options: Unpack[KeysetOptions]
+        ) -> Any: ...
 
 
 def sqa_session(request: Any) -> Session:
@@ -169,42 +162,48 @@ def sqa_stream(request: Any, statement: Select[Any], *, size: int = 500) -> Iter
     return rows
 
 
-def sqa_paginate(  # noqa: PLR0913 - each is a keyword that most calls leave out
-    request: Any,
-    statement: object,
-    *,
-    page: int | str | None = None,
-    per_page: int | str | None = None,
-    max_per_page: int | None = None,
-    error_out: bool = True,
-    count: bool | None = None,
-    keyset: bool = False,
-    after: str | None = None,
-    before: str | None = None,
-) -> Page[Any] | KeysetPage[Any]:
-    """Return the page of *statement* that the query string asks for.
+def sqa_paginate(request: Any, statement: object, **options: Unpack[PageOptions]) -> Page[Any]:
+    """Return the page of *statement* that the query string asks for, on ``request.sqa_session``.
 
-    As :func:`paginate` does, on ``request.sqa_session``. *page*, *per_page*, *after* and *before*
-    are those of the query string unless given here, the sizes those of the settings
-    ``sqa.page_size`` and ``sqa.max_page_size``, the secret that of ``sqa.cursor_secret``.
+    The options are those of :func:`paginate`. ``page`` and ``per_page`` are taken from the query
+    string unless they are given here. The sizes are those of the settings ``sqa.page_size`` and
+    ``sqa.max_page_size``, and ``url`` is the address of the request.
     """
-    sqa, address = get_sqa(request), address_of(request.environ)
-    sqa_options = sqa.settings.sqa_options
-    asked = after is None and before is None
-    wanted = PageRequest(
-        page=address.get("page") if page is None else page,
-        per_page=address.get("per_page") if per_page is None else per_page,
-        page_size=sqa_options["page_size"],
-        max_per_page=sqa_options["max_page_size"] if max_per_page is None else max_per_page,
-        error_out=error_out,
-        count=count,
-        keyset=keyset,
-        after=address.get("after") if asked else after,
-        before=address.get("before") if asked else before,
-        secret=lambda: sqa.cursor_secret,
-        address=address,
-    )
+    address = address_of(request.environ)
+    wanted = _page_request(request, address, options, page=address.get("page"))
     return find_page(request.sqa_session, statement, wanted)
+
+
+def sqa_paginate_keyset(
+    request: Any, statement: object, **options: Unpack[KeysetOptions]
+) -> KeysetPage[Any]:
+    """Return the page of *statement* after or before the cursor in the query string.
+
+    The options are those of :func:`paginate_keyset`. ``after``, ``before`` and ``per_page`` are
+    taken from the query string unless they are given here; a cursor that is given here replaces
+    both. The secret is that of the setting ``sqa.cursor_secret``. The rest is as for
+    :func:`sqa_paginate`.
+    """
+    address = address_of(request.environ)
+    given = options.get("after") is not None or options.get("before") is not None
+    cursors = {} if given else {name: address.get(name) for name in ("after", "before")}
+    secret = get_sqa(request).cursor_secret
+    wanted = _page_request(request, address, options, secret=secret, **cursors)
+    return find_keyset_page(request.sqa_session, statement, wanted)
+
+
+def _page_request(
+    request: Any, address: Address, options: Mapping[str, Any], **asked: Any
+) -> PageRequest:
+    settings = get_sqa(request).settings.sqa_options
+    return PageRequest.of(
+        options,
+        per_page=address.get("per_page"),
+        page_size=settings["page_size"],
+        max_per_page=settings["max_page_size"],
+        address=address,
+        **asked,
+    )
 
 
 def _rows(

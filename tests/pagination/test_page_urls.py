@@ -1,4 +1,4 @@
-"""The addresses of pages: the rest of the query string stays, and nobody is led elsewhere."""
+"""The addresses of pages: the rest of the query string stays, and none leads to another host."""
 
 import gc
 import weakref
@@ -7,20 +7,30 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyramid.config import Configurator
-from pyramid.request import Request
+from pyramid.request import Request, apply_request_extensions
 from pyramid.response import Response
 from sqlalchemy import create_engine, select
-from sqlalchemy.orm import Session
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import NullPool, StaticPool
 
-from pyramid_aalam_sqa import get_sqa, paginate
-from pyramid_aalam_sqa.pagination.urls import Address
-from support.paged import Author, library, opened
+from pyramid_aalam_sqa import paginate, paginate_keyset
+from support.apps import application, with_view
+from support.paged import SECRET, Author, library, opened
 
 
-def address(path="/list", query=""):
-    return Address.of({"PATH_INFO": path, "QUERY_STRING": query})
+@pytest.fixture(scope="module")
+def second_page():
+    """Return the address of page 2 in a request with any bytes in its address."""
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    with opened(engine) as session, application("sqlite://") as app:
+
+        def second_page(**environ):
+            request = Request({"REQUEST_METHOD": "GET", "sqa.session": session, **environ})
+            request.registry = app.registry
+            apply_request_extensions(request)
+            page = request.sqa_paginate(select(Author), page=1, per_page=1)
+            return page.url(2)
+
+        yield second_page
 
 
 @pytest.mark.parametrize(
@@ -37,9 +47,9 @@ def address(path="/list", query=""):
         ("q=<\"'>\r\nX: y", "/list?q=%3C%22%27%3E%0D%0AX:%20y&page=2"),
     ],
 )
-def test_the_rest_of_the_query_string_stays_as_it_was_sent(query, expected):
-    """Repeated names, empty values and bytes that are no text too."""
-    assert address(query=query).url({"page": "2"}) == expected
+def test_the_rest_of_the_query_string_stays_as_it_was_sent(second_page, query, expected):
+    """Repeated names, empty values and bytes that are not text stay too."""
+    assert second_page(PATH_INFO="/list", QUERY_STRING=query) == expected
 
 
 @pytest.mark.parametrize(
@@ -51,12 +61,12 @@ def test_the_rest_of_the_query_string_stays_as_it_was_sent(query, expected):
         ({"PATH_INFO": "//evil.example/x"}, "/.//evil.example/x"),
     ],
 )
-def test_the_path_is_that_of_the_request(environ, expected):
-    """With the prefix that the application is served under, and never another host."""
-    found = Address.of(environ)
+def test_the_path_is_that_of_the_request(second_page, environ, expected):
+    """It has the prefix that the application is served under, and never another host."""
+    found = second_page(**environ)
 
-    assert found.url({}) == expected
-    assert not urlsplit(found.url({})).netloc
+    assert found == f"{expected}?page=2"
+    assert not urlsplit(found).netloc
 
 
 @settings(max_examples=100, deadline=None)
@@ -64,46 +74,35 @@ def test_the_path_is_that_of_the_request(environ, expected):
     st.lists(st.tuples(st.text("pageq&=%+ü;#/"), st.text("1&=%+ü;#/"))),
     st.text(st.characters(max_codepoint=255)),
 )
-def test_an_address_is_plain_ascii_and_means_what_was_sent(pairs, raw):
-    """Whatever that was; a server that reads the address finds the same values."""
+def test_an_address_is_plain_ascii_and_means_what_was_sent(second_page, pairs, raw):
+    """A server that reads the address finds the same values, whatever they are."""
     kept = [(name, value) for name, value in pairs if name != "page"]
-    url = address(query=urlencode(pairs)).url({"page": "3"})
-    wild = address(raw, raw).url({"page": "3"})
+    url = second_page(PATH_INFO="/list", QUERY_STRING=urlencode(pairs))
+    wild = second_page(PATH_INFO=raw, QUERY_STRING=raw)
 
-    assert parse_qsl(urlsplit(url).query, keep_blank_values=True) == [*kept, ("page", "3")]
+    assert parse_qsl(urlsplit(url).query, keep_blank_values=True) == [*kept, ("page", "2")]
     assert wild.isascii()
     assert not set(" \r\n<>\"'#") & set(wild)
-    assert parse_qsl(urlsplit(wild).query)[-1] == ("page", "3")
+    assert parse_qsl(urlsplit(wild).query)[-1] == ("page", "2")
 
 
 @pytest.fixture
-def serve():
+def answer(sqlite, serve):
     """Answer one request by a view of the library."""
-    engine = create_engine("sqlite://", poolclass=StaticPool)
-    made = []
 
-    def serve(view, path, **environ):
-        settings = {"sqlalchemy.engine": engine, "sqa.cursor_secret": "kept for the tests"}
-        with Configurator(settings=settings) as config:
-            config.include("pyramid_aalam_sqa")
-            config.add_view(view, name="list", renderer="json")
-        app = config.make_wsgi_app()
-        made.append(app)
+    def answer(view, path, **environ):
+        setup = with_view(view, name="list", renderer="json")
+        app = serve(sqlite.url, setup, **{"sqa.cursor_secret": SECRET})
         return Request.blank(path, environ=environ).get_response(app)
 
-    with opened(engine, *library()):
-        yield serve
-    for app in made:
-        get_sqa(app).dispose()
-    engine.dispose()
+    with opened(create_engine(sqlite.url, poolclass=NullPool), *library()) as session:
+        session.rollback()
+        yield answer
 
 
-def linked(**options):
-    def view(request):
-        page = request.sqa_paginate(select(Author.name), per_page=2, **options)
-        return Response("ok", headers={"Link": page.link_header()})
-
-    return view
+def linked(page):
+    """Answer with the header of a page."""
+    return Response("ok", headers={"Link": page.link_header()})
 
 
 @pytest.mark.parametrize(
@@ -119,19 +118,27 @@ def linked(**options):
         ("?page=2", {"count": False}, {"first": "page=1", "prev": "page=1", "next": "page=3"}),
     ],
 )
-def test_the_link_header_names_the_other_pages(serve, query, options, expected):
-    """By the relations of RFC 8288, each once, and none that is not there."""
-    response = serve(linked(**options), f"/list{query}", SCRIPT_NAME="/app")
+def test_the_link_header_names_the_other_pages(answer, query, options, expected):
+    """It has the relations of RFC 8288, each once, and only those of pages that exist."""
+
+    def view(request):
+        return linked(request.sqa_paginate(select(Author.name), per_page=2, **options))
+
+    response = answer(view, f"/list{query}", SCRIPT_NAME="/app")
 
     links = [f'</app/list?{url}>; rel="{relation}"' for relation, url in expected.items()]
     assert response.headers["Link"] == ", ".join(links)
 
 
-def test_the_link_header_of_a_keyset_page_leads_through_the_table(serve):
+def test_the_link_header_of_a_keyset_page_leads_through_the_table(answer):
     """A program follows it from end to end, and back."""
+
+    def view(request):
+        return linked(request.sqa_paginate_keyset(select(Author.name), per_page=2))
+
     url, seen = "/list?tag=a&tag=b", []
     for relation in ("next", "next", "prev", "last", "prev", "first"):
-        links = serve(linked(keyset=True), url).headers["Link"]
+        links = answer(view, url).headers["Link"]
         found = {part.split('"')[1]: part.split(">")[0].lstrip(" <") for part in links.split(",")}
         seen.append(sorted(found))
         url = found[relation]
@@ -143,12 +150,11 @@ def test_the_link_header_of_a_keyset_page_leads_through_the_table(serve):
     assert seen[2] == ["first", "last", "prev"]
 
 
-def test_a_page_is_json(serve):
-    """With its rows, where it stands, and the ways from there."""
-    numbered = serve(lambda r: r.sqa_paginate(select(Author.name), per_page=2), "/list?page=2").json
-    keyset = serve(
-        lambda r: r.sqa_paginate(select(Author.name), per_page=2, keyset=True), "/list?a=1"
-    ).json
+def test_a_page_is_json(answer):
+    """The object has the rows, the place of the page, and the addresses of those beside it."""
+    names = select(Author.name)
+    numbered = answer(lambda r: r.sqa_paginate(names, per_page=2), "/list?page=2").json
+    keyset = answer(lambda r: r.sqa_paginate_keyset(names, per_page=2), "/list?a=1").json
 
     assert numbered == {
         "items": ["Mary", "Ada"],
@@ -164,51 +170,57 @@ def test_a_page_is_json(serve):
     assert keyset == {"items": ["Ada", "Grace"], "per_page": 2, "total": None, "prev_url": None}
 
 
-def test_outside_a_request_a_page_has_the_address_that_it_was_given():
-    """Without one, it says how to give it."""
-    engine = create_engine("sqlite://", poolclass=StaticPool)
-    with opened(engine, *library()) as session:
-        page = paginate(session, select(Author), per_page=2, url="/a/list?x=1&page=9")
-        bare = paginate(session, select(Author), per_page=2)
-        keyset = paginate(session, select(Author), per_page=2, keyset=True)
+def test_outside_a_request_a_page_has_the_address_that_it_was_given(shelf):
+    """A page without an address says how to give it one."""
+    page = paginate(shelf, select(Author), per_page=2, url="/a/list?x=1&page=9")
+    bare = paginate(shelf, select(Author), per_page=2)
+    keyset = paginate_keyset(shelf, select(Author), per_page=2)
 
-        assert (page.url(2), page.next_url) == ("/a/list?x=1&page=2", "/a/list?x=1&page=2")
-        assert (page.first_url, page.prev_url) == ("/a/list?x=1&page=1", None)
-        assert "next_url" not in bare.__json__(None)
-        for broken in (bare, keyset):
-            with pytest.raises(ValueError, match="url="):
-                broken.link_header()
-        empty = paginate(session, select(Author).where(Author.id > 9), url="/")
-        assert (empty.last_url, empty.link_header()) == (None, '</?page=1>; rel="first"')
+    assert (page.url(2), page.next_url) == ("/a/list?x=1&page=2", "/a/list?x=1&page=2")
+    assert (page.first_url, page.prev_url) == ("/a/list?x=1&page=1", None)
+    assert "next_url" not in bare.__json__(None)
+    for broken in (bare, keyset):
+        with pytest.raises(ValueError, match="url="):
+            broken.link_header()
+    empty = paginate(shelf, select(Author).where(Author.id > 9), url="/")
+    assert (empty.last_url, empty.link_header()) == (None, '</?page=1>; rel="first"')
 
 
-def test_a_test_s_own_session_is_paged_too(serve):
-    """The request's session is whatever the test has put in its place."""
-    engine = create_engine("sqlite://", poolclass=StaticPool)
-    with opened(engine, Author(id=7, name="only here")) as session:
-        answer = serve(
-            lambda request: request.sqa_paginate(select(Author.name)),
-            "/list",
-            **{"sqa.session": session},
-        )
+def test_in_a_view_the_address_of_other_pages_may_be_another(answer):
+    """A view that shows a part of a page gives the address of the whole page."""
+    views = (
+        lambda r: r.sqa_paginate(select(Author.name), per_page=2, url="/whole?x=1"),
+        lambda r: r.sqa_paginate_keyset(select(Author.name), per_page=2, url="/whole?x=1"),
+    )
+    numbered, keyset = (answer(view, "/list?y=2").json["next_url"] for view in views)
 
-        assert isinstance(session, Session)
-        assert answer.json["items"] == ["only here"]
+    assert numbered == "/whole?x=1&page=2"
+    assert keyset.startswith("/whole?x=1&after=")
 
 
-def test_a_request_that_has_paged_is_gone_with_its_answer(serve):
-    """Nothing waits for the collector: neither a page nor its addresses hold the request."""
+def test_a_test_s_own_session_is_paged_too(answer, shelf):
+    """The request's session is the one that the test has put into the environ."""
+    shelf.add(Author(id=7, name="only here"))
+    names = select(Author.name).where(Author.id == 7)
+    found = answer(lambda r: r.sqa_paginate(names), "/list", **{"sqa.session": shelf})
+
+    assert found.json["items"] == ["only here"]
+
+
+def test_a_request_that_has_paged_is_gone_with_its_answer(answer):
+    """Neither a page nor its addresses hold the request, so that it needs no collector."""
     gone = []
 
     def view(request):
         gone.append(weakref.ref(request))
-        return request.sqa_paginate(select(Author.name), keyset=len(gone) == 2)
+        pages = request.sqa_paginate_keyset if len(gone) == 2 else request.sqa_paginate
+        return pages(select(Author.name))
 
     gc.collect()
     gc.disable()
     try:
         for _ in range(2):
-            serve(view, "/list")
+            answer(view, "/list")
         alive = [reference() for reference in gone]
     finally:
         gc.enable()

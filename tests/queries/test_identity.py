@@ -1,4 +1,4 @@
-"""What names a row becomes the values of its key, or nothing: no error, and no row by accident."""
+"""What names a row is converted to the values of its key, or no row is found: never an error."""
 
 import enum
 from datetime import UTC, date, datetime, time, timedelta
@@ -30,7 +30,6 @@ from sqlalchemy import (
     Time,
     TypeDecorator,
     Uuid,
-    create_engine,
     inspect,
     select,
 )
@@ -41,8 +40,8 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, synonym
 
 from pyramid_aalam_sqa import get_or_404
-from pyramid_aalam_sqa.queries.primary_keys import coerce, identity_of
-from support.databases import own_database, plain_engine
+from pyramid_aalam_sqa.queries.primary_keys import convert, identity_of
+from support.databases import plain_engine
 
 MYSQL, POSTGRESQL, SQLITE = MySQLDialect_pymysql(), PGDialect_psycopg(), SQLiteDialect_pysqlite()
 BACKENDS = [MYSQL, POSTGRESQL, SQLITE]
@@ -58,7 +57,7 @@ class Color(enum.Enum):
 
 
 class Hashed(TypeDecorator):
-    """Numbers that visitors see as something else."""
+    """A number that visitors see as a text with a prefix."""
 
     impl = Integer
     cache_ok = True
@@ -70,7 +69,7 @@ class Hashed(TypeDecorator):
 
 
 class Passing(TypeDecorator):
-    """Does nothing on the way in, so that text would reach a number."""
+    """A number that is not converted on the way in, so that text would reach the database."""
 
     impl = Integer
     cache_ok = True
@@ -80,7 +79,7 @@ class Passing(TypeDecorator):
 
 
 class Guid(TypeDecorator):
-    """The recipe of SQLAlchemy's documentation, which declares what it takes."""
+    """The recipe of SQLAlchemy's documentation, which declares the Python type that it takes."""
 
     impl = CHAR(32)
     cache_ok = True
@@ -94,22 +93,22 @@ class Guid(TypeDecorator):
 
 
 class Plain(TypeDecorator):
-    """Works on results only."""
+    """A text that is converted in results only."""
 
     impl = String(5)
     cache_ok = True
 
 
 class Nameless(TypeDecorator):
-    """Of a class of its own, with an answer to nothing."""
+    """A type that says nothing of its values."""
 
     impl = JSON
     cache_ok = True
 
 
-def sorted_out(type_, value):
-    """What *value* becomes, by database."""
-    return [coerce(type_, value, dialect) for dialect in BACKENDS]
+def converted(type_, value):
+    """Return what *value* becomes on each database."""
+    return [convert(type_, value, dialect) for dialect in BACKENDS]
 
 
 @pytest.mark.parametrize(
@@ -176,8 +175,8 @@ def sorted_out(type_, value):
     ],
 )
 def test_text_becomes_what_the_column_holds(type_, given, expected):
-    """On each database, in value and in class."""
-    for found in sorted_out(type_, given):
+    """It has the same value and class on each database."""
+    for found in converted(type_, given):
         assert found == expected
         assert type(found) is type(expected)
 
@@ -262,9 +261,9 @@ def test_text_becomes_what_the_column_holds(type_, given, expected):
         (mysql.YEAR(), "2026abc"),
     ],
 )
-def test_what_no_row_can_have_is_nothing(type_, given):
-    """No error, and nothing that a database could take for something else."""
-    assert sorted_out(type_, given) == [None, None, None]
+def test_what_no_row_can_have_is_none(type_, given):
+    """It is no error, and it is not a value that a database could take for another."""
+    assert converted(type_, given) == [None, None, None]
 
 
 @pytest.mark.parametrize(
@@ -282,12 +281,12 @@ def test_what_no_row_can_have_is_nothing(type_, given):
 )
 def test_a_number_is_as_large_as_the_column_of_that_database(type_, number, sizes):
     """SQLite has one size of integer, and MySQL and MariaDB have many."""
-    assert [found is not None for found in sorted_out(type_, str(number))] == sizes
+    assert [found is not None for found in converted(type_, str(number))] == sizes
 
 
-def test_what_sqlalchemy_could_not_send_is_nothing():
-    """Only PostgreSQL has intervals; for the others it adds them to a date."""
-    assert sorted_out(Interval(), timedelta.max) == [None, timedelta.max, None]
+def test_what_sqlalchemy_cannot_send_is_none():
+    """Only PostgreSQL has intervals. For the others SQLAlchemy adds them to a date."""
+    assert converted(Interval(), timedelta.max) == [None, timedelta.max, None]
 
 
 class Base(DeclarativeBase):
@@ -343,13 +342,13 @@ class Report(Document):
     ],
 )
 def test_a_composite_key_is_a_tuple_or_a_dictionary(ident, expected):
-    """Complete, by the names of the attributes."""
+    """It must be complete, and has the names of the attributes."""
     assert identity_of(inspect(Line), ident, SQLITE) == expected
 
 
 @pytest.mark.parametrize("ident", [7, "7", (7,), ["7"], {"id": "7"}])
 def test_a_class_that_inherits_has_the_key_of_its_base(ident):
-    """Of one column, though two tables have it."""
+    """The key has one column, though it stands in two tables."""
     assert identity_of(inspect(Report), ident, SQLITE) == (7,)
 
 
@@ -399,23 +398,10 @@ ANYTHING = st.one_of(
 )
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb", "postgresql"])
-def stored(request):
-    """A session on each database, where each model has the row of SAMPLES."""
-    if request.param == "sqlite":
-        engine = create_engine("sqlite://")
-        yield from _stored(engine)
-        return
-    url = (
-        request.getfixturevalue("mariadb_url")
-        if request.param == "mariadb"
-        else request.getfixturevalue("postgresql_server").url()
-    )
-    with own_database(url) as database:
-        yield from _stored(plain_engine(database.url))
-
-
-def _stored(engine):
+@pytest.fixture(scope="module")
+def stored(module_url):
+    """A session on each database, where each model has its row of SAMPLES."""
+    engine = plain_engine(module_url)
     Base.metadata.create_all(engine)
     with Session(engine) as session:
         session.add_all(
@@ -423,11 +409,10 @@ def _stored(engine):
         )
         session.commit()
         yield session
-    engine.dispose()
 
 
 def test_a_row_is_found_by_the_text_of_its_key(stored):
-    """What route_url() made of it, in an address."""
+    """The text is what route_url() writes into an address."""
     for model, value in zip(MODELS, SAMPLES.values(), strict=True):
         text = value.name if isinstance(value, Color) else str(value)
         stored.expunge_all()
@@ -435,7 +420,7 @@ def test_a_row_is_found_by_the_text_of_its_key(stored):
 
 
 def test_a_class_that_inherits_finds_its_own_rows_only(stored):
-    """Those of the base are not found as the class, and its own are found as the base."""
+    """A row of the base is not found as the class; a row of the class is found as the base."""
     stored.add_all([Document(id=1), Report(id=2)])
     stored.flush()
     for expunge in (False, True):
@@ -452,7 +437,7 @@ def test_a_class_that_inherits_finds_its_own_rows_only(stored):
 @settings(max_examples=150, deadline=None)
 @given(ident=ANYTHING, model=st.sampled_from(MODELS))
 def test_anything_at_all_is_a_row_or_not_found(stored, ident, model):
-    """Never an error of the database, which would end the transaction, and never another row."""
+    """It is never another row, and never an error of the database, which ends the transaction."""
     try:
         found = get_or_404(stored, model, ident)
     except HTTPNotFound:

@@ -3,7 +3,12 @@
 from contextlib import contextmanager
 
 from sqlalchemy import ForeignKey, String, event
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+
+from pyramid_aalam_sqa import paginate_keyset
+
+SECRET = "known to the tests alone"
 
 
 class Base(DeclarativeBase):
@@ -85,6 +90,19 @@ def walk(page, backwards=False, most=100):
     raise AssertionError("the pages have no end")
 
 
+def first_page(session, statement, size=2, **options):
+    """The first keyset page, or with ``after`` or ``before`` another one."""
+    return paginate_keyset(
+        session, statement, **{"per_page": size, "secret": SECRET, "url": "/", **options}
+    )
+
+
+def last_page(session, statement, size=2):
+    """The last keyset page, by the cursor that leads there."""
+    last = first_page(session, statement, size).last_url
+    return first_page(session, statement, size, before=last.partition("before=")[2])
+
+
 def plain(items):
     """*items* as values that can be compared, and sorted."""
     return [
@@ -99,8 +117,9 @@ def plain(items):
 
 def all_of(session, statement):
     """What *statement* selects, without any page."""
-    result = session.execute(statement)
-    if result._unique_filter_state is not None:  # noqa: SLF001 - as SQLAlchemy demands it
-        result = result.unique()
-    rows = result.all()
+    try:
+        rows = session.execute(statement).all()
+    except InvalidRequestError:
+        # SQLAlchemy demands it where a joined eager load repeats an object.
+        rows = session.execute(statement).unique().all()
     return [row[0] if len(row) == 1 else row for row in rows]

@@ -32,6 +32,7 @@ from pyramid_aalam_sqa import (
     init_engine,
     one_or_404,
     paginate,
+    paginate_keyset,
     session_scope,
 )
 from pyramid_aalam_sqa import Session as ThreadSession
@@ -135,8 +136,8 @@ def pages(request: SqaRequest) -> None:
     assert_type(page, Page[User])
     assert_type(page.next().items, list[User])
     assert_type(list(page.iter_pages()), list[int | None])
-    assert_type(request.sqa_paginate(select(User.name), keyset=True), KeysetPage[str])
+    assert_type(request.sqa_paginate_keyset(select(User.name)), KeysetPage[str])
     assert_type(request.sqa_paginate(select(User.id, User.name)), Page[Any])
     assert_type(paginate(request.sqa_session, select(User), page="2"), Page[User])
-    assert_type(paginate(request.sqa_session, select(User), keyset=True), KeysetPage[User])
+    assert_type(paginate_keyset(request.sqa_session, select(User)), KeysetPage[User])
     assert_type(page.next_url, str | None)

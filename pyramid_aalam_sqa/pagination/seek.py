@@ -1,0 +1,106 @@
+"""The SELECT for the rows after a place: each column compared as its database sorts it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, false, literal, literal_column, or_
+from sqlalchemy.engine import Dialect
+
+from ..backends import sorting_of
+from .fetching import Place
+from .ordering import Key, TotalOrder, labelled, order_signature
+from .statements import group_clauses, has_outer_join, is_never_null
+
+Column = ColumnElement[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Compares a :class:`Key` with values, as one database does.
+
+    ``column`` has values that a cursor can hold. ``nulls_last`` is false where NULL comes first,
+    and where there is no NULL.
+    """
+
+    key: Key
+    column: Column
+    nulls_last: bool
+
+    def after(self, value: Any) -> Column:
+        """Return the condition for what comes after *value*."""
+        if value is None:
+            return false() if self.nulls_last else self.column.is_not(None)
+        own = literal(value, self.column.type)
+        return self._or_null(self.column < own if self.key.descending else self.column > own)
+
+    def at_or_after(self, value: Any) -> Column | None:
+        """Return the condition for *value* and what comes after it; None if that is every row."""
+        if value is None:
+            return self.column.is_(None) if self.nulls_last else None
+        own = literal(value, self.column.type)
+        return self._or_null(self.column <= own if self.key.descending else self.column >= own)
+
+    def _or_null(self, condition: Column) -> Column:
+        return or_(condition, self.column.is_(None)) if self.nulls_last else condition
+
+
+class Keyset:
+    """A statement in its total order, on the database of *dialect*."""
+
+    def __init__(self, statement: Select[Any], dialect: Dialect) -> None:
+        self._statement = statement
+        self._keys = TotalOrder(statement).keys()
+        self._sorting = sorting_of(dialect)
+        self._dialect = dialect
+        self._has_outer_join = has_outer_join(statement)
+
+    @cached_property
+    def order_signature(self) -> str:
+        """What a cursor is signed for: a place in another order means nothing in this one."""
+        return order_signature(self._keys)
+
+    def select(self, place: Place, *, backwards: bool) -> Select[Any]:
+        """Return the statement for the rows after *place*, or before it, the nearest first.
+
+        It selects the place of each row as well, after its own columns.
+        """
+        keys = [key.reversed() for key in self._keys] if backwards else self._keys
+        comparisons = [self._comparison(key) for key in keys]
+        columns = list(labelled(comparison.column for comparison in comparisons))
+        ordered = self._statement.order_by(None).order_by(*(key.clause() for key in keys))
+        statement = ordered.add_columns(*columns)
+        if not place:
+            return statement
+        if not group_clauses(statement):
+            return statement.where(_after(comparisons, place))
+        if self._sorting.having_takes_labels:
+            comparisons = [
+                replace(comparison, column=literal_column(column.name, column.type))
+                for comparison, column in zip(comparisons, columns, strict=True)
+            ]
+        return statement.having(_after(comparisons, place))
+
+    def _comparison(self, key: Key) -> Comparison:
+        nulls_last = self._sorting.nulls_are_largest != key.descending
+        if key.nulls is not None:
+            nulls_last = key.nulls == "last"
+        may_be_null = self._has_outer_join or not is_never_null(key.column)
+        column = self._sorting.exactly(key.column, self._dialect)
+        return Comparison(key, column, nulls_last and may_be_null)
+
+
+def _after(comparisons: Sequence[Comparison], place: Place) -> Column:
+    """Return the condition for what comes after *place*.
+
+    It has the form ``a >= 1 AND (a > 1 OR b > 2)``. An index can serve its first part, which it
+    cannot in ``a > 1 OR (a = 1 AND b > 2)``.
+    """
+    *others, (last, value) = zip(comparisons, place, strict=True)
+    condition = last.after(value)
+    for comparison, value in reversed(others):
+        at_or_after = comparison.at_or_after(value)
+        condition = or_(comparison.after(value), condition)
+        condition = condition if at_or_after is None else and_(at_or_after, condition)
+    return condition
