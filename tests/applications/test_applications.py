@@ -25,7 +25,7 @@ from pyramid_aalam_sqa import (
     init_engine,
     session_scope,
 )
-from pyramid_aalam_sqa.applications.directory import _announced, _named
+from pyramid_aalam_sqa.applications import directory
 from support import portal
 
 _numbers = itertools.count(1)
@@ -50,8 +50,7 @@ def package(tmp_path, monkeypatch):
 def _alone():
     """No application of another test is in the process, nor is a request of one going on."""
     threadlocal.manager.clear()
-    _announced.clear()
-    _named.clear()
+    directory.forget_all()
 
 
 @contextmanager

@@ -181,7 +181,7 @@ def lines(caplog):
     return [
         (record.levelname, record.getMessage())
         for record in caplog.records
-        if record.name == "pyramid_aalam_sqa.requests.unavailable"
+        if record.name == "pyramid_aalam_sqa.requests.service_unavailable"
     ]
 
 
