@@ -56,7 +56,7 @@ def _alone():
 @contextmanager
 def mariadb_application(mariadb_url, code):
     """An empty database on MariaDB that is called aalam_<code>."""
-    from conftest import Database
+    from support.databases import Database
 
     server = Database(mariadb_url)
     server.run(f"CREATE DATABASE aalam_{code}")
@@ -70,7 +70,7 @@ def mariadb_application(mariadb_url, code):
 def place(request, tmp_path, code):
     """Yield a URL without a database, and what tells what others see of a table there."""
     if request.param == "sqlite":
-        from conftest import Database
+        from support.databases import Database
 
         url = f"sqlite:///{tmp_path}/data/app.sqlite"
         database = Database(url)
