@@ -7,7 +7,7 @@ from sqlalchemy import text
 from webtest import TestApp
 
 from pyramid_aalam_sqa import CommitNotAllowedError, get_sqa
-from support.rule_app import INSERT
+from support.models import INSERT
 
 
 def test_a_connection_that_was_killed_before_a_commit_by_hand_is_thrown_away(mariadb):

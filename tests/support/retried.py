@@ -5,7 +5,8 @@ from pyramid_retry import RetryableException
 from sqlalchemy import String, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-INSERT = text("INSERT INTO note (body) VALUES (:body)")
+from support.models import INSERT
+
 COUNT = text("SELECT count(*) FROM note")
 SECRET = "the visitor's secret"
 
