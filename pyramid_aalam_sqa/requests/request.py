@@ -50,6 +50,7 @@ class SqaRequest(Request):  # type: ignore[misc]  # pyramid has no types
 
         def sqa_stream(self, statement: Select[Any], *, size: int = 500) -> Iterator[Row[Any]]:
             """Yield the rows of *statement*, for the body of a response."""
+            raise NotImplementedError
 
         @overload
         def sqa_paginate(self, statement: Select[T], **options: Unpack[PageOptions]) -> Page[T]: ...
