@@ -27,7 +27,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from transaction import TransactionManager
 
-from pyramid_aalam_sqa.applications.application import Sqa
+from pyramid_aalam_sqa.applications import SessionFactory, Sqa
 from pyramid_aalam_sqa.settings.reader import read_settings
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -76,8 +76,10 @@ def applications(server, names, **settings):
     }
     return [
         Sqa(
-            read_settings(
-                {"sqlalchemy.url": f"mysql+pymysql://{name}:secret@{own}/{name}", **given}
+            SessionFactory(
+                read_settings(
+                    {"sqlalchemy.url": f"mysql+pymysql://{name}:secret@{own}/{name}", **given}
+                )
             )
         )
         for name in names
@@ -89,7 +91,7 @@ def work(plan):
     for sqa, change in plan:
         tm = TransactionManager(explicit=True)
         try:
-            with sqa.make_session(tm) as session, tm:
+            with sqa.session(tm) as session, tm:
                 item = session.get(Item, 1)
                 if not BARE:
                     session.get(Item, 2)

@@ -16,6 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pyramid_aalam_sqa import create_all, get_sqa
+from pyramid_aalam_sqa.sessions import Routes
 
 ROUNDS = 60
 CALLS = 200
@@ -87,7 +88,7 @@ def measure():
     routed = application(
         **{"sqlalchemy.binds.other.url": "sqlite:///file:other?mode=memory&uri=true"}
     )
-    routes = get_sqa(routed).routes
+    routes = Routes(get_sqa(routed).engines)
     statement = select(Item).where(Item.id == 1)
     look_up = itemgetter(statement)
     known = {statement: None}

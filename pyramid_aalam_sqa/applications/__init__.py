@@ -1,19 +1,23 @@
 """What one application has, the portal's vocabulary, and work outside a request."""
 
 from .application import REGISTRY_KEY, Sqa, engine_from_settings, get_sqa
-from .directory import APPLICATION_KEY, announce
+from .directory import APPLICATION_KEY, RegisteredApplication, application_of, directory
 from .portal import Session, get_database_name, init_engine
 from .scope import SessionScope, session_scope
+from .session_factory import SessionFactory
 from .tables import create_all, drop_all, reflect
 
 __all__ = [
     "APPLICATION_KEY",
     "REGISTRY_KEY",
+    "RegisteredApplication",
     "Session",
+    "SessionFactory",
     "SessionScope",
     "Sqa",
-    "announce",
+    "application_of",
     "create_all",
+    "directory",
     "drop_all",
     "engine_from_settings",
     "get_database_name",

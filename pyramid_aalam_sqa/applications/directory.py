@@ -1,14 +1,17 @@
-"""Knows the applications of this process, and which of them a caller without a request means.
+"""Knows the applications of this process, and which of them code outside a request means.
 
-Everything of an application is kept in its registry. This alone is process-wide: the portal's
-functions are told a name, or nothing at all.
+Everything that belongs to one application is kept in its registry. This module is the only state
+of the whole process: the portal's functions get the name of a database, or no argument at all.
 """
 
+import logging
 import sys
 import threading
 import weakref
 from collections.abc import Mapping
-from typing import Any
+from functools import cached_property
+from secrets import token_bytes
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from pyramid.threadlocal import get_current_registry
@@ -25,181 +28,223 @@ from ..settings import (
     read_settings,
 )
 from .application import REGISTRY_KEY, Sqa, get_sqa
+from .session_factory import SessionFactory
 
+log = logging.getLogger(__name__)
+
+# Where an application's registry keeps its RegisteredApplication.
 APPLICATION_KEY = f"{REGISTRY_KEY}.application"
-
 
 NONE_YET = (
     "There is no application yet: import the models after config.include('pyramid_aalam_sqa'), "
     "or set SQA_PROVIDER and SQA_APP in the environment."
 )
-
-
 AMBIGUOUS = (
     "Several applications are in this process, and none is of this module's package: "
     "give the name of the database, or call this inside a request."
 )
-
-
-OTHER = (
+OTHER_SETTINGS = (
     "The database of this application is known with another name or other settings: call "
     "init_engine() when the settings are final, after config.include() and "
     "config.add_sqa_database(), and always with the same ones."
 )
-
-
-NOT_YET = "The application has no engine yet: call config.commit() or init_engine() before this."
+NO_ENGINE_YET = (
+    "The application has no engine yet: call config.commit() or init_engine() before this."
+)
 
 
 class RegisteredApplication:
-    """One application, from the moment on that something is known of it."""
+    """One application of this process, from the moment its settings are known."""
 
     def __init__(self, settings: Mapping[str, object]) -> None:
-        self.settings = settings
         self.name = read_name(settings)
         self.package: str | None = None
         self.sqa: Sqa | None = None
-        # Settings of add_sqa_bind().
-        self.binds: dict[str, object] = {}
-        # Whether somebody has the engine, so that no other may take its place.
-        self.engaged = False
+        # Settings from add_sqa_bind().
+        self.bind_settings: dict[str, object] = {}
+        self._settings = settings
         self._section: Mapping[str, object] | None = None
+        self._sessions: SessionFactory | None = None
+        # True once init_engine() has returned the engine: no other engine may replace it.
+        self._pinned = False
+        # Made before a server forks, so that all its processes accept each other's cursors.
+        self._random_secret = token_bytes()
 
-    def use(self, settings: Mapping[str, object]) -> None:
-        """Go on with *settings*, which may be others than before."""
-        self.settings = settings
+    def use_settings(self, settings: Mapping[str, object]) -> None:
+        """Replace the settings by *settings*, which may differ from those before."""
+        self._settings = settings
         self.name = read_name(settings) or self.name
         self._section = None
 
-    def engage(self, name: str) -> Sqa:
-        """Return the :class:`Sqa` called *name*, made now where the configuration has not yet.
+    def read_settings(self, name: str | None) -> Settings:
+        """Return the settings, checked, for a database called *name*."""
+        if self._section is None:
+            self._section = read_section(self._settings)
+        return read_settings({**self._settings, **self.bind_settings}, self._section, name)
 
-        Raises :class:`SettingError` when there is one with another name or other settings.
+    def build_sqa(self, settings: Settings | None = None) -> Sqa:
+        """Return this application's :class:`Sqa`, built from *settings*, by default its own.
+
+        An Sqa that was built from other settings is replaced. Raises :class:`SettingError` if
+        ``init_engine()`` has returned its engine before.
         """
-        return self.engage_with(self.read(name))
-
-    def engage_with(self, settings: Settings) -> Sqa:
-        """Return the :class:`Sqa` of *settings*, which are those of the one there is."""
-        # Requests use it, if there is one: another one beside it would be a second answer.
-        self.engaged = self.sqa is not None
-        sqa = self.settle(settings)
-        self.name, self.engaged = settings.name, True
-        return sqa
-
-    def settle(self, settings: Settings | None = None) -> Sqa:
-        """Return the :class:`Sqa` of *settings*, which is the one there was if it has the same."""
-        settings = settings or self.read(self.name)
-        if self.sqa is None or (self.sqa.settings != settings and not self.engaged):
-            self.sqa = Sqa(settings)
+        settings = settings or self.read_settings(self.name)
+        if self.sqa is None or (self.sqa.settings != settings and not self._pinned):
+            self._sessions = SessionFactory(settings)
+            self.sqa = Sqa(self._sessions)
         if self.sqa.settings != settings:
-            raise SettingError(OTHER)
+            raise SettingError(OTHER_SETTINGS)
         if settings.name:
-            _named[settings.name] = self
+            directory.by_name[settings.name] = self
         return self.sqa
 
-    def read(self, name: str | None) -> Settings:
-        """Return what the settings say, under *name*."""
-        if self._section is None:
-            self._section = read_section(self.settings)
-        return read_settings({**self.settings, **self.binds}, self._section, name)
+    def pin_sqa(self, settings: Settings) -> Sqa:
+        """Return this application's :class:`Sqa`, built from *settings*, and never replace it.
 
+        Raises :class:`SettingError` if it was built from other settings.
+        """
+        # If there is one, requests use it already.
+        self._pinned = self.sqa is not None
+        sqa = self.build_sqa(settings)
+        self.name, self._pinned = settings.name, True
+        return sqa
+
+    @property
+    def sessions(self) -> SessionFactory:
+        """What makes its sessions. Raises :class:`SettingError` before there is an engine."""
+        if self._sessions is None:
+            raise SettingError(NO_ENGINE_YET)
+        return self._sessions
+
+    @cached_property
+    def cursor_secret(self) -> bytes:
+        """The secret that signs the cursors of keyset pages: the setting, or a random one."""
+        given: str | None = self.sessions.settings.sqa_options["cursor_secret"]
+        if given is not None:
+            return given.encode()
+        log.warning(
+            "sqa.cursor_secret is not set, so that addresses of keyset pages lead nowhere in "
+            "another process and after a restart: write a secret into the ini file."
+        )
+        return self._random_secret
+
+
+class ApplicationDirectory:
+    """The applications of this process: by registry, by name, and while they are loaded."""
+
+    def __init__(self) -> None:
+        self.forget_all()
+
+    def forget_all(self) -> None:
+        """Forget every application, for tests that make many in one process."""
+        # By the id of the registry, because a registry cannot be the key of a dictionary.
+        self._by_registry: dict[int, RegisteredApplication] = {}
+        self.by_name: dict[str, RegisteredApplication] = {}
+        # By PasteDeploy's context: applications for which init_engine() is called before the
+        # include.
+        self._loading: WeakKeyDictionary[Any, RegisteredApplication] = WeakKeyDictionary()
+
+    def register(self, registry: Any, package: str) -> None:
+        """Add the application of *registry*, whose code is in *package*."""
+        context = context_in_use()
+        application = self._loading.get(context) if context is not None else None
+        if application is None or application.package is not None:
+            application = RegisteredApplication(registry.settings)
+        application.use_settings(registry.settings)
+        application.package = package.partition(".")[0]
+        if context is not None:
+            self._loading[context] = application
+        registry[APPLICATION_KEY] = application
+        self._by_registry[id(registry)] = application
+        weakref.finalize(registry, self._forget, id(registry))
+
+    def find(self, module: str) -> RegisteredApplication | None:
+        """Return the application that code in *module* means when it gives no name.
+
+        It is the application of the current request or configuration, else the one that
+        PasteDeploy is loading, else the only one, else the last whose package *module* is in. None
+        when there is none yet. Raises :class:`SettingError` when none of several fits.
+        """
+        current: RegisteredApplication | None = get_current_registry().get(APPLICATION_KEY)
+        if current is not None:
+            return current
+        context = context_in_use()
+        if context is not None:
+            if context not in self._loading:
+                self._loading[context] = RegisteredApplication(context.local_conf)
+            return self._loading[context]
+        known = list(self._by_registry.values())
+        own = [each for each in known if each.package == module.partition(".")[0]]
+        if not own and is_loading():
+            # The module belongs to an application that is not known yet, not to one of these.
+            return None
+        if not own and len({each.name for each in known}) > 1:
+            raise SettingError(AMBIGUOUS)
+        return next(reversed(own or known), None)
+
+    def _forget(self, registry_id: int) -> None:
+        """Forget the application whose registry was collected."""
+        application = self._by_registry.pop(registry_id, None)
+        for name in [name for name, known in self.by_name.items() if known is application]:
+            del self.by_name[name]
+
+
+directory = ApplicationDirectory()
 
 _lock = threading.Lock()
 
 
-# By the id of its registry, which no dictionary takes as a key.
-_announced: dict[int, RegisteredApplication] = {}
+def sqa_for_init_engine(name: str, settings: Mapping[str, object] | None, module: str) -> Sqa:
+    """Return the :class:`Sqa` of the database *name*; it is made here if it is needed earlier.
 
-
-_named: dict[str, RegisteredApplication] = {}
-
-
-# By PasteDeploy's context: an application that init_engine() is called for before the include.
-_loading: WeakKeyDictionary[Any, RegisteredApplication] = WeakKeyDictionary()
-
-
-def announce(registry: Any, package: str) -> None:
-    """Note the application of *registry*, whose code is in *package*."""
-    context = context_in_use()
-    application = _loading.get(context) if context is not None else None
-    if application is None or application.package is not None:
-        application = RegisteredApplication(registry.settings)
-    application.use(registry.settings)
-    application.package = package.partition(".")[0]
-    if context is not None:
-        _loading[context] = application
-    registry[APPLICATION_KEY] = application
-    _announced[id(registry)] = application
-    weakref.finalize(registry, _forget, id(registry))
-
-
-def find(module: str) -> RegisteredApplication | None:
-    """Return the application that code in *module* means when it gives no name.
-
-    It is that of the current request or configuration, else the one that PasteDeploy is loading,
-    else the only one, else the last whose package *module* is in. None when there is none yet;
-    :class:`SettingError` when none of several fits.
+    It belongs to the application that code in *module* means, or, outside an application, it is
+    made from *settings*. Raises :class:`SettingError` if there is one with other settings.
     """
-    current: RegisteredApplication | None = get_current_registry().get(APPLICATION_KEY)
-    if current is not None:
-        return current
-    context = context_in_use()
-    if context is not None:
-        if context not in _loading:
-            _loading[context] = RegisteredApplication(context.local_conf)
-        return _loading[context]
-    known = list(_announced.values())
-    own = [each for each in known if each.package == module.partition(".")[0]]
-    if not own and is_loading():
-        # A module of an application that is not known yet: none of the others is meant.
-        return None
-    if not own and len({each.name for each in known}) > 1:
-        raise SettingError(AMBIGUOUS)
-    return next(reversed(own or known), None)
-
-
-def engage(name: str, settings: Mapping[str, object] | None, module: str) -> Sqa:
-    """Return the :class:`Sqa` called *name*, of *settings* or of the application of *module*."""
     check_name(name)
     if settings is None:
-        application = find(module)
-        if application is None:
-            raise SettingError(NONE_YET)
-        return application.engage(name)
+        application = _found(module)
+        return application.pin_sqa(application.read_settings(name))
     with _lock:
-        asked, known = RegisteredApplication(settings), _named.get(name)
-        if known is None:
-            return asked.engage(name)
-        return known.engage_with(asked.read(name))
+        given = RegisteredApplication(settings)
+        known = directory.by_name.get(name, given)
+        return known.pin_sqa(given.read_settings(name))
 
 
-def sqa_of(which: str | HasRegistry | None, module: str) -> Sqa:
-    """Return the :class:`Sqa` that is called *which*, or has its registry, or is of *module*."""
-    if isinstance(which, str):
-        application = _named.get(check_name(which))
-        if application is None:
-            known = ", ".join(sorted(_named)) or "none"
-            msg = f"No database {which!r} is known here, only: {known}; call init_engine() first."
-            raise SettingError(msg)
-    elif which is not None:
-        return get_sqa(which)
-    else:
-        application = find(module)
-        if application is None:
-            raise SettingError(NONE_YET)
-    if application.sqa is None:
-        raise SettingError(NOT_YET)
-    return application.sqa
+def application_of(thing: HasRegistry) -> RegisteredApplication:
+    """Return the application that *thing* belongs to: a request, or a WSGI application.
+
+    Raises :class:`SettingError` when it did not include this package.
+    """
+    get_sqa(thing)
+    return cast("RegisteredApplication", thing.registry[APPLICATION_KEY])
 
 
-def caller() -> str:
-    """Return the module that has called the function that calls this."""
+def sessions_of(which: str | HasRegistry | None, module: str) -> SessionFactory:
+    """Return the sessions of the application that *which* is, or that its database name names.
+
+    Without either it is the application that code in *module* means. Raises :class:`SettingError`
+    when it is not known, or has no engine yet.
+    """
+    if which is None:
+        return _found(module).sessions
+    if not isinstance(which, str):
+        return application_of(which).sessions
+    application = directory.by_name.get(check_name(which))
+    if application is None:
+        known = ", ".join(sorted(directory.by_name)) or "none"
+        msg = f"No database {which!r} is known here, only: {known}; call init_engine() first."
+        raise SettingError(msg)
+    return application.sessions
+
+
+def module_of_caller() -> str:
+    """Return the name of the module that called the function that calls this one."""
     name: str = sys._getframe(2).f_globals.get("__name__", "")  # noqa: SLF001 - no other way
     return name
 
 
-def _forget(registry_id: int) -> None:
-    """Forget the application whose registry is gone now."""
-    application = _announced.pop(registry_id, None)
-    for name in [name for name, known in _named.items() if known is application]:
-        del _named[name]
+def _found(module: str) -> RegisteredApplication:
+    application = directory.find(module)
+    if application is None:
+        raise SettingError(NONE_YET)
+    return application

@@ -11,20 +11,17 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from pyramid_retry import IRetryableError, mark_error_retryable
 from transaction import TransactionManager
-from transaction.interfaces import NoTransaction as NothingBegun
+from transaction.interfaces import NoTransaction
 
 from ..engines import error_name, pause_after
 from ..exceptions import OutcomeUnknownError, PartialCommitError
 from ..interfaces import HasRegistry
 from ..sessions import JoinedSession
-from .directory import caller, sqa_of
+from .directory import module_of_caller, sessions_of
 
 log = logging.getLogger(__name__)
 
-
 P = ParamSpec("P")
-
-
 R = TypeVar("R")
 
 
@@ -90,8 +87,9 @@ class SessionScope:
         return run
 
     def _pause(self, function: Callable[..., Any], number: int, error: Exception) -> None:
-        sqa = sqa_of(self._which, self._module)
-        pause = pause_after(number, sqa.settings.sqa_options["retry_pause"])
+        """Log that attempt *number* of *function* failed, and wait before the next one."""
+        settings = sessions_of(self._which, self._module).settings
+        pause = pause_after(number, settings.sqa_options["retry_pause"])
         failed = (getattr(function, "__qualname__", function), number, self._attempts)
         text = "%s: attempt %d of %d failed (%s), the next in %.0f ms"
         log.warning(text, *failed, error_name(error), pause * 1000)
@@ -99,19 +97,20 @@ class SessionScope:
 
     @contextmanager
     def _transaction(self) -> Generator[JoinedSession, None, None]:
+        """Yield a session in a transaction of its own; commit at the end, roll back on an error."""
         tm = TransactionManager(explicit=True)
-        sqa = sqa_of(self._which, self._module)
-        session = sqa.make_session(tm)
+        sessions = sessions_of(self._which, self._module)
+        session = sessions.make_session(tm)
         key = self._bind_key
-        used = session if key is None else sqa.session_on(session, key)
+        used = session if key is None else sessions.bind_session(session, key)
         tm.begin()
         try:
             yield used
             tm.commit()
         except BaseException as error:
-            _mark(tm, error)
-            # There is none when a part was committed by hand, and nothing begun after it.
-            with suppress(NothingBegun):
+            _mark_retryable(tm, error)
+            # The block may have committed by hand and begun no other transaction.
+            with suppress(NoTransaction):
                 tm.abort()
             raise
         finally:
@@ -123,32 +122,37 @@ def session_scope(
 ) -> SessionScope:
     """Return a session that commits at the end of a ``with`` block, or of a function.
 
-    ``with session_scope("aalam_base") as session:`` commits at its end, rolls back when it raises,
-    and closes the session in every case. ``@session_scope("aalam_base", attempts=3)`` makes a
-    function of one that takes the session first; it is called again, up to *attempts* times in
-    all, after a conflict with another transaction (a deadlock, a lock wait, a lost connection).
-    Without a name it is the application that :func:`get_database_name` would name; an application
-    or a request will do too. With *bind_key* the session is wholly on that database.
+    ``with session_scope("aalam_base") as session:`` commits at the end of the block, rolls back
+    when the block raises, and closes the session in every case. ``@session_scope("aalam_base",
+    attempts=3)`` decorates a function that takes the session as its first argument. After a
+    conflict with another transaction (a deadlock, a lock wait, a lost connection) the function is
+    called again, up to *attempts* times in all.
 
-    The session lives in a transaction manager of its own, ``session.tm``: other data managers join
-    that, and ``session.tm.get().addAfterCommitHook()`` calls a function after the commit.
+    *db_name* may also be an application or a request. Without it, the session is that of the
+    application that :func:`get_database_name` names. With *bind_key* the session uses only that
+    database.
+
+    The session has a transaction manager of its own, ``session.tm``. Other data managers join
+    ``session.tm.get()``, and ``session.tm.get().addAfterCommitHook()`` calls a function after the
+    commit.
 
     Raises :class:`SettingError` when no database of that name is known in this process,
-    :class:`BindError` for an unknown *bind_key*.
+    :class:`BindError` for an unknown *bind_key*, ValueError when *attempts* is less than 1.
     """
     if attempts < 1:
         msg = f"session_scope(attempts={attempts}): write a whole number from 1 up."
         raise ValueError(msg)
-    return SessionScope(db_name, attempts, caller(), bind_key)
+    return SessionScope(db_name, attempts, module_of_caller(), bind_key)
 
 
-def _mark(tm: Any, error: BaseException) -> None:
-    """Mark *error* when a data manager calls it a conflict, as pyramid_tm does in a request.
+def _mark_retryable(tm: Any, error: BaseException) -> None:
+    """Mark *error* as retryable when a data manager calls it a conflict, as pyramid_tm does.
 
-    Not one after which something is stored, or may be: what is done again would be there twice.
+    An error after which something is or may be stored is not marked: a second attempt would store
+    it twice.
     """
-    stored = isinstance(error, (OutcomeUnknownError, PartialCommitError))
-    if isinstance(error, Exception) and not stored:
-        with suppress(NothingBegun):
-            if tm._retryable(type(error), error):  # noqa: SLF001 - pyramid_tm asks it so too
+    may_be_stored = isinstance(error, (OutcomeUnknownError, PartialCommitError))
+    if isinstance(error, Exception) and not may_be_stored:
+        with suppress(NoTransaction):
+            if tm.get().isRetryableError(error):
                 mark_error_retryable(error)

@@ -1,7 +1,7 @@
-"""A guest book on Pyramid and SQLAlchemy, made with the public names of this package alone.
+"""A guest book on Pyramid and SQLAlchemy that uses only public names of this package.
 
 ``pserve development.ini`` serves it. Read ``book`` first: its views use ``request.sqa_session``
-and never commit. ``rule`` shows which answers keep what a request wrote.
+and never commit. ``rule`` shows which responses store what the request wrote.
 """
 
 from collections.abc import Mapping
@@ -30,10 +30,10 @@ def main(_global_config: Mapping[str, str], **settings: object) -> Any:
 
 
 def create_tables(engine: Engine) -> None:
-    """Create the tables that are missing; a real application leaves its tables to Alembic.
+    """Create the missing tables. A real application leaves its tables to Alembic.
 
-    ``metadata.create_all()`` looks first and creates then, so that of several processes that start
-    at once all but one may fail. IF NOT EXISTS is one step.
+    ``metadata.create_all()`` checks first and creates then. If several processes start at once, two
+    of them may find a table missing, and the second CREATE fails. IF NOT EXISTS is one step.
     """
     with engine.begin() as connection:
         for table in Base.metadata.sorted_tables:

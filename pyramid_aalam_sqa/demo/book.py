@@ -18,7 +18,7 @@ NEWEST = select(Entry).order_by(Entry.id.desc())
 
 
 def includeme(config: Configurator) -> None:
-    """Add the pages of the guest book, and have every form of the application checked."""
+    """Add the pages of the guest book, and check every form of the application for its token."""
     config.set_csrf_storage_policy(CookieCSRFStoragePolicy(httponly=True))
     config.set_default_csrf_options(require_csrf=True)
     config.add_static_view("static", "static")
@@ -35,9 +35,9 @@ def read(request: SqaRequest) -> dict[str, object]:
 
 
 def write(request: SqaRequest) -> Any:
-    """Store an entry and lead to it, or show the form again with what is wrong in it.
+    """Store an entry and redirect to it, or show the form again with what is wrong in it.
 
-    Nothing is committed here: the redirect does it, as the answer of a request that went well.
+    The view does not commit. Its answer decides: the redirect commits, the status 400 rolls back.
     """
     typed = {field: request.POST.get(field, "") for field in LENGTHS}
     entry = Entry(**{field: _tidy(text) for field, text in typed.items()})
@@ -51,14 +51,14 @@ def write(request: SqaRequest) -> Any:
 
 
 def as_json(request: SqaRequest) -> list[Entry]:
-    """List the entries for a program, a page at a time; the header Link names the other pages."""
+    """Return one page of the entries as JSON; the header Link names the other pages."""
     entries = request.sqa_paginate(NEWEST)
     request.response.headers["Link"] = entries.link_header()
     return entries.items
 
 
 def find_problems(entry: Entry) -> dict[str, str]:
-    """Return a sentence for each field of *entry* that cannot be stored as it is."""
+    """Return, for each field of *entry* that is not valid, a sentence that says why."""
     problems = {}
     for field, most in LENGTHS.items():
         length = len(getattr(entry, field))
@@ -72,7 +72,7 @@ def find_problems(entry: Entry) -> dict[str, str]:
 
 
 def _tidy(text: str) -> str:
-    # A browser sends the end of a line as two characters, but counts one.
+    # A browser sends each line break as two characters, and counts it as one.
     return "\n".join(text.strip().splitlines())
 
 

@@ -1,4 +1,4 @@
-"""The pages for what goes wrong. None of them touches the database, which may be what is wrong."""
+"""The error pages. None of them uses the database, because it may be the cause of the error."""
 
 import logging
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def includeme(config: Configurator) -> None:
-    """Add a page for each status that an accident has."""
+    """Add a page for each error status."""
     config.add_notfound_view(not_found, renderer=PAGE)
     config.add_exception_view(not_found, context=URLDecodeError, renderer=PAGE)
     config.add_exception_view(bad_request, context=HTTPBadRequest, renderer=PAGE)
@@ -21,7 +21,7 @@ def includeme(config: Configurator) -> None:
 
 
 def not_found(request: SqaRequest) -> dict[str, object]:
-    """Answer 404, also to an address whose %-codes are no text."""
+    """Answer 404, also to an address whose percent codes cannot be decoded."""
     request.response.status_int = 404
     return {
         "status": "404 Not Found",
@@ -31,7 +31,7 @@ def not_found(request: SqaRequest) -> dict[str, object]:
 
 
 def bad_request(request: SqaRequest) -> dict[str, object]:
-    """Answer 400, to a form without the token of the page it came from too."""
+    """Answer 400, also to a form without the token of its page."""
     request.response.status_int = 400
     return {
         "status": "400 Bad Request",
@@ -42,7 +42,7 @@ def bad_request(request: SqaRequest) -> dict[str, object]:
 
 
 def server_error(error: Exception, request: SqaRequest) -> dict[str, object]:
-    """Answer 500, and log what happened for those who can mend it."""
+    """Answer 500, and log the error with its traceback."""
     log.error("%s %s failed", request.method, request.path, exc_info=error)
     request.response.status_int = 500
     return {

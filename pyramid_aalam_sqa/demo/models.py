@@ -1,4 +1,4 @@
-"""What the database holds: the entries of the guest book, and the trials of the rule."""
+"""The models: entries of the guest book, and trials of the rule."""
 
 from datetime import UTC, datetime
 
@@ -10,27 +10,27 @@ MESSAGE_LENGTH = 1000
 
 
 def now() -> datetime:
-    """Return the time in whole seconds, which is all that MySQL's DATETIME keeps."""
+    """Return the time in whole seconds: MySQL's DATETIME keeps no fractions."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment, kept in UTC without its zone, for which SQLite and MySQL have no column."""
+    """A moment, stored in UTC without its time zone: SQLite and MySQL store none."""
 
     impl = DateTime
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Take the zone off."""
+        """Convert *value* to UTC and remove its time zone."""
         return value and value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Put the zone back on."""
+        """Set the time zone of *value* to UTC."""
         return value and value.replace(tzinfo=UTC)
 
 
 class Base(DeclarativeBase):
-    """The tables of the guest book. A MySQL server's own character set may lack most letters."""
+    """The base of the models. Without utf8mb4 some MySQL servers cannot store most alphabets."""
 
     __table_args__ = ({"mysql_charset": "utf8mb4", "mariadb_charset": "utf8mb4"},)
 
@@ -47,9 +47,10 @@ class Entry(Base):
 
 
 class Trial(Base):
-    """A row that a request wrote before it answered; there are only those that were kept.
+    """A row that a request wrote before it answered. A trial that was rolled back is not there.
 
-    Its token names it whatever happens: the id of a row that is rolled back is given out again.
+    The token identifies a trial. The id cannot, because the id of a row that was rolled back may be
+    used again.
     """
 
     __tablename__ = "trials"

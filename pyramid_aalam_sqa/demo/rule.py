@@ -1,4 +1,4 @@
-"""The rule at work: a row is written, the answer decides, and another request looks."""
+"""Shows the rule: a request writes a row, its answer decides, and another request looks."""
 
 import inspect
 from secrets import token_hex
@@ -24,7 +24,7 @@ SHOWN = 5
 
 
 class Accident(Exception):  # noqa: N818 - it happens on purpose
-    """What a view raises that had already written the trial named *token*."""
+    """Raised by the view after it has written the trial with *token*."""
 
     def __init__(self, token: str) -> None:
         super().__init__(token)
@@ -32,7 +32,7 @@ class Accident(Exception):  # noqa: N818 - it happens on purpose
 
 
 def includeme(config: Configurator) -> None:
-    """Add the page with the buttons, and what it takes to see what each has done."""
+    """Add the page with the buttons, and the pages that show what is stored."""
     config.add_route("rule", "/rule")
     config.add_route("redirected", "/rule/{token}")
     config.add_route("trials", r"/trials/{token:\w*}")
@@ -49,7 +49,7 @@ def show(request: SqaRequest) -> dict[str, object]:
 
 
 def press(request: SqaRequest) -> Any:
-    """Write a row, then answer as the button says."""
+    """Write a row, then answer with the status that the button names."""
     answer = request.POST.get("answer")
     if answer not in ANSWERS:
         raise HTTPBadRequest
@@ -71,7 +71,7 @@ def show_accident(error: Accident, request: SqaRequest) -> dict[str, object]:
 
 
 def show_redirected(request: SqaRequest) -> dict[str, object]:
-    """Show where the answer 302 leads, which is there only if the row is."""
+    """Show the page that the answer 302 redirects to. Without the trial it is a 404."""
     trial = _find(request)
     if trial is None:
         raise HTTPNotFound
@@ -79,7 +79,7 @@ def show_redirected(request: SqaRequest) -> dict[str, object]:
 
 
 def look(request: SqaRequest) -> dict[str, object]:
-    """Show the table as this request finds it; the page with the buttons shows it in a frame."""
+    """Show the rows that this request finds; the page with the buttons has it in a frame."""
     newest = select(Trial).order_by(Trial.id.desc()).limit(SHOWN)
     return {
         "token": request.matchdict["token"],

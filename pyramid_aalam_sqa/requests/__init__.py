@@ -1,11 +1,11 @@
 """Everything that knows Pyramid: the include, the request's life, the outcome, retries."""
 
 from .config import includeme
+from .context_factory import context_factory
 from .json_renderer import add_json_adapters
 from .outcome import commit_veto, rollback_tween_factory
 from .request import SqaRequest
 from .retry import retry_tween_factory
-from .route_factory import context_factory
 
 __all__ = [
     "SqaRequest",

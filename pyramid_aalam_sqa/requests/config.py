@@ -1,4 +1,4 @@
-"""The only module that touches a Configurator: what config.include() declares and does."""
+"""What the include declares. The only module that uses a Configurator."""
 
 import weakref
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from pyramid.tweens import EXCVIEW
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from ..applications import APPLICATION_KEY, REGISTRY_KEY, Sqa, announce
+from ..applications import APPLICATION_KEY, REGISTRY_KEY, Sqa, directory
 from ..interfaces import IDatabaseUnavailable
 from ..settings import DEFAULT, PYRAMID_OPTIONS, check_pyramid_options
 from .json_renderer import add_json_adapters
@@ -27,28 +27,30 @@ from .request import (
     sqa_stream,
 )
 from .retry import retry_deriver
-from .unavailable import unavailable
+from .service_unavailable import service_unavailable
 
-# After pyramid_retry's, and after any policy that the application sets.
+# The order of an action that runs after pyramid_retry's and the application's own.
 LAST_CONFIG = 1000
 
-
+# Where the introspectables of the databases are listed.
 CATEGORY = "sqa databases"
 
 
 def includeme(config: Any) -> None:
     """Give each request ``request.sqa_session``; the response decides whether it commits.
 
-    Includes pyramid_tm and pyramid_retry, sets ``tm.*`` where the application has not, reads
-    ``sqlalchemy.*`` and ``sqa.*``, and adds the directives :func:`add_sqa_bind` and
-    :func:`add_sqa_database`, through which it declares the databases of the ini file; the
-    application's own call of it wins.
+    Includes pyramid_tm and pyramid_retry, and sets ``tm.*`` where the application has not. Reads
+    the settings ``sqlalchemy.*`` and ``sqa.*``. Adds the directives :func:`add_sqa_database` and
+    :func:`add_sqa_bind`. The databases of the ini file are declared through them, and the
+    application's own calls win.
     """
-    # At once: models are imported from here on, and ask for the name of their database.
-    announce(config.registry, getattr(config.root_package, "__name__", config.root_package))
-    # Before theirs is included, whose own check of retry.attempts is an empty AssertionError.
+    # A module, or its name.
+    package = getattr(config.root_package, "__name__", config.root_package)
+    # Not in an action: models are imported from now on, and ask for the name of their database.
+    directory.register(config.registry, package)
+    # Before pyramid_retry reads retry.attempts, because its own error has no text.
     config.action(
-        (REGISTRY_KEY, "neighbours"), _set_pyramid_defaults, (config,), order=PHASE0_CONFIG
+        (REGISTRY_KEY, "pyramid options"), _set_pyramid_defaults, (config,), order=PHASE0_CONFIG
     )
     config.include("pyramid_tm")
     config.include("pyramid_retry")
@@ -61,7 +63,7 @@ def includeme(config: Any) -> None:
     config.add_tween("pyramid_aalam_sqa.rollback_tween_factory", under=EXCVIEW)
     config.add_tween("pyramid_aalam_sqa.retry_tween_factory", over="pyramid_tm.tm_tween_factory")
     config.action(
-        (REGISTRY_KEY, "unavailable"), _answer_unavailable, (config,), order=PHASE2_CONFIG
+        (REGISTRY_KEY, "unavailable"), _add_unavailable_views, (config,), order=PHASE2_CONFIG
     )
     config.action((REGISTRY_KEY, "json"), _add_json_renderer, (config,), order=PHASE0_CONFIG)
     config.add_view_deriver(retry_deriver, "sqa_retry")
@@ -70,9 +72,10 @@ def includeme(config: Any) -> None:
 
 
 def _bound(function: Callable[..., Any]) -> Callable[[Any], Callable[..., Any]]:
-    """Return a property that is *function* of the request.
+    """Return a property that is *function* with the request as its first argument.
 
-    Pyramid keeps a plain request method in the request, which then holds itself until collected.
+    Pyramid stores a plain request method in the request itself. That is a reference cycle, so
+    each request would live until the garbage collector runs.
     """
     return lambda request: partial(function, request)
 
@@ -80,9 +83,10 @@ def _bound(function: Callable[..., Any]) -> Callable[[Any], Callable[..., Any]]:
 def add_sqa_database(config: Any, url: str | URL | None = None, **options: Any) -> None:
     """Declare the application's database: ``config.add_sqa_database(url, **options)``.
 
-    *url* and *options* (those of ``create_engine``, as values or as an ini file spells them)
-    win over the settings ``sqlalchemy.url`` and ``sqlalchemy.<option>``. Settings are read when
-    the configuration is committed; what is wrong then raises :class:`SettingError`.
+    *url* and *options* win over the settings ``sqlalchemy.url`` and ``sqlalchemy.<option>``. The
+    options are those of ``create_engine``, as Python values or as an ini file spells them. They
+    are checked when the configuration is committed, which raises :class:`SettingError` for a
+    wrong one.
     """
     given = {f"sqlalchemy.{name}": value for name, value in options.items()}
     if url is not None:
@@ -91,8 +95,8 @@ def add_sqa_database(config: Any, url: str | URL | None = None, **options: Any) 
 
     def register() -> None:
         application = config.registry[APPLICATION_KEY]
-        application.use({**config.registry.settings, **given})
-        _settle(config, shown)
+        application.use_settings({**config.registry.settings, **given})
+        _register_sqa(config, shown)
 
     config.action((REGISTRY_KEY, "default"), register, order=PHASE1_CONFIG, introspectables=shown)
 
@@ -101,7 +105,7 @@ def add_sqa_bind(config: Any, key: str, url: str | URL | None = None, **options:
     """Declare a further database: ``config.add_sqa_bind(key, url, **options)``.
 
     *url* and *options* win over the settings ``sqlalchemy.binds.<key>.url`` and
-    ``sqlalchemy.binds.<key>.<option>``; what neither gives is the default database's.
+    ``sqlalchemy.binds.<key>.<option>``. An option that neither gives is the default database's.
     """
     prefix = f"sqlalchemy.binds.{key}."
     given = {f"{prefix}{name}": value for name, value in options.items()}
@@ -110,19 +114,19 @@ def add_sqa_bind(config: Any, key: str, url: str | URL | None = None, **options:
     shown: list[Any] = []
 
     def register() -> None:
-        config.registry[APPLICATION_KEY].binds.update(given)
+        config.registry[APPLICATION_KEY].bind_settings.update(given)
         if REGISTRY_KEY in config.registry:
-            # A configurator that commits at once has read the settings before.
-            _settle(config, shown)
+            # A configurator that commits at once has built the Sqa already.
+            _register_sqa(config, shown)
 
-    # Before the settings are read.
+    # Before the action of add_sqa_database(), which reads the settings.
     order = PHASE1_CONFIG - 1
     config.action((REGISTRY_KEY, "bind", key), register, order=order, introspectables=shown)
 
 
-def _settle(config: Any, shown: list[Any]) -> None:
-    """Register the application's :class:`Sqa`, and put what it has into *shown*."""
-    sqa = config.registry[APPLICATION_KEY].settle()
+def _register_sqa(config: Any, shown: list[Any]) -> None:
+    """Put the application's :class:`Sqa` into its registry, and its databases into *shown*."""
+    sqa = config.registry[APPLICATION_KEY].build_sqa()
     _replace(config.registry, sqa)
     for key, database in (sqa.settings.databases or {DEFAULT: None}).items():
         title = str(database or "no database")
@@ -132,7 +136,7 @@ def _settle(config: Any, shown: list[Any]) -> None:
 
 
 def _replace(registry: Any, sqa: Sqa) -> None:
-    """Register *sqa*; a configurator that commits at once has registered one for the ini before."""
+    """Register *sqa*, and dispose the one that a configurator that commits at once made before."""
     old = registry.get(REGISTRY_KEY)
     registry[REGISTRY_KEY] = sqa
     if old not in {None, sqa}:
@@ -141,21 +145,22 @@ def _replace(registry: Any, sqa: Sqa) -> None:
     weakref.finalize(registry, sqa.dispose)
 
 
-def _answer_unavailable(config: Any) -> None:
-    """Add our exception views before all others, so that the application's take their place.
+def _add_unavailable_views(config: Any) -> None:
+    """Add our exception views before all others, so that the application's replace them.
 
     As actions of the include they would conflict with those of another included module.
     """
     own = Configurator(registry=config.registry, autocommit=True)
-    own.add_exception_view(unavailable, context=IDatabaseUnavailable)
-    # All connections in use for pool_timeout seconds.
-    own.add_exception_view(unavailable, context=PoolTimeout)
+    own.add_exception_view(service_unavailable, context=IDatabaseUnavailable)
+    # All connections were in use for pool_timeout seconds.
+    own.add_exception_view(service_unavailable, context=PoolTimeout)
 
 
 def _add_json_renderer(config: Any) -> None:
-    """Put ours in the place of Pyramid's own, before the application's takes the place of both.
+    """Replace Pyramid's own JSON renderer, unless the application has replaced it already.
 
-    Pyramid's is one for the process: what is added to it would be added to every application.
+    Pyramid's renderer is one object for the whole process: an adapter that is added to it would be
+    added for every application.
     """
     registry = config.registry
     if registry.queryUtility(IRendererFactory, name="json") is json_renderer_factory:
@@ -164,17 +169,18 @@ def _add_json_renderer(config: Any) -> None:
 
 
 def _wrap_policy(config: Any) -> None:
-    """Put the end of the sessions around whatever execution policy the application has."""
+    """Wrap the application's execution policy, so that sessions end after it."""
     registry = config.registry
     policy = registry.queryUtility(IExecutionPolicy, default=default_execution_policy)
     registry.registerUtility(ending_policy(policy), IExecutionPolicy)
 
 
 def _set_pyramid_defaults(config: Any) -> None:
+    """Set the ``tm.*`` and ``retry.*`` settings that the application has not set."""
     settings = config.registry.settings
     check_pyramid_options(settings)
     for option in PYRAMID_OPTIONS:
-        # An application that names its veto the old way has named one.
+        # pyramid_tm still reads this older name of its setting.
         if option.key == "tm.commit_veto" and "pyramid_tm.commit_veto" in settings:
             continue
         settings.setdefault(option.key, option.default)

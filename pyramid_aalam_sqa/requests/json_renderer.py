@@ -1,4 +1,4 @@
-"""What Pyramid's JSON renderers make of rows, models and the values in them."""
+"""How Pyramid's JSON renderers write rows, models and the values in them."""
 
 from base64 import b64encode
 from collections.abc import Callable
@@ -17,14 +17,14 @@ R = TypeVar("R")
 
 
 def add_json_adapters(renderer: R) -> R:
-    """Teach a JSON renderer of your own what the one named ``"json"`` knows, and return it.
+    """Add to a JSON renderer of your own what the renderer named ``"json"`` knows, and return it.
 
-    *renderer* is a ``pyramid.renderers.JSON``. Rows and models become objects; dates and times
-    their ISO form, timedelta its seconds, Decimal and UUID text, an Enum its value, bytes Base64,
-    a set a sorted list. What you add to it afterwards takes the place of these.
+    *renderer* is a ``pyramid.renderers.JSON``. Rows and models become objects. Dates and times are
+    written in their ISO form, timedelta in seconds, Decimal and UUID as text, an Enum as its value,
+    bytes as Base64, a set as a sorted list. An adapter that you add afterwards replaces ours.
     """
     adapt: Any = renderer
-    for kind, function in FORMS.items():
+    for kind, function in ADAPTERS.items():
         adapt.add_adapter(kind, _without_request(function))
     return renderer
 
@@ -38,10 +38,13 @@ def _row(row: Row[Any]) -> dict[str, Any]:
 
 
 def _model(thing: object) -> dict[str, Any]:
-    """Return the columns of a model; asked for any object, for models have no class in common."""
+    """Return the columns of a model. Raise TypeError for any other object.
+
+    It is the adapter for ``object``, because models have no other class in common.
+    """
     state: InstanceState[Any] | None = inspect(thing, raiseerr=False)
     if not isinstance(state, InstanceState):
-        # The words of Pyramid, which would have said so.
+        # Pyramid's own text for an object without an adapter.
         msg = f"{thing!r} is not JSON serializable"
         raise TypeError(msg)
     names = getattr(thing, "__json_columns__", None)
@@ -52,7 +55,10 @@ def _model(thing: object) -> dict[str, Any]:
 
 
 def _columns(state: InstanceState[Any]) -> list[str]:
-    """Return the public columns, but those whose loading was deferred: each costs a statement."""
+    """Return the names of the public columns, without those whose loading was deferred.
+
+    To load a deferred column costs a statement for each object.
+    """
     names = [attribute.key for attribute in state.mapper.column_attrs if attribute.key[0] != "_"]
     deferred = state.unloaded - state.expired_attributes if state.has_identity else set()
     return [name for name in names if name not in deferred]
@@ -62,7 +68,7 @@ def _base64(value: bytes) -> str:
     return b64encode(value).decode()
 
 
-FORMS: dict[type, Callable[[Any], object]] = {
+ADAPTERS: dict[type, Callable[[Any], object]] = {
     object: _model,
     Row: _row,
     RowMapping: dict,

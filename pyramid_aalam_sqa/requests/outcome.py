@@ -1,4 +1,4 @@
-"""What decides between commit and rollback: the response's status, and an exception of a view."""
+"""Decides between commit and rollback, by the response's status or by the view's exception."""
 
 import logging
 from collections.abc import Callable
@@ -17,10 +17,10 @@ log = logging.getLogger(__name__)
 
 
 def commit_veto(request: Any, response: Any) -> bool:
-    """Return whether *response* rolls back: any status but 200 to 399 does.
+    """Return True if *response* rolls back: any status but 200 to 399 does.
 
     The header ``X-Tm`` overrules the status, as pyramid_tm documents it for its own veto:
-    ``commit`` commits, anything else rolls back. This is ``tm.commit_veto`` by default.
+    ``commit`` commits, any other value rolls back. This is the default of ``tm.commit_veto``.
     """
     override = response.headers.get("X-Tm")
     if override is not None:
@@ -29,14 +29,14 @@ def commit_veto(request: Any, response: Any) -> bool:
 
 
 def rollback_tween_factory(handler: Callable[[Any], Any], registry: object) -> Callable[[Any], Any]:
-    """Roll back what a view that raised had done, before an exception view is called.
+    """Roll back the work of a view that raised, before an exception view is called.
 
-    The exception view then has a session that works, and what it writes follows the status of
-    the page it renders. An exception that is a response (``raise HTTPFound(...)``) is the view's
-    answer, not an accident, and is left to its status. This tween stands below pyramid's.
+    The exception view then has a session that works, and what it writes follows the status of the
+    page it renders. An exception that is a response (``raise HTTPFound(...)``) is the view's
+    answer, and its status decides. This tween stands below Pyramid's exception view tween.
 
-    A subrequest that shares the transaction of another request undoes nothing of it: the view that
-    made the subrequest knows what to do with the error.
+    A subrequest that shares the transaction of another request rolls nothing back: the view that
+    made the subrequest decides what to do about the error.
     """
 
     def rollback_tween(request: Any) -> Any:
@@ -44,38 +44,39 @@ def rollback_tween_factory(handler: Callable[[Any], Any], registry: object) -> C
             return handler(request)
         except Exception as error:
             # A session in the environ is a test's, which looks at it after the request.
-            mine = is_tm_active(request) and ENVIRON_SESSION not in request.environ
-            if mine and not _is_shared(request) and not IResponse.providedBy(error):
-                _start_over(request, error)
+            ours = is_tm_active(request) and ENVIRON_SESSION not in request.environ
+            if ours and not _shares_transaction(request) and not IResponse.providedBy(error):
+                _roll_back(request, error)
             raise
 
     return rollback_tween
 
 
-def _is_shared(request: Any) -> bool:
-    """Tell whether another request that this thread is in has the same transaction."""
+def _shares_transaction(request: Any) -> bool:
+    """Tell whether another request that this thread serves has the same transaction."""
     managers = [environ.get("tm.manager") for environ in environs_of_thread()]
     return managers.count(request.tm) > 1
 
 
-def _start_over(request: Any, error: Exception) -> None:
+def _roll_back(request: Any, error: Exception) -> None:
+    """Roll the transaction back and begin another one, for the exception view."""
     tm: TransactionManager = request.tm
     try:
         old = tm.get()
     except NoTransaction:
-        # The view ended its transaction and began no other: nothing of it is left to undo.
+        # The view has ended its transaction and begun no other: there is nothing to roll back.
         tm.begin()
         return
-    # The data managers that know which errors are worth a retry are forgotten by the abort.
+    # Now, because the abort forgets the data managers that know which errors are retryable.
     maybe_tag_retryable(request, (type(error), error, error.__traceback__))
     doomed, user, description = old.isDoomed(), old.user, old.description
     try:
         tm.abort()
     except Exception:
-        # The transaction is over all the same, and the view's own error is the one to show.
+        # The transaction is over all the same. The client is to see the view's own error.
         log.exception("Rolling back after an error in a view failed too")
     new = tm.begin()
     new.user, new.description = user, description
     if doomed or is_error_retryable(request, error):
-        # What the exception view writes for an attempt that is thrown away goes with it.
+        # Another attempt follows, so what the exception view of this one writes is rolled back.
         tm.doom()

@@ -1,4 +1,4 @@
-"""What a request has: its session, what it does after the commit, and rows to stream."""
+"""The methods and properties that a request gets: sessions, pages, streams, after the commit."""
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -11,7 +11,7 @@ from sqlalchemy import Select
 from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session
 
-from ..applications import Sqa, get_sqa
+from ..applications import SessionFactory, application_of
 from ..backends import backend_of
 from ..exceptions import WRITE_OUTSIDE_TRANSACTION, OutsideTransactionError
 from ..interfaces import TransactionManager
@@ -27,15 +27,18 @@ from ..pagination import (
 )
 from ..queries import SqaSession
 from ..sessions import JoinedSession
+from .addresses import address_of
 from .lifetime import ACTIVE, end_with_request, environs_of_thread, lifetime_of
-from .paths import address_of
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-
-# Where a test puts a session of its own, shared by the requests it makes.
+# The environ key under which a test puts a session of its own, for all requests it makes.
 ENVIRON_SESSION = "sqa.session"
+
+NO_TRANSACTION = (
+    "request.sqa_after_commit() needs the transaction of a view, or `with request.tm:`."
+)
 
 
 class SqaRequest(Request):  # type: ignore[misc]  # pyramid has no types
@@ -44,21 +47,26 @@ class SqaRequest(Request):  # type: ignore[misc]  # pyramid has no types
     sqa_session: SqaSession
     sqa_sessions: Mapping[str, SqaSession]
     tm: TransactionManager
-    # What a type checker reads out of pyramid's code for these is wrong.
+    # For these two, type checkers infer wrong types from pyramid's code.
     matchdict: Any
     response: Any
 
+    # Only for type checkers: includeme() adds the functions of this module to each request.
     if TYPE_CHECKING:
 
-        def sqa_after_commit(self, function: Callable[..., object], *args: Any) -> None: ...
+        def sqa_after_commit(self, function: Callable[..., object], *args: Any) -> None:
+            """Call *function* with *args* after the commit."""
 
-        def sqa_stream(self, statement: Select[Any], *, size: int = 500) -> Iterator[Row[Any]]: ...
+        def sqa_stream(self, statement: Select[Any], *, size: int = 500) -> Iterator[Row[Any]]:
+            """Yield the rows of *statement*, for the body of a response."""
+            raise NotImplementedError
 
         @overload
         def sqa_paginate(self, statement: Select[T], **options: Unpack[PageOptions]) -> Page[T]: ...
         @overload
         def sqa_paginate(self, statement: object, **options: Unpack[PageOptions]) -> Page[Any]: ...
-        def sqa_paginate(self, statement: object, **options: Unpack[PageOptions]) -> Any: ...
+        def sqa_paginate(self, statement: object, **options: Unpack[PageOptions]) -> Any:
+            """Return the page of *statement* whose number the query string asks for."""
 
         @overload
         def sqa_paginate_keyset(
@@ -68,16 +76,15 @@ class SqaRequest(Request):  # type: ignore[misc]  # pyramid has no types
         def sqa_paginate_keyset(
             self, statement: object, **options: Unpack[KeysetOptions]
         ) -> KeysetPage[Any]: ...
-        def sqa_paginate_keyset(
-            self, statement: object, **options: Unpack[KeysetOptions]
-        ) -> Any: ...
+        def sqa_paginate_keyset(self, statement: object, **options: Unpack[KeysetOptions]) -> Any:
+            """Return the page of *statement* after or before the query string's cursor."""
 
 
 def sqa_session(request: Any) -> Session:
     """Return the request's session; Pyramid keeps it as ``request.sqa_session``.
 
-    A session in ``environ["sqa.session"]`` is returned as it is and stays its owner's to close.
-    Raises :class:`SettingError` when no database is set.
+    A session in ``environ["sqa.session"]`` is returned as it is, and its owner closes it. Raises
+    :class:`SettingError` when no database is set.
     """
     given: Session | None = request.environ.get(ENVIRON_SESSION)
     if given is not None:
@@ -86,80 +93,138 @@ def sqa_session(request: Any) -> Session:
 
 
 def sqa_sessions(request: Any) -> Mapping[str, Session]:
-    """Return the request's sessions by the keys of its databases, as ``request.sqa_sessions``.
+    """Return the request's sessions by bind key; Pyramid keeps them as ``request.sqa_sessions``.
 
-    ``request.sqa_sessions["audit"]`` is a session wholly on the bind ``audit``, made when it is
-    asked for. It is in the transaction of ``request.sqa_session`` and on its connections: both
+    ``request.sqa_sessions["audit"]`` is a session that uses only the bind ``audit``. It is made at
+    its first use. It is in the transaction of ``request.sqa_session`` and on its connections: both
     are stored, or neither. Raises :class:`BindError` for an unknown key.
     """
-    return _Sessions(get_sqa(request), _joined_session(request))
+    return _SessionsByKey(application_of(request).sessions, _joined_session(request))
 
 
-class _Sessions(Mapping[str, Session]):
-    """Holds no request, which would hold it: both would live until they are collected."""
+class _SessionsByKey(Mapping[str, Session]):
+    """Holds no request: the request holds it, and both would live until they are collected."""
 
-    def __init__(self, sqa: Sqa, session: JoinedSession) -> None:
-        self._sqa = sqa
+    def __init__(self, sessions: SessionFactory, session: JoinedSession) -> None:
+        self._sessions = sessions
         self._session = session
 
     def __getitem__(self, key: str) -> Session:
-        return self._sqa.session_on(self._session, key)
+        return self._sessions.bind_session(self._session, key)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._sqa.engines
+        return key in self._sessions.engines
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._sqa.engines)
+        return iter(self._sessions.engines)
 
     def __len__(self) -> int:
-        return len(self._sqa.engines)
+        return len(self._sessions.engines)
 
 
 def _joined_session(request: Any) -> JoinedSession:
-    sqa, tm = get_sqa(request), request.tm
-    existing = sqa.find_session(tm)
+    """Return the session of the request's transaction manager, made at the first call."""
+    sessions, tm = application_of(request).sessions, request.tm
+    existing = sessions.find_session(tm)
     if existing is not None:
         # A subrequest in the same transaction: two sessions would commit one after the other.
         return existing
-    session = sqa.make_session(tm, _window(request))
+    session = sessions.make_session(tm, _write_window(request))
     end_with_request(request, session)
     return session
 
 
-def sqa_after_commit(request: Any, function: Callable[..., object], *args: Any) -> None:
-    """Call *function* with *args* once the transaction is committed, and only then.
+def _write_window(request: Any) -> Callable[[], bool] | None:
+    """Return what tells whether pyramid_tm is going to end the transaction that is begun now.
 
-    It is not called for a transaction that is rolled back, nor for an attempt that was thrown
-    away and tried again. What it raises is logged as an error; the response stays as it is.
-    Raises :class:`OutsideTransactionError` where there is no transaction.
+    None where that need not be asked. An explicit transaction manager says so itself. Any other
+    begins a transaction whenever it is asked for one, before and after pyramid_tm's too, and such a
+    transaction is never ended. In a script the caller ends it.
     """
-    msg = "request.sqa_after_commit() needs the transaction of a view, or `with request.tm:`."
-    window = _window(request)
+    if getattr(request.tm, "explicit", False) or not lifetime_of(request).from_server:
+        return None
+    return _is_tm_active_in_thread
+
+
+def _is_tm_active_in_thread() -> bool:
+    return any(ACTIVE in environ for environ in environs_of_thread())
+
+
+def sqa_after_commit(request: Any, function: Callable[..., object], *args: Any) -> None:
+    """Call *function* with *args* after the transaction is committed.
+
+    It is not called when the transaction is rolled back, nor for an attempt that failed and was
+    retried. An error in *function* is logged, and the response stays as it is. Raises
+    :class:`OutsideTransactionError` where there is no transaction.
+    """
+    window = _write_window(request)
     if window is not None and not window():
-        raise OutsideTransactionError(msg)
+        raise OutsideTransactionError(NO_TRANSACTION)
     try:
         current = request.tm.get()
     except Exception as error:
-        raise OutsideTransactionError(msg) from error
-    find_session = partial(get_sqa(request).find_session, request.tm)
+        raise OutsideTransactionError(NO_TRANSACTION) from error
+    find_session = partial(application_of(request).sessions.find_session, request.tm)
     current.addAfterCommitHook(_call_if_committed, (find_session, function, args))
+
+
+def _call_if_committed(
+    committed: bool,
+    find_session: Callable[[], JoinedSession | None],
+    function: Callable[..., object],
+    args: Any,
+) -> None:
+    if not committed:
+        return
+    try:
+        function(*args)
+    except Exception:
+        log.exception("The transaction is committed, but %r after it failed", function)
+    session = find_session()
+    if session is not None and session.has_lost_write:
+        # Otherwise the end of the session would raise, although the response is true.
+        log.error(
+            "The transaction is committed, and %r after it wrote: %s",
+            function,
+            WRITE_OUTSIDE_TRANSACTION,
+        )
+        session.rollback()
 
 
 def sqa_stream(request: Any, statement: Select[Any], *, size: int = 500) -> Iterator[Row[Any]]:
     """Yield the rows of *statement*, fetched *size* at a time, on a connection of their own.
 
-    For the body of a response, which is sent after the request's transaction has ended. The
-    connection is taken at the first row and goes back after the last, or when the client has
-    hung up. What the request itself has not committed is not seen.
+    This is for the body of a response, which is sent after the request's transaction has ended. The
+    connection is taken for the first row. It goes back after the last row, or when the client has
+    hung up. Rows that the request has written and not yet committed are not among them.
     """
     given: Session | None = request.environ.get(ENVIRON_SESSION)
     if given is not None:
         return iter(given.execute(statement))
-    # A manager that begins no transaction: a session that can only read.
+    # This manager never begins a transaction, so the session can only read.
     tm = cast("TransactionManager", transaction.TransactionManager(explicit=True))
-    rows = _rows(get_sqa(request).make_session(tm), statement, size)
+    rows = _stream_rows(application_of(request).sessions.make_session(tm), statement, size)
     lifetime_of(request).streams.append(rows)
     return rows
+
+
+def _stream_rows(
+    session: JoinedSession, statement: Select[Any], size: int
+) -> Generator[Row[Any], None, None]:
+    try:
+        with session.execute(statement, execution_options={"yield_per": size}) as result:
+            # A variable: closing the result while the generator lives reads the answer to its end.
+            parts = result.partitions()
+            try:
+                for part in parts:
+                    yield from part
+            except GeneratorExit:
+                # The client has hung up.
+                connection = session.connection(bind_arguments={"clause": statement})
+                backend_of(connection).abandon(connection)
+                raise
+    finally:
+        session.end()
 
 
 def sqa_paginate(request: Any, statement: object, **options: Unpack[PageOptions]) -> Page[Any]:
@@ -187,7 +252,7 @@ def sqa_paginate_keyset(
     address = address_of(request.environ)
     given = options.get("after") is not None or options.get("before") is not None
     cursors = {} if given else {name: address.get(name) for name in ("after", "before")}
-    secret = get_sqa(request).cursor_secret
+    secret = application_of(request).cursor_secret
     wanted = _page_request(request, address, options, secret=secret, **cursors)
     return find_keyset_page(request.sqa_session, statement, wanted)
 
@@ -195,69 +260,12 @@ def sqa_paginate_keyset(
 def _page_request(
     request: Any, address: Address, options: Mapping[str, Any], **asked: Any
 ) -> PageRequest:
-    settings = get_sqa(request).settings.sqa_options
+    sqa_options = application_of(request).sessions.settings.sqa_options
     return PageRequest.of(
         options,
         per_page=address.get("per_page"),
-        page_size=settings["page_size"],
-        max_per_page=settings["max_page_size"],
+        page_size=sqa_options["page_size"],
+        max_per_page=sqa_options["max_page_size"],
         address=address,
         **asked,
     )
-
-
-def _rows(
-    session: JoinedSession, statement: Select[Any], size: int
-) -> Generator[Row[Any], None, None]:
-    try:
-        with session.execute(statement, execution_options={"yield_per": size}) as result:
-            # Held by a name: when it is closed, the answer is read to its end.
-            parts = result.partitions()
-            try:
-                for part in parts:
-                    yield from part
-            except GeneratorExit:
-                # The client has hung up.
-                connection = session.connection(bind_arguments={"clause": statement})
-                backend_of(connection).abandon(connection)
-                raise
-    finally:
-        session.end()
-
-
-def _call_if_committed(
-    committed: bool,
-    find_session: Callable[[], JoinedSession | None],
-    function: Callable[..., object],
-    args: Any,
-) -> None:
-    if not committed:
-        return
-    try:
-        function(*args)
-    except Exception:
-        log.exception("The transaction is committed, but %r after it failed", function)
-    session = find_session()
-    if session is not None and session.has_lost_write:
-        # The end of the session would raise it, in place of a response that is true.
-        log.error(
-            "The transaction is committed, and %r after it wrote: %s",
-            function,
-            WRITE_OUTSIDE_TRANSACTION,
-        )
-        session.rollback()
-
-
-def _window(request: Any) -> Callable[[], bool] | None:
-    """Tell until when pyramid_tm ends the transaction.
-
-    An explicit manager knows by itself. Any other begins a transaction whenever it is asked for
-    one, before and after the request's too, and nobody would end that. A script would.
-    """
-    if getattr(request.tm, "explicit", False) or not lifetime_of(request).served:
-        return None
-    return _is_active
-
-
-def _is_active() -> bool:
-    return any(ACTIVE in environ for environ in environs_of_thread())

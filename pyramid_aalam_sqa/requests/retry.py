@@ -1,4 +1,4 @@
-"""What stands between two attempts of a request: a line in the log, a pause, and a whole body."""
+"""What happens between two attempts of a request: a log line, a pause, and a rewound body."""
 
 import logging
 import time
@@ -9,8 +9,8 @@ from pyramid_retry import is_error_retryable
 
 from ..applications import get_sqa
 from ..engines import error_name, pause_after
-from .lifetime import make_last_attempt
-from .paths import path_of
+from .addresses import path_of
+from .lifetime import ATTEMPT, ATTEMPTS, make_last_attempt
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 def retry_tween_factory(handler: Callable[[Any], Any], registry: object) -> Callable[[Any], Any]:
     """Prepare the next attempt when pyramid_retry is going to make one.
 
-    This tween stands above pyramid_tm's, and so sees what pyramid_retry will see: an error that
-    was raised, or one that an exception view has made a page of.
+    This tween stands above pyramid_tm's. So it sees the errors that pyramid_retry sees: those that
+    were raised, and those for which an exception view has rendered a page.
     """
 
     def retry_tween(request: Any) -> Any:
@@ -27,13 +27,13 @@ def retry_tween_factory(handler: Callable[[Any], Any], registry: object) -> Call
             response = handler(request)
         except Exception as error:
             if is_error_retryable(request, error):
-                _prepare(request, error)
+                _prepare_next_attempt(request, error)
             raise
-        squashed = request.exception
-        if squashed is not None and is_error_retryable(request, squashed):
-            _prepare(request, squashed)
+        rendered = request.exception
+        if rendered is not None and is_error_retryable(request, rendered):
+            _prepare_next_attempt(request, rendered)
         else:
-            # What fails from here on, in a callback or a tween above, comes after the commit.
+            # An error from here on, in a callback or a tween above, comes after the commit.
             make_last_attempt(request.environ)
         return response
 
@@ -41,7 +41,7 @@ def retry_tween_factory(handler: Callable[[Any], Any], registry: object) -> Call
 
 
 def retry_deriver(view: Any, info: Any) -> Any:
-    """Give views the option ``sqa_retry=False``: an error of this view is never tried again."""
+    """Give views the option ``sqa_retry``: with False, an error of the view is never retried."""
     if info.options.get("sqa_retry", True):
         return view
 
@@ -55,11 +55,12 @@ def retry_deriver(view: Any, info: Any) -> Any:
 retry_deriver.options = ("sqa_retry",)  # type: ignore[attr-defined]  # Pyramid's way to say it
 
 
-def _prepare(request: Any, error: Exception) -> None:
+def _prepare_next_attempt(request: Any, error: Exception) -> None:
+    """Log that this attempt failed, and wait before the next one."""
     environ = request.environ
-    number, attempts = environ["retry.attempt"] + 1, environ["retry.attempts"]
-    failed = (request.method, path_of(request.environ), number, attempts, error_name(error))
-    if not _rewind(environ):
+    number, attempts = environ[ATTEMPT] + 1, environ[ATTEMPTS]
+    failed = (request.method, path_of(environ), number, attempts, error_name(error))
+    if not _rewind_body(environ):
         make_last_attempt(environ)
         log.warning("%s %s: attempt %d of %d failed (%s), the last: its body is closed", *failed)
         return
@@ -68,17 +69,17 @@ def _prepare(request: Any, error: Exception) -> None:
     time.sleep(pause)
 
 
-def _rewind(environ: dict[str, Any]) -> bool:
-    """Let the next attempt read the body from its beginning; false when it cannot.
+def _rewind_body(environ: dict[str, Any]) -> bool:
+    """Set the body back to its beginning; return False if it is closed.
 
-    WebOb keeps the parsed form in the environ, with files that this attempt has read to the end:
-    the next one would store empty files.
+    WebOb keeps the parsed form in the environ. This attempt has read the files in it to their end,
+    so the next attempt would store empty files.
     """
     environ.pop("webob._parsed_post_vars", None)
     try:
         # pyramid_retry has made it seekable before the first attempt.
         environ["wsgi.input"].seek(0)
     except ValueError:
-        # Closed, as an io.TextIOWrapper around it does when it is collected.
+        # An io.TextIOWrapper around the body closes it when it is collected.
         return False
     return True

@@ -25,7 +25,7 @@ from pyramid_aalam_sqa import (
     init_engine,
     session_scope,
 )
-from pyramid_aalam_sqa.applications.directory import _announced, _named
+from pyramid_aalam_sqa.applications import directory
 from support import portal
 
 _numbers = itertools.count(1)
@@ -50,14 +50,13 @@ def package(tmp_path, monkeypatch):
 def _alone():
     """No application of another test is in the process, nor is a request of one going on."""
     threadlocal.manager.clear()
-    _announced.clear()
-    _named.clear()
+    directory.forget_all()
 
 
 @contextmanager
 def mariadb_application(mariadb_url, code):
     """An empty database on MariaDB that is called aalam_<code>."""
-    from conftest import Database
+    from support.databases import Database
 
     server = Database(mariadb_url)
     server.run(f"CREATE DATABASE aalam_{code}")
@@ -71,7 +70,7 @@ def mariadb_application(mariadb_url, code):
 def place(request, tmp_path, code):
     """Yield a URL without a database, and what tells what others see of a table there."""
     if request.param == "sqlite":
-        from conftest import Database
+        from support.databases import Database
 
         url = f"sqlite:///{tmp_path}/data/app.sqlite"
         database = Database(url)

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import transaction
-from pyramid.config import Configurator
 from sqlalchemy import text
 from transaction.interfaces import TransientError
 
@@ -16,17 +15,13 @@ from pyramid_aalam_sqa import (
     get_sqa,
     session_scope,
 )
-
-INSERT = text("INSERT INTO note (body) VALUES (:body)")
+from support.models import INSERT
 
 
 @pytest.fixture
-def app(database, notes):
-    """An application called aalam_base."""
-    with Configurator(settings={"sqlalchemy.url": database.url, "sqa.retry_pause": "0"}) as config:
-        config.include("pyramid_aalam_sqa")
-    yield config
-    get_sqa(config).dispose()
+def app(serve, database, notes):
+    """An application that is retried without a pause."""
+    return serve(database.url, **{"sqa.retry_pause": "0"})
 
 
 class Mail:
@@ -305,19 +300,16 @@ def collide(app):
 
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
-def test_a_deadlock_is_tried_again(kind, request, caplog):
+def test_a_deadlock_is_tried_again(serve, kind, request, caplog):
     """A real one: both jobs are done in the end, each once, and the log tells of the attempt."""
     database = request.getfixturevalue(kind)
     database.run("CREATE TABLE pair (id INTEGER PRIMARY KEY, n INTEGER)")
     database.run("INSERT INTO pair VALUES (1, 0), (2, 0)")
-    with Configurator(settings={"sqlalchemy.url": database.url, "sqa.retry_pause": "0"}) as config:
-        config.include("pyramid_aalam_sqa")
 
-    collide(config)
+    collide(serve(database.url, **{"sqa.retry_pause": "0"}))
 
     assert database.rows("SELECT id, n FROM pair ORDER BY id") == [(1, 2), (2, 2)]
     assert "collide.<locals>.job: attempt 1 of 3 failed" in caplog.text
-    get_sqa(config).dispose()
 
 
 def test_after_the_last_attempt_the_error_is_the_callers(app, notes):

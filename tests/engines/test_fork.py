@@ -16,8 +16,8 @@ from sqlalchemy import text
 from webtest import TestApp
 
 from pyramid_aalam_sqa import get_sqa
+from support.models import INSERT
 from support.processes import HERE, QUIET, TRACED
-from support.rule_app import INSERT
 
 CHILDREN = 4
 REQUESTS = 50

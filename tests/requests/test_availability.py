@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 
 import pymysql
 import pytest
-from pyramid.config import Configurator
 from pyramid.response import Response
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -18,9 +17,10 @@ from webtest import TestApp
 
 from pyramid_aalam_sqa import IDatabaseUnavailable, get_sqa
 from pyramid_aalam_sqa.settings.options import table
+from support.apps import with_view
 from support.databases import MISSING, Database
+from support.models import INSERT
 from support.pages import ROOT, blocks
-from support.rule_app import INSERT
 from support.servers import MariaDB, PostgreSQL, find, free_port
 
 ERROR_KINDS = ROOT / "docs" / "faults.md"
@@ -133,7 +133,7 @@ def attempts():
 
 
 @pytest.fixture
-def serve(attempts):
+def serve(serve, attempts):
     """Make a client of an application that reads and writes the table note."""
     engines = []
 
@@ -146,26 +146,15 @@ def serve(attempts):
         request.sqa_session.execute(INSERT, {"body": request.params["body"]})
         return Response()
 
-    def serve(url, *setup, **settings):
-        given = {"sqlalchemy.url": url, "sqa.retry_pause": "0", **settings}
-        with Configurator(settings=given) as config:
-            config.include("pyramid_aalam_sqa")
-            config.add_view(read, name="read")
-            config.add_view(write, name="write")
-            for function in setup:
-                function(config)
-        app = config.make_wsgi_app()
+    def make(url, *setups, **settings):
+        own = (with_view(read, name="read"), with_view(write, name="write"))
+        app = serve(url, *own, *setups, **{"sqa.retry_pause": "0", **settings})
         engines.append(get_sqa(app).engine)
         return TestApp(app)
 
-    yield serve
+    yield make
     for engine in engines:
         assert not hasattr(engine.pool, "checkedout") or engine.pool.checkedout() == 0
-        engine.dispose()
-
-
-def view(name, function):
-    return lambda config: config.add_view(function, name=name)
 
 
 def unavailable(client, path, **options):
@@ -181,7 +170,7 @@ def lines(caplog):
     return [
         (record.levelname, record.getMessage())
         for record in caplog.records
-        if record.name == "pyramid_aalam_sqa.requests.unavailable"
+        if record.name == "pyramid_aalam_sqa.requests.service_unavailable"
     ]
 
 
@@ -316,7 +305,7 @@ def test_when_all_connections_are_in_use_the_next_request_gets_503(
         assert release.wait(BOUND)
         return Response("held")
 
-    client = serve(database.url, view("hold", hold), **POOL_OF_ONE)
+    client = serve(database.url, with_view(hold, name="hold"), **POOL_OF_ONE)
     thread = threading.Thread(target=lambda: held.append(client.get("/hold").text))
     thread.start()
     assert holding.wait(BOUND)
@@ -344,7 +333,10 @@ def test_a_503_stores_nothing_of_what_the_view_wrote_before(serve, database, vet
         get_sqa(request).engine.connect()
 
     client = serve(
-        database.url, view("half", write_and_wait), **POOL_OF_ONE, **{"tm.commit_veto": veto}
+        database.url,
+        with_view(write_and_wait, name="half"),
+        **POOL_OF_ONE,
+        **{"tm.commit_veto": veto},
     )
     unavailable(client, "/half")
     client.get("/write?body=whole")
@@ -376,7 +368,7 @@ def test_what_a_statement_is_denied_is_an_error_and_no_outage(serve, maria):
     def enter(request):
         request.sqa_session.execute(text("USE mysql"))
 
-    client = serve(maria.url, view("enter", enter))
+    client = serve(maria.url, with_view(enter, name="enter"))
     with pytest.raises(OperationalError, match="1044"):
         client.get("/enter")
 
@@ -432,7 +424,7 @@ def test_a_server_that_dies_under_a_request_stores_nothing_and_answers_503(
         request.sqa_session.execute(INSERT, {"body": "other half"})
         return Response()
 
-    client = serve(site.url, view("interrupted", interrupted))
+    client = serve(site.url, with_view(interrupted, name="interrupted"))
     client.get("/read")
     attempts.clear()
     unavailable(client, "/interrupted")

@@ -1,4 +1,4 @@
-"""context_factory(): the context of a view is the row that the URL names, or there is no such page."""
+"""context_factory(): the context of a view is the row that the URL names, or the page is a 404."""
 
 import pytest
 from pyramid.authorization import ACLHelper, Allow, Everyone

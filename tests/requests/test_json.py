@@ -129,13 +129,16 @@ def store(session):
 
 @contextmanager
 def serving(url):
-    """Give a function that returns what a view with renderer="json" answers."""
+    """Yield a function that returns what a view with renderer="json" answers.
+
+    Its further arguments are called with the Configurator before the include.
+    """
     apps = []
 
-    def serve(view, *configure):
+    def serve(view, *before_include):
         with Configurator(settings={"sqlalchemy.url": url}) as config:
-            for step in configure:
-                step(config)
+            for setup in before_include:
+                setup(config)
             config.include("pyramid_aalam_sqa")
             config.add_view(view, renderer="json")
         apps.append(config.make_wsgi_app())

@@ -14,7 +14,7 @@ from pyramid.response import Response
 from sqlalchemy import text
 
 from pyramid_aalam_sqa import CommitNotAllowedError, OutsideTransactionError, get_sqa
-from support.rule_app import INSERT
+from support.models import INSERT
 
 THREADS = 4
 REQUESTS = 1000

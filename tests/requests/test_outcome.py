@@ -3,7 +3,6 @@
 import http.client
 
 import pytest
-from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPFound
 from pyramid.interfaces import IExceptionResponse
 from pyramid.response import Response
@@ -11,29 +10,28 @@ from pyramid_retry import RetryableException, mark_error_retryable
 from sqlalchemy import text
 from webtest import TestApp
 
+from support.models import INSERT
 from support.processes import pserve
-from support.rule_app import INSERT
 
 # All of them on the database that the promise is about; SQLite decides nothing by the method.
 METHODS = {"mysql": ["GET", "POST", "PUT", "DELETE", "HEAD"], "sqlite": ["GET", "POST"]}
 
 
 @pytest.fixture
-def serve(database, notes):
-    """Make an application of one view, and of exception views."""
+def serve(serve, database, notes):
+    """Make a client of an application of one view, and of exception views."""
 
-    def serve(view, *exception_views, settings=(), setup=None):
-        given = {"sqlalchemy.url": database.url, **dict(settings)}
-        with Configurator(settings=given) as config:
-            config.include("pyramid_aalam_sqa")
+    def serve_view(view, *exception_views, settings=(), setup=None):
+        def add_views(config):
             config.add_view(view)
             for context, exception_view in exception_views:
                 config.add_exception_view(exception_view, context=context)
             if setup:
                 setup(config)
-        return TestApp(config.make_wsgi_app())
 
-    return serve
+        return TestApp(serve(database.url, add_views, **dict(settings)))
+
+    return serve_view
 
 
 def write(request, body):

@@ -16,21 +16,20 @@ from transaction import TransactionManager
 from webtest import TestApp
 
 from pyramid_aalam_sqa import CommitNotAllowedError, OutsideTransactionError, SettingError, get_sqa
-from support.rule_app import INSERT
+from support.models import INSERT
 
 
 @pytest.fixture
-def make(database, notes):
-    """Make an application of the views given by name."""
+def make(serve, database, notes):
+    """Make an application of the views given, each at its name."""
 
     def make(*views, **settings):
-        given = {"sqlalchemy.url": database.url, **settings}
-        with Configurator(settings=given) as config:
-            config.include("pyramid_aalam_sqa")
+        def add_views(config):
             for view in views:
                 config.add_route(view.__name__, f"/{view.__name__}")
                 config.add_view(view, route_name=view.__name__)
-        return config.make_wsgi_app()
+
+        return serve(database.url, add_views, **settings)
 
     return make
 

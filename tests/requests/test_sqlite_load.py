@@ -14,8 +14,8 @@ from sqlalchemy.exc import OperationalError
 from webtest import TestApp
 
 from pyramid_aalam_sqa import SettingError, get_sqa
+from support.models import INSERT
 from support.processes import pserve
-from support.rule_app import INSERT
 from support.threads import together
 
 THREADS = 8

@@ -1,4 +1,4 @@
-"""An application whose database has accidents, somebody who visits it, and what she is told."""
+"""An application behind a proxy that makes accidents, its visitor, and what the visitor is told."""
 
 import io
 import itertools
@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 from webtest import TestApp
 
 from pyramid_aalam_sqa import OutcomeUnknownError, get_sqa
+from support.models import INSERT
 from support.proxy import Proxy
 
 PASSWORD = "the-secret-of-the-test"
@@ -22,10 +23,9 @@ SETTINGS = {
     "sqlalchemy.pool_size": "1",
     "sqlalchemy.max_overflow": "0",
 }
-# Far more than all timeouts of a request together.
+# More seconds than all timeouts of a request together: a request that takes longer hangs.
 HANGS = 60
 SELECT = text("SELECT count(*) FROM note WHERE body = :body")
-INSERT = text("INSERT INTO note (body) VALUES (:body)")
 
 _numbers = itertools.count(1)
 
@@ -36,13 +36,13 @@ def no_step(name, request):
 
 @dataclass
 class Told:
-    """What came of a request: what the client was told, and what is true."""
+    """What the client of a request was told, and what an independent connection finds."""
 
     status: int
     error: BaseException | None
     attempts: int
     rows: int
-    # The lines of the log that say of this request that nobody knows.
+    # How many lines of the log say that the outcome of this request is unknown.
     lines: int
 
     @property
@@ -95,18 +95,18 @@ class Visitor:
         )
 
     def get(self, body, step=no_step):
-        # Unchecked, for WSGI has strings alone in the environ.
+        # lint=False, because WSGI allows only strings in the environ.
         app = TestApp(self.app, lint=False)
         return app.get(f"/write/{body}", extra_environ={"step": step}, expect_errors=True)
 
     def warm_up(self):
-        """See to it that the pool has a connection."""
+        """Put a connection into the pool."""
         self.engine.connect().close()
 
     def _visit(self, body, step, got):
         try:
             got[:] = self.get(body, step).status_int, None
-        except Exception as error:  # noqa: BLE001 - of any a server makes a 500
+        except Exception as error:  # noqa: BLE001 - a server answers 500 to any
             got[:] = 500, error
 
     def _write(self, request):
@@ -126,7 +126,7 @@ class Visitor:
 
 @contextmanager
 def visitors(database, url):
-    """Yield what makes a Visitor, and see to it that nothing they log holds the password."""
+    """Yield a function that makes a Visitor. At the end, check that the log has no password."""
     made = []
     log = io.StringIO()
     handler = logging.StreamHandler(log)
@@ -139,7 +139,7 @@ def visitors(database, url):
         made.append(Visitor(find, log, url, **options))
         return made[-1]
 
-    # One connection to look through, for PyMySQL takes its time to make one.
+    # One engine for all look-ups, because PyMySQL takes long to connect.
     independent = create_engine(database.url, isolation_level="AUTOCOMMIT")
 
     def find(statement, values):

@@ -1,4 +1,4 @@
-"""The answer when the database cannot be used: 503, and when to come back."""
+"""The answer when the database cannot be used: 503, and after how many seconds to try again."""
 
 import logging
 from typing import Any
@@ -7,18 +7,18 @@ from pyramid.httpexceptions import HTTPServiceUnavailable
 from pyramid_retry import is_error_retryable
 
 from ..applications import get_sqa
-from .paths import path_of
+from .addresses import path_of
 
 log = logging.getLogger(__name__)
 
 
-def unavailable(error: Exception, request: Any) -> HTTPServiceUnavailable:
-    """Answer 503 with Retry-After, as HTML, JSON or text like Pyramid's own errors.
+def service_unavailable(error: Exception, request: Any) -> HTTPServiceUnavailable:
+    """Return 503 with Retry-After, as HTML, JSON or text, as Pyramid's own errors are.
 
-    Nothing of *error* is in it: its text has the address of the server, and the statement.
+    The page shows nothing of *error*, whose text has the address of the server and the statement.
     """
     if not is_error_retryable(request, error):
-        # The driver's own words: they never hold the statement, its values or a password.
+        # The driver's own error: its text never holds the statement, its values or a password.
         reason = getattr(error, "orig", None) or error
         log.error("%s %s: no database: %s", request.method, path_of(request.environ), reason)
     seconds = get_sqa(request).settings.sqa_options["retry_after"]

@@ -1,4 +1,4 @@
-"""The path and the query string of a request as text that is safe in a log and in a page."""
+"""The path and the query string of a request, as text that is safe in a log and in a page."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,20 +8,20 @@ from ..pagination import Address
 
 # Without the apostrophe, which may end an attribute of HTML.
 PATH_SAFE = "/~!$&()*+,;=:@"
-# Kept as the client has sent it: what is encoded already, and what may stand unencoded.
+# The percent sign too: the client has encoded its query string already.
 QUERY_SAFE = "%&=+;/?:@!$()*,~"
 
 
 def path_of(environ: Mapping[str, Any]) -> str:
-    """Return the path much as the client has sent it: in ASCII, and without a line break."""
+    """Return the path of a WSGI *environ*, percent-encoded: ASCII, and without a line break."""
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     return quote(path, PATH_SAFE, "latin-1")
 
 
 def address_of(environ: Mapping[str, Any]) -> Address:
-    """Return the address in a WSGI *environ*, whatever bytes the client has sent."""
+    """Return the path and the query string of a WSGI *environ*, whatever bytes the client sent."""
     path = path_of(environ)
     if path.startswith("//"):
-        # It would name another host.
+        # A browser takes what follows two slashes for the name of another host.
         path = f"/.{path}"
     return Address(path, quote(environ.get("QUERY_STRING", ""), QUERY_SAFE, "latin-1"))

@@ -1,0 +1,141 @@
+"""Makes the sessions of one application: for requests, for jobs and for threads.
+
+This is the part of :class:`Sqa` that callers do not need. The application's
+:class:`RegisteredApplication` holds it.
+"""
+
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy.engine import Engine
+
+from ..engines import make_engine
+from ..exceptions import SettingError
+from ..interfaces import TransactionManager
+from ..sessions import (
+    BindSession,
+    JoinedSession,
+    MultiBindSession,
+    Routes,
+    ScopedSession,
+    unknown_bind,
+    with_class,
+)
+from ..settings import DEFAULT, UNSET, Database, Settings, sqa_options_of
+
+
+class SessionFactory:
+    """The engines of one application, and the sessions on them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        # Every engine by its bind key, the default one as ``default``, in the order of COMMITs.
+        self.engines: Mapping[str, Engine] = MappingProxyType(make_engines(settings))
+        self._routes = Routes(self.engines) if settings.binds else None
+        self._session_options = dict(settings.session)
+        # The application's own session class, from sqa.session.class_.
+        session_class = self._session_options.pop("class_")
+        base = MultiBindSession if self._routes else JoinedSession
+        self._session_class = with_class(base, session_class)
+        self._bind_session_class = with_class(BindSession, session_class)
+        self._lock = threading.Lock()
+        self._scoped_sessions: dict[str | None, ScopedSession] = {}
+        # Weak on both sides, because a session holds its transaction manager.
+        self._sessions: WeakKeyDictionary[Any, weakref.ref[JoinedSession]] = WeakKeyDictionary()
+
+    def engine_for(self, bind_key: str = DEFAULT) -> Engine:
+        """Return the engine called *bind_key*.
+
+        Raises :class:`BindError`, which names the known keys, for an unknown key, and
+        :class:`SettingError` for ``default`` when no database is set.
+        """
+        engine = self.engines.get(bind_key)
+        if engine is not None:
+            return engine
+        if bind_key == DEFAULT:
+            raise SettingError(UNSET)
+        raise unknown_bind(bind_key, self.engines)
+
+    def find_session(self, tm: TransactionManager) -> JoinedSession | None:
+        """Return the session of *tm*; None if there is none, or if it has ended."""
+        reference = self._sessions.get(_manager_of_this_thread(tm))
+        session = reference() if reference else None
+        return None if session is None or session.ended else session
+
+    def make_session(
+        self, tm: TransactionManager, window: Callable[[], bool] | None = None
+    ) -> JoinedSession:
+        """Return a new session that joins the transactions of *tm*.
+
+        It can write while *window* returns true; without a *window*, whenever *tm* has begun a
+        transaction.
+        """
+        tm = _manager_of_this_thread(tm)
+        options: dict[str, Any] = {**self._session_options, "tm": tm, "window": window}
+        if self._routes is None:
+            session = self._session_class(self.engine_for(), **options)
+        else:
+            # No engine of its own: for each statement it asks the routes.
+            options |= {"routes": self._routes, "follow": self._make_bind_session}
+            session = self._session_class(**options)
+        self._sessions[tm] = weakref.ref(session)
+        return session
+
+    def bind_session(self, session: JoinedSession, bind_key: str) -> JoinedSession:
+        """Return the session that uses only the database *bind_key*, in *session*'s transaction.
+
+        Raises :class:`BindError` if there is no such database.
+        """
+        if isinstance(session, MultiBindSession):
+            return session.on(bind_key)
+        self.engine_for(bind_key)
+        return session
+
+    def scoped_session(self, bind_key: str | None = None) -> ScopedSession:
+        """Return what ``Session(db_name, bind_key=...)`` returns: the same object at each call."""
+        with self._lock:
+            found = self._scoped_sessions.get(bind_key)
+            if found is None:
+                engine = self.engine_for(DEFAULT if bind_key is None else bind_key)
+                routes = self._routes if bind_key is None else None
+                found = ScopedSession(engine, dict(self.settings.session), routes)
+                self._scoped_sessions[bind_key] = found
+        return found
+
+    def dispose(self) -> None:
+        """Close the connections of the engines made here; not those of a ready Engine."""
+        for key, database in self.settings.databases.items():
+            if not database.engine:
+                self.engines[key].dispose()
+
+    def _make_bind_session(self, leader: MultiBindSession, bind_key: str) -> BindSession:
+        options = {**self._session_options, "tm": leader.tm, "window": leader.window}
+        return self._bind_session_class(leader=leader, bind_key=bind_key, **options)
+
+
+def make_engines(settings: Settings) -> dict[str, Engine]:
+    """Return an engine for each bind key. Databases with equal settings share one engine.
+
+    With two engines on one SQLite file, a request would wait for a lock that it holds itself.
+    """
+    engines: dict[str, Engine] = {}
+    made: list[tuple[Database, Engine]] = []
+    for key, database in settings.databases.items():
+        same = [
+            engine
+            for other, engine in made
+            if (other.url, other.options, other.engine)
+            == (database.url, database.options, database.engine)
+        ]
+        engines[key] = same[0] if same else make_engine(database, sqa_options_of(key, settings))
+        made.append((database, engines[key]))
+    return engines
+
+
+def _manager_of_this_thread(tm: TransactionManager) -> Any:
+    """Return the current thread's manager if *tm* is a ThreadTransactionManager, else *tm*."""
+    return getattr(tm, "manager", tm)

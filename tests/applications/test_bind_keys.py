@@ -1,0 +1,240 @@
+"""Which database a model, a table or a statement belongs to."""
+
+import pytest
+from sqlalchemy import (
+    Column,
+    Integer,
+    MetaData,
+    Table,
+    inspect,
+    select,
+)
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    mapped_column,
+    registry,
+    relationship,
+)
+from sqlalchemy.schema import CreateTable
+
+from pyramid_aalam_sqa import (
+    BindError,
+    create_all,
+    get_sqa,
+)
+from support.bind_files import BIND, files
+from support.bound import AuditBase, Entry, do, serving
+from support.databases import Database
+
+
+def test_an_unknown_key_of_a_model_names_the_known_ones(tmp_path):
+    """When the model is used, in whatever way."""
+
+    class Odd(DeclarativeBase):
+        __bind_key__ = "odd"
+
+    class Thing(Odd):
+        __tablename__ = "thing"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    with serving(files(tmp_path)) as client:
+
+        def use(request):
+            for act in (
+                lambda: request.sqa_session.execute(select(Thing.__table__)),
+                lambda: request.sqa_session.get(Thing, 1),
+                lambda: create_all(request, Odd),
+                lambda: [request.sqa_session.add(Thing()), request.sqa_session.flush()],
+            ):
+                with pytest.raises(BindError, match="no bind 'odd', only: audit, default, log"):
+                    act()
+            request.sqa_session.rollback()
+
+        do(client, use)
+
+
+def test_a_class_that_is_mapped_later_gives_its_key_to_a_table_that_was_used(tmp_path):
+    """What was found before is found again."""
+    table = Table("late", MetaData(), Column("id", Integer, primary_key=True))
+    mapping = registry()
+
+    class Late:
+        __bind_key__ = "audit"
+
+    with serving(files(tmp_path)) as client:
+        statement = select(table)
+
+        def where(request):
+            return request.sqa_session.get_bind(clause=statement).url.database
+
+        assert do(client, where).text.endswith("default.sqlite")
+        mapping.map_imperatively(Late, table)
+        assert do(client, where).text.endswith("audit.sqlite")
+        assert do(client, lambda request: request.sqa_session.get_bind(Late)).text.count("audit")
+
+
+def test_a_family_of_classes_in_two_databases_is_refused(tmp_path):
+    """One flush writes to one connection."""
+
+    class Family(DeclarativeBase):
+        pass
+
+    class Parent(Family):
+        __tablename__ = "parent"
+        __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "parent"}  # noqa: RUF012
+        id: Mapped[int] = mapped_column(primary_key=True)
+        kind: Mapped[str]
+
+    class Child(Parent):
+        __tablename__ = "child"
+        __bind_key__ = "audit"
+        __mapper_args__ = {"concrete": True, "polymorphic_identity": "child"}  # noqa: RUF012
+        id: Mapped[int] = mapped_column(primary_key=True)
+        kind: Mapped[str]
+
+    with serving(files(tmp_path)) as client:
+
+        def use(request):
+            session = request.sqa_session
+            session.add(Child(kind="child"))
+            for write in (
+                session.flush,
+                lambda: session.bulk_insert_mappings(Child, [{"kind": "child"}]),
+                lambda: session.connection(bind_arguments={"mapper": Child}),
+            ):
+                with pytest.raises(BindError, match=r"child \(audit\) and parent \(default\)"):
+                    write()
+                session.rollback()
+
+        do(client, use)
+
+
+def test_a_table_of_two_classes_with_two_keys_is_refused(tmp_path):
+    """Nobody can know which of them is meant."""
+
+    class Twins(DeclarativeBase):
+        pass
+
+    table = Table("twin", Twins.metadata, Column("id", Integer, primary_key=True))
+
+    class One(Twins):
+        __table__ = table
+        __bind_key__ = "log"
+
+    class Other(Twins):
+        __table__ = table
+        __bind_key__ = "audit"
+
+    with serving(files(tmp_path)) as client:
+
+        def use(request):
+            for statement in (select(One), select(Other), select(table)):
+                with pytest.raises(BindError, match=r"'twin' has classes .* audit and log: write"):
+                    request.sqa_session.execute(statement)
+
+        do(client, use)
+
+
+def test_links_without_the_key_are_not_written_to_the_wrong_database(tmp_path):
+    """The table of a many-to-many relationship needs one as well, and the error says so."""
+
+    class Linked(DeclarativeBase):
+        __bind_key__ = "audit"
+
+    links = Table("links", Linked.metadata, Column("a", Integer), Column("b", Integer))
+
+    class Node(Linked):
+        __tablename__ = "node"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        others: Mapped[list["Node"]] = relationship(
+            secondary=links,
+            primaryjoin=lambda: Node.id == links.c.a,
+            secondaryjoin=lambda: Node.id == links.c.b,
+            foreign_keys=lambda: [links.c.a, links.c.b],
+        )
+
+    with serving(files(tmp_path)) as client:
+        create_all(client.app, Linked)
+
+        def link(request):
+            request.sqa_session.add(Node(id=1, others=[Node(id=2)]))
+            with pytest.raises(
+                BindError, match=r"links is of the bind default, .* audit"
+            ) as caught:
+                request.sqa_session.flush()
+            assert "info=" in str(caught.value)
+            request.sqa_session.rollback()
+            request.sqa_session.add(Node(id=3))
+            with pytest.raises(BindError, match=r"links \(default\)"):
+                request.sqa_session.get(Node, 3).others  # noqa: B018 - it is loaded
+
+        do(client, link)
+    assert Database(f"sqlite:///{tmp_path}/audit.sqlite").rows("SELECT id FROM node") == [(3,)]
+
+
+def test_an_insert_of_many_cannot_be_sent_where_it_would_not_go(tmp_path):
+    """SQLAlchemy makes a flush of insert(Model), whatever it was asked."""
+    from sqlalchemy import insert
+
+    with serving(files(tmp_path)) as client:
+        create_all(client.app, AuditBase)
+
+        def use(request):
+            session = request.sqa_session
+            with pytest.raises(BindError, match=r"to audit: write insert\(Entry.__table__\)"):
+                session.execute(insert(Entry), [{"name": "x"}], bind_arguments={"bind_key": "log"})
+            session.execute(
+                insert(Entry),
+                [{"name": "y", "kind": "entry"}],
+                bind_arguments={"bind_key": "audit"},
+            )
+
+        do(client, use)
+    assert Database(f"sqlite:///{tmp_path}/audit.sqlite").rows("SELECT name FROM entry") == [("y",)]
+
+
+def test_ddl_and_what_is_no_statement_find_their_way(tmp_path):
+    """CREATE TABLE goes where the table is; SQLAlchemy refuses what it cannot execute."""
+    from sqlalchemy import DDL
+    from sqlalchemy.exc import ArgumentError
+    from sqlalchemy.schema import CreateIndex, Index
+
+    table = Table("made", MetaData(info={"bind_key": "log"}), Column("n", Integer))
+    index = Index("made_n", table.c.n)
+    with serving(files(tmp_path)) as client:
+
+        def make(request):
+            session = request.sqa_session
+            session.execute(CreateTable(table))
+            session.execute(CreateIndex(index))
+            session.execute(DDL("CREATE TABLE of_the_default (n INTEGER)"))
+            with pytest.raises(ArgumentError):
+                session.execute("SELECT 1")
+            with pytest.raises(ArgumentError):
+                session.scalars(session.query(Entry.id))
+
+        create_all(client.app, AuditBase)
+        do(client, make)
+        engines = get_sqa(client.app).engines
+        assert "made" in inspect(engines["log"]).get_table_names()
+        assert inspect(engines["default"]).get_table_names() == ["of_the_default"]
+
+
+def test_a_sequence_is_in_the_database_of_its_metadata(postgresql, tmp_path):
+    """Alone and as a default value."""
+    from sqlalchemy import Sequence
+
+    numbers = Sequence("numbers", metadata=MetaData(info={"bind_key": "audit"}), start=7)
+    settings = {"sqlalchemy.url": f"sqlite:///{tmp_path}/x.sqlite", f"{BIND}url": postgresql.url}
+    postgresql.run("CREATE SEQUENCE numbers START 7")
+    with serving(settings) as client:
+        asked = do(
+            client,
+            lambda request: (
+                request.sqa_session.scalar(select(numbers.next_value())),
+                request.sqa_session.scalar(numbers.next_value()),
+                request.sqa_session.scalar(numbers),
+            ),
+        )
+    assert asked.text == "(7, 8, 9)"

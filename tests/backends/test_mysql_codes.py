@@ -1,0 +1,45 @@
+"""What the error numbers of MySQL and MariaDB mean, whichever driver raises them."""
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from pyramid_aalam_sqa.backends.backend import ErrorKind
+from pyramid_aalam_sqa.backends.registry import backend_for
+
+
+class OtherDriversError(Exception):
+    """What mysqlclient and others raise: the number first."""
+
+
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        (1213, ErrorKind.CONFLICT),
+        (1020, ErrorKind.CONFLICT),
+        (3101, ErrorKind.CONFLICT),
+        (1205, ErrorKind.LOCKED),
+        (2006, ErrorKind.DISCONNECT),
+        (2013, ErrorKind.DISCONNECT),
+        (1792, ErrorKind.READ_ONLY),
+        (1062, None),
+        (1064, None),
+        (4321, ErrorKind.CONFLICT),
+    ],
+)
+@pytest.mark.parametrize("driver", ["mysql+mysqldb", "mysql+pymysql", "mariadb+mysqldb"])
+def test_the_numbers_of_mysql_mean_the_same_in_every_driver(driver, code, fault):
+    """The number comes first in mysqlclient, as in PyMySQL."""
+    backend = backend_for(make_url(f"{driver}://host/name"), {"retry_codes": ["4321"]})
+    error = OtherDriversError(code, "said the server")
+
+    assert backend.fault(error, connecting=False, disconnected=False) is fault
+    assert fault is None or fault.retryable
+
+
+def test_no_lock_left_is_the_end_of_the_whole_transaction():
+    """1206 rolls back everything: InnoDB has no room for another lock."""
+    backend = backend_for(make_url("mysql+mysqldb://host/name"), {"retry_codes": None})
+
+    assert backend.ends_transaction(OtherDriversError(1206, "lock table size"), None)
+    assert not backend.ends_transaction(OtherDriversError(1062, "SAVEPOINT"), None)
+    assert not backend.ends_transaction(OtherDriversError(1305, "PROCEDURE a does not exist"), None)
