@@ -10,12 +10,12 @@ import subprocess
 import sys
 
 import pytest
-from pyramid.config import Configurator
 from pyramid.response import Response
 from sqlalchemy import text
 from webtest import TestApp
 
 from pyramid_aalam_sqa import get_sqa
+from support.apps import make_app, with_view
 from support.models import INSERT
 from support.processes import HERE, QUIET, TRACED
 
@@ -40,12 +40,12 @@ def count(request):
 
 
 def make(url):
-    with Configurator(settings={"sqlalchemy.url": url, "sqlalchemy.pool_size": "2"}) as config:
-        config.include("pyramid_aalam_sqa")
-        config.add_view(identity, name="identity", renderer="json")
-        config.add_view(write, name="write")
-        config.add_view(count, name="count")
-    return config.make_wsgi_app()
+    views = [
+        with_view(identity, name="identity", renderer="json"),
+        with_view(write, name="write"),
+        with_view(count, name="count"),
+    ]
+    return make_app(url, *views, **{"sqlalchemy.pool_size": "2"})
 
 
 def warm(app):

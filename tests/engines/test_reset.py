@@ -7,70 +7,70 @@ from pyramid.response import Response
 from sqlalchemy import text
 from webtest import TestApp
 
-from pyramid_aalam_sqa import get_sqa
+from support.apps import with_view
 
 CHANGES = ["SET @seen = 'mine'", "SET SESSION sql_mode = ''", "SELECT GET_LOCK('sqa', 0)"]
 STATE = "SELECT @seen IS NULL, @@sql_mode <> ''"
 
 
-def application(database, **settings):
-    def change(request):
-        for statement in request.params.getall("sql"):
-            request.sqa_session.execute(text(statement))
-        return Response()
-
-    def look(request):
-        return Response(str(tuple(request.sqa_session.execute(text(STATE)).one())))
-
-    def write(request):
-        request.sqa_session.execute(text("INSERT INTO note VALUES (1)"))
-        return Response(status=500)
-
-    given = {"sqlalchemy.url": database.url, "sqlalchemy.pool_size": "1", **settings}
-    with Configurator(settings=given) as config:
-        config.include("pyramid_aalam_sqa")
-        for view in (change, look, write):
-            config.add_view(view, name=view.__name__)
-    return config.make_wsgi_app()
+def change(request):
+    for statement in request.params.getall("sql"):
+        request.sqa_session.execute(text(statement))
+    return Response()
 
 
-def test_with_reset_connection_nothing_of_a_visitor_is_left(mariadb):
+def look(request):
+    return Response(str(tuple(request.sqa_session.execute(text(STATE)).one())))
+
+
+def write(request):
+    request.sqa_session.execute(text("INSERT INTO note VALUES (1)"))
+    return Response(status=500)
+
+
+@pytest.fixture
+def visitor_of(serve):
+    """Make clients of applications with a single connection, which each visitor gets in turn."""
+    views = [with_view(view, name=view.__name__) for view in (change, look, write)]
+
+    def visitor_of(database, *setups, **settings):
+        settings = {"sqlalchemy.pool_size": "1", **settings}
+        return TestApp(serve(database.url, *views, *setups, **settings))
+
+    return visitor_of
+
+
+def test_with_reset_connection_nothing_of_a_visitor_is_left(visitor_of, mariadb):
     """User variables, modes and locks end with the request that made them."""
-    app = application(mariadb, **{"sqa.reset_connection": "true"})
-    client = TestApp(app)
+    client = visitor_of(mariadb, **{"sqa.reset_connection": "true"})
     clean = client.get("/look").text
     client.get("/change", {"sql": CHANGES})
 
     assert client.get("/look").text == clean == "(1, 1)"
     # The server takes a moment to notice that a connection is closed.
     assert mariadb.scalar("SELECT GET_LOCK('sqa', 10)") == 1
-    get_sqa(app).dispose()
 
 
-def test_without_it_the_next_visitor_sees_what_was_set(mariadb):
+def test_without_it_the_next_visitor_sees_what_was_set(visitor_of, mariadb):
     """The switch is what makes the difference."""
-    app = application(mariadb)
-    client = TestApp(app)
+    client = visitor_of(mariadb)
     client.get("/change", {"sql": CHANGES})
 
     assert client.get("/look").text == "(0, 0)"
     assert mariadb.scalar("SELECT IS_FREE_LOCK('sqa')") == 0
-    get_sqa(app).dispose()
 
 
-def test_autocommit_is_always_reset(mariadb):
+def test_autocommit_is_always_reset(visitor_of, mariadb):
     """Or the next request's rollback would undo nothing."""
     mariadb.run("CREATE TABLE note (id INTEGER)")
-    app = application(mariadb)
-    client = TestApp(app)
+    client = visitor_of(mariadb)
     client.get("/change", {"sql": ["SET autocommit = 1"]})
     client.get("/write", status=500)
 
     assert mariadb.rows("SELECT * FROM note") == []
-    get_sqa(app).dispose()
 
 
-def test_an_isolation_level_chosen_for_one_transaction_is_always_reset(mariadb):
+def test_an_isolation_level_chosen_for_one_transaction_is_always_reset(visitor_of, mariadb):
     """SQLAlchemy resets what was chosen through it."""
 
     def serializable(request):
@@ -80,26 +80,18 @@ def test_an_isolation_level_chosen_for_one_transaction_is_always_reset(mariadb):
     def level(request):
         return Response(request.sqa_session.scalar(text("SELECT @@tx_isolation")))
 
-    settings = {"sqlalchemy.url": mariadb.url, "sqlalchemy.pool_size": "1"}
-    with Configurator(settings=settings) as config:
-        config.include("pyramid_aalam_sqa")
-        for view in (serializable, level):
-            config.add_view(view, name=view.__name__)
-    app = config.make_wsgi_app()
-    client = TestApp(app)
+    setups = [with_view(view, name=view.__name__) for view in (serializable, level)]
+    client = visitor_of(mariadb, *setups)
 
     assert client.get("/serializable").text == "SERIALIZABLE"
     assert client.get("/level").text == "READ-COMMITTED"
-    get_sqa(app).dispose()
 
 
-def test_on_sqlite_a_temporary_table_ends_with_its_request(sqlite):
+def test_on_sqlite_a_temporary_table_ends_with_its_request(visitor_of, sqlite):
     """The switch works on a file as well."""
-    app = application(sqlite, **{"sqa.reset_connection": "true"})
-    client = TestApp(app)
+    client = visitor_of(sqlite, **{"sqa.reset_connection": "true"})
     for _ in range(2):
         client.get("/change", {"sql": ["CREATE TEMPORARY TABLE mine (id INTEGER)"]})
-    get_sqa(app).dispose()
 
 
 def test_a_database_in_memory_cannot_be_reset():

@@ -14,9 +14,9 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session as PlainSession
 
 from pyramid_aalam_sqa import Session, get_sqa
+from support.models import INSERT
 from support.processes import HERE, QUIET, TRACED
 
-INSERT = text("INSERT INTO note (body) VALUES (:body)")
 COUNT = text("SELECT count(*) FROM note")
 
 
@@ -27,20 +27,17 @@ class Shop(PlainSession):
 
 
 @pytest.fixture
-def app(database, notes):
+def app(serve, database, notes):
     """An application whose engine has two connections at most."""
     settings = {
-        "sqlalchemy.url": database.url,
         "sqlalchemy.pool_size": "2",
         "sqlalchemy.max_overflow": "0",
         "sqlalchemy.pool_timeout": "1",
         "sqa.session.class_": Shop,
     }
-    with Configurator(settings=settings) as config:
-        config.include("pyramid_aalam_sqa")
-    yield config
-    Session(config).remove()
-    get_sqa(config).dispose()
+    app = serve(database.url, **settings)
+    yield app
+    Session(app).remove()
 
 
 def in_a_thread(work, *args):
@@ -219,12 +216,12 @@ SCRIPT = """
     from pyramid.config import Configurator
     from pyramid_aalam_sqa import Session, get_sqa
     from sqlalchemy import text
+    from support.models import INSERT
 
     config = Configurator(settings={"sqlalchemy.url": sys.argv[1], "sqlalchemy.pool_size": "4"})
     config.include("pyramid_aalam_sqa")
     config.commit()
     pool = get_sqa(config).engine.pool
-    INSERT = text("INSERT INTO note (body) VALUES (:body)")
 """
 
 

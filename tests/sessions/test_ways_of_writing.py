@@ -1,24 +1,12 @@
 """Every way to write is stored on a 200 and gone on a 500."""
 
 import pytest
-from pyramid.config import Configurator
 from pyramid.response import Response
-from sqlalchemy import String, delete, insert, text, update
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import delete, insert, text, update
 from webtest import TestApp
 
-
-class Base(DeclarativeBase):
-    """The models of this test."""
-
-
-class Note(Base):
-    """A row that was there (1), and what becomes of it."""
-
-    __tablename__ = "note"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    body: Mapped[str] = mapped_column(String(50))
-
+from support.apps import with_view
+from support.models import Note
 
 BEFORE = {(1, "before")}
 ADDED = {(1, "before"), (2, "new")}
@@ -253,7 +241,7 @@ def target(request):
 
 @pytest.mark.parametrize("status", [200, 500])
 @pytest.mark.parametrize(("name", "target"), CASES, indirect=["target"])
-def test_a_write_is_stored_when_the_status_says_so_and_only_then(name, target, status):
+def test_a_write_is_stored_when_the_status_says_so_and_only_then(serve, name, target, status):
     """No style of writing is forgotten, and none escapes the rollback."""
     write, after, _ = WAYS[name]
 
@@ -261,27 +249,21 @@ def test_a_write_is_stored_when_the_status_says_so_and_only_then(name, target, s
         write(request.sqa_session)
         return Response(status=status)
 
-    with Configurator(settings={"sqlalchemy.url": target.url}) as config:
-        config.include("pyramid_aalam_sqa")
-        config.add_view(view)
-    TestApp(config.make_wsgi_app()).get("/", status=status)
+    TestApp(serve(target.url, with_view(view))).get("/", status=status)
 
     stored = set(target.rows("SELECT id, body FROM note"))
     assert stored == (after if status < 400 else BEFORE)
 
 
 @pytest.mark.parametrize("status", [200, 500])
-def test_a_table_made_on_sqlite_is_rolled_back_like_a_row(sqlite, status):
+def test_a_table_made_on_sqlite_is_rolled_back_like_a_row(serve, sqlite, status):
     """The driver would commit DDL on the spot; the explicit BEGIN keeps it in the transaction."""
 
     def view(request):
         request.sqa_session.execute(text("CREATE TABLE made (id INTEGER)"))
         return Response(status=status)
 
-    with Configurator(settings={"sqlalchemy.url": sqlite.url}) as config:
-        config.include("pyramid_aalam_sqa")
-        config.add_view(view)
-    TestApp(config.make_wsgi_app()).get("/", status=status)
+    TestApp(serve(sqlite.url, with_view(view))).get("/", status=status)
 
     made = sqlite.scalar("SELECT count(*) FROM sqlite_master WHERE name = 'made'")
     assert made == (status == 200)

@@ -205,3 +205,12 @@ def serving(settings, *setups):
 def do(client, act, status=200, **options):
     """Have the view call *act* with its request."""
     return client.get("/", extra_environ={"sqa.act": act, "sqa.status": status}, **options)
+
+
+def engines(client):
+    return get_sqa(client.app).engines
+
+
+def fail_after(function, *args):
+    function(*args)
+    raise ZeroDivisionError
