@@ -13,7 +13,15 @@ from pyramid_aalam_sqa import (
     get_sqa,
 )
 from support.apps import with_view
-from support.late_use import checked_out, make_tables, read, response_callback, serve_on, text_insert, write_next
+from support.late_use import (
+    checked_out,
+    make_tables,
+    read,
+    response_callback,
+    serve_on,
+    text_insert,
+    write_next,
+)
 from support.models import BODIES, INSERT
 
 
