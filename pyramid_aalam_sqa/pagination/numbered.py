@@ -59,6 +59,7 @@ class NumberedPages:
     def __init__(self, session: Session, statement: Select[Any], wanted: PageRequest) -> None:
         self._session = session
         self._statement = statement
+        self._ordered = TotalOrder(statement).statement()
         self._size = wanted.size
         self._is_counted = wanted.count is not False
         self._address = wanted.address
@@ -72,8 +73,8 @@ class NumberedPages:
         skipped = (number - 1) * size
         # Where rows are not counted, one more row tells whether there is a next page.
         limit = size if self._is_counted else size + 1
-        ordered = TotalOrder(self._statement).statement().limit(limit).offset(skipped)
-        items = fetch_rows(self._session, ordered, column_count(self._statement)).items
+        statement = self._ordered.limit(limit).offset(skipped)
+        items = fetch_rows(self._session, statement, column_count(self._statement)).items
         if not items and number > 1 and error_out:
             raise HTTPNotFound(NO_PAGE)
         return Page(
