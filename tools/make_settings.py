@@ -7,18 +7,18 @@ from sqlalchemy.engine import make_url
 
 from pyramid_aalam_sqa.backends.backend import Backend
 from pyramid_aalam_sqa.backends.registry import backend_for
-from pyramid_aalam_sqa.settings.options import SQA_OPTIONS, table
+from pyramid_aalam_sqa.settings.options import SQA_OPTIONS, all_options
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 BEGIN = "<!-- made by make_settings.py -->"
 END = "<!-- end -->"
-SWITCH_DEFAULTS = {
-    option.key: option.kind.value(option.default) if option.default else None
+SQA_DEFAULTS = {
+    option.key: option.type.value(option.default) if option.default else None
     for option in SQA_OPTIONS
 }
-EVERYWHERE = Backend(make_url("any+driver://"), SWITCH_DEFAULTS).engine_defaults()
+EVERYWHERE = Backend(make_url("any+driver://"), SQA_DEFAULTS).engine_defaults()
 DATABASES = {
-    name: backend_for(make_url(url), SWITCH_DEFAULTS).engine_defaults()
+    name: backend_for(make_url(url), SQA_DEFAULTS).engine_defaults()
     for name, url in (
         ("MySQL", "mysql+pymysql://"),
         ("PostgreSQL", "postgresql+psycopg://"),
@@ -65,8 +65,8 @@ def rows():
     """Yield the lines of the table."""
     yield "| key | write | default | meaning |"
     yield "|---|---|---|---|"
-    for option in table():
-        cells = (code(option.key), option.kind.write, default(option), option.meaning)
+    for option in all_options():
+        cells = (code(option.key), option.type.write, default(option), option.meaning)
         yield f"| {' | '.join(cells)} |"
 
 

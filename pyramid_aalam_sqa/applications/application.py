@@ -8,7 +8,7 @@ from sqlalchemy.engine import Engine
 from ..exceptions import SettingError
 from ..interfaces import HasRegistry, TransactionManager
 from ..queries import SqaSession
-from ..settings import DEFAULT, Settings, read_section, read_settings
+from ..settings import DEFAULT_KEY, Settings, read_section, read_settings
 from .session_factory import SessionFactory
 
 # Where an application's registry keeps its Sqa.
@@ -79,4 +79,4 @@ def engine_from_settings(settings: Mapping[str, object], *, bind_key: str | None
     :class:`SettingError` as start-up does, and :class:`BindError` for an unknown *bind_key*.
     """
     sessions = SessionFactory(read_settings(settings, read_section(settings)))
-    return sessions.engine_for(DEFAULT if bind_key is None else bind_key)
+    return sessions.engine_for(DEFAULT_KEY if bind_key is None else bind_key)

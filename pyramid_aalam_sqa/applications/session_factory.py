@@ -25,7 +25,7 @@ from ..sessions import (
     unknown_bind,
     with_class,
 )
-from ..settings import DEFAULT, UNSET, Database, Settings, sqa_options_of
+from ..settings import DEFAULT_KEY, NO_DATABASE, Database, Settings
 
 
 class SessionFactory:
@@ -47,7 +47,7 @@ class SessionFactory:
         # Weak on both sides, because a session holds its transaction manager.
         self._sessions: WeakKeyDictionary[Any, weakref.ref[JoinedSession]] = WeakKeyDictionary()
 
-    def engine_for(self, bind_key: str = DEFAULT) -> Engine:
+    def engine_for(self, bind_key: str = DEFAULT_KEY) -> Engine:
         """Return the engine called *bind_key*.
 
         Raises :class:`BindError`, which names the known keys, for an unknown key, and
@@ -56,8 +56,8 @@ class SessionFactory:
         engine = self.engines.get(bind_key)
         if engine is not None:
             return engine
-        if bind_key == DEFAULT:
-            raise SettingError(UNSET)
+        if bind_key == DEFAULT_KEY:
+            raise SettingError(NO_DATABASE)
         raise unknown_bind(bind_key, self.engines)
 
     def find_session(self, tm: TransactionManager) -> JoinedSession | None:
@@ -100,7 +100,7 @@ class SessionFactory:
         with self._lock:
             found = self._scoped_sessions.get(bind_key)
             if found is None:
-                engine = self.engine_for(DEFAULT if bind_key is None else bind_key)
+                engine = self.engine_for(DEFAULT_KEY if bind_key is None else bind_key)
                 routes = self._routes if bind_key is None else None
                 found = ScopedSession(engine, dict(self.settings.session), routes)
                 self._scoped_sessions[bind_key] = found
@@ -131,7 +131,7 @@ def make_engines(settings: Settings) -> dict[str, Engine]:
             if (other.url, other.options, other.engine)
             == (database.url, database.options, database.engine)
         ]
-        engines[key] = same[0] if same else make_engine(database, sqa_options_of(key, settings))
+        engines[key] = same[0] if same else make_engine(database, settings.options_for(key))
         made.append((database, engines[key]))
     return engines
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import registry as Registry  # noqa: N812 - "registry" is Py
 from ..engines import BIND_KEY_INFO, bind_key_of, tables_with_bind_key
 from ..exceptions import BindError
 from ..interfaces import HasRegistry
-from ..settings import DEFAULT
+from ..settings import DEFAULT_KEY
 from .application import Sqa, get_sqa
 
 
@@ -87,13 +87,13 @@ def tables_by_database(sqa: Sqa, base: Any, bind_key: str | None = None) -> list
         sqa.engine_for(bind_key)
     parts = []
     for metadata in metadatas_of(base):
-        keys: dict[str, list[Table] | None] = {DEFAULT: None}
+        keys: dict[str, list[Table] | None] = {DEFAULT_KEY: None}
         if sqa.settings.binds:
             used = [key_of_metadata(metadata), *map(bind_key_of, metadata.sorted_tables)]
             keys = {key: tables_with_bind_key(key, metadata) for key in used}
         for key, tables in keys.items():
             if bind_key in {None, key}:
-                name = sqa.settings.name if key == DEFAULT else None
+                name = sqa.settings.name if key == DEFAULT_KEY else None
                 parts.append(DatabaseTables(key, sqa.engine_for(key), metadata, tables, name))
     return parts
 
@@ -124,7 +124,7 @@ def metadatas_of(base: Any) -> Iterator[MetaData]:
 
 def key_of_metadata(metadata: MetaData) -> str:
     """Return the bind key of those tables of *metadata* that have no key of their own."""
-    return str(metadata.info.get(BIND_KEY_INFO) or DEFAULT)
+    return str(metadata.info.get(BIND_KEY_INFO) or DEFAULT_KEY)
 
 
 def _sqa(app: Sqa | HasRegistry) -> Sqa:

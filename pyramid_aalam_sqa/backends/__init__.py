@@ -1,26 +1,36 @@
-"""What is particular to each database product: its defaults, its errors, its quirks."""
+"""What is particular to each database product: its URLs, defaults, errors and quirks."""
 
 from .backend import Backend, ErrorKind
 from .mysql import MySQLBackend
-from .pymysql_driver import THIS_MACHINE
-from .registry import attach_backend, backend_for, backend_of, find_backend, says_no_such_value
-from .sorting import sorting_of
+from .pymysql_driver import LOCAL_HOSTS
+from .registry import (
+    RESERVED_NAMES,
+    attach_backend,
+    backend_class,
+    backend_for,
+    backend_of,
+    has_backend,
+    is_impossible_value,
+    sorting_of,
+)
 from .urls import is_file, is_memory, masked, read_url, with_name
 
 __all__ = [
-    "THIS_MACHINE",
+    "LOCAL_HOSTS",
+    "RESERVED_NAMES",
     "Backend",
     "ErrorKind",
     "MySQLBackend",
     "attach_backend",
+    "backend_class",
     "backend_for",
     "backend_of",
-    "find_backend",
+    "has_backend",
     "is_file",
+    "is_impossible_value",
     "is_memory",
     "masked",
     "read_url",
-    "says_no_such_value",
     "sorting_of",
     "with_name",
 ]

@@ -1,4 +1,7 @@
-"""What holds for every database, and the shape of what is particular to one."""
+"""What the package knows about one database product, and what holds for every product.
+
+Each product has a subclass that overrides what differs: mysql.py, postgresql.py, sqlite.py.
+"""
 
 import select
 from collections.abc import Iterator, Mapping
@@ -9,90 +12,177 @@ from typing import Any, ClassVar
 
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
 
 from ..exceptions import ProvisioningError
+from .sorting import GENERIC_SORTING, Sorting
 
-# Linux tells it without reading anything, and so under TLS too. Elsewhere it is not asked.
+# poll() reports this event without reading from the socket, so it works under TLS too.
+# Only Linux has it; elsewhere has_server_closed() returns false.
 CLOSED_BY_PEER = getattr(select, "POLLRDHUP", 0)
 
 
-REFUSES_WRITES = "sqa.refuses_writes"
+# In the info of a pooled connection while it refuses writes.
+READ_ONLY_MARK = "sqa.read_only"
 
 
-# Seconds; forty workers may be asking for the lock.
-LOCK_PAUSE = 0.2
+# Seconds between two attempts to take the lock for creating tables. Forty workers may ask at once.
+LOCK_RETRY_INTERVAL = 0.2
+
+
+# Without the escapes, a part of the password would become the host or the database, and error
+# messages print those.
+ESCAPE_ADVICE = (
+    "in the user name and the password write @ as %40, / as %2F and : as %3A "
+    "(in an ini file %%40, %%2F and %%3A)"
+)
 
 
 class ErrorKind(Enum):
-    """What kind of accident an error of a driver is, and so what can be done about it."""
+    """What a driver's error means for the request; the value is its explanation."""
 
-    CONFLICT = "the whole transaction lost against another one and is gone"
-    LOCKED = "one statement waited too long for a lock and was undone"
-    DISCONNECT = "the connection is gone, and the transaction with it"
-    READ_ONLY = "the server takes no writes, though another connection may lead to one that does"
-    REFUSED = "the database takes no writes"
-    SILENT = "the server did not answer in time; nobody knows what it is doing"
+    CONFLICT = "the server rolled back the transaction because of another transaction"
+    LOCK_TIMEOUT = "one statement waited too long for a lock, and the server undid that statement"
+    DISCONNECT = "the connection is lost, and its transaction with it"
+    READ_ONLY_SERVER = "this server accepts no writes; another connection may reach one that does"
+    READ_ONLY_DATABASE = "the database accepts no writes"
+    NO_ANSWER = "the server did not answer in time, so what it is doing is unknown"
     UNREACHABLE = "no connection can be made"
 
     @property
     def retryable(self) -> bool:
-        """Whether the same request may well succeed when it is made again."""
+        """Whether the same request may succeed when it is tried again."""
         return self in {
             ErrorKind.CONFLICT,
-            ErrorKind.LOCKED,
+            ErrorKind.LOCK_TIMEOUT,
             ErrorKind.DISCONNECT,
-            ErrorKind.READ_ONLY,
+            ErrorKind.READ_ONLY_SERVER,
         }
 
     @property
     def unavailable(self) -> bool:
-        """Whether the database cannot be used at the moment, whatever is asked of it."""
-        return self not in {ErrorKind.CONFLICT, ErrorKind.LOCKED}
+        """Whether the database cannot be used at the moment, whatever the statement."""
+        return self not in {ErrorKind.CONFLICT, ErrorKind.LOCK_TIMEOUT}
 
     @property
     def drops_pool(self) -> bool:
-        """Whether the other connections of the pool are suspect too."""
-        return self in {ErrorKind.DISCONNECT, ErrorKind.READ_ONLY, ErrorKind.SILENT}
+        """Whether the pool's other connections are probably lost too."""
+        return self in {
+            ErrorKind.DISCONNECT,
+            ErrorKind.READ_ONLY_SERVER,
+            ErrorKind.NO_ANSWER,
+        }
 
 
 class Backend:
-    """The defaults, the listeners and the errors of one database.
+    """What is particular to one database product. This base class describes an unknown one.
 
-    ``ENGINE_DEFAULTS`` are create_engine options spelled as in an ini file, ``DRIVERS`` those
-    drivers that are known to take the ``connect_args`` among them. ``ERROR_KINDS`` says what the codes
-    of the driver's errors mean, ``NOT_SENT`` which of them a statement has when it never left,
-    ``DENIED`` which say that the account may not do it, ``NO_VALUE`` which that a column can hold
-    no such value. ``READ_ONLY`` makes a transaction that has
-    just begun refuse writes, ``READ_WRITE`` undoes it where it holds for the connection.
-    ``LOCK_WAIT`` is how many seconds one worker waits for others that create tables,
-    ``STILL_COUNTED`` how many connections the server counts for a moment after it has closed them.
-    ``LAST_QUESTION`` is asked before the COMMIT of one of several databases: whether the server is
-    there, and nothing left for COMMIT to find.
+    URLs and values:
+
+    - ``PRODUCT``: its name in messages.
+    - ``HAS_HOST``: whether the product is a server, with a host in its URL. If not, the URL names a
+      file.
+    - ``MEMORY_PATHS``: paths that mean a database in memory, where the URL names a file.
+    - ``NAME_IS_DATABASE``: whether the name of an application is the name of its database. If not,
+      it is a schema in the URL's database.
+    - ``HAS_ACCOUNTS``: whether a login has a user name and a password.
+    - ``RESERVED_NAMES``: first words of database names that the product uses for itself.
+    - ``URL_SCHEMES``: what people write before ``://``, each with what they should write.
+    - ``DRIVER_PACKAGES``: drivers, each with the name that ``pip install`` knows it by, where the
+      two differ.
+    - ``BUNDLED_DRIVER``: the driver that is installed together with this package; empty if none is.
+    - ``INTEGER_BITS``: the size of every integer column; None where its type decides.
+    - ``SORTING``: how the product sorts and compares values.
+
+    Engines:
+
+    - ``ENGINE_DEFAULTS``: create_engine options, spelled as in an ini file.
+    - ``KNOWN_DRIVERS``: drivers that accept the ``connect_args`` among those options.
+    - ``UNLISTED_CONNECTIONS``: how many connections the server still counts for a moment after it
+      has closed them. ``sqa.max_connections`` leaves room for that many.
+
+    Errors, by the code that the driver gives:
+
+    - ``ERROR_KINDS``: what the code means for the request.
+    - ``NOT_SENT_CODES``: the statement never left the driver, so the server has not run it.
+    - ``ACCESS_DENIED_CODES``: the account has no privilege for the statement.
+    - ``IMPOSSIBLE_VALUE_CODES``: the column cannot hold such a value, so no row has it.
+
+    Statements and waits:
+
+    - ``READ_ONLY_SQL``: makes the transaction that has just begun refuse writes.
+    - ``READ_WRITE_SQL``: undoes it where it holds for the connection; empty where it does not.
+    - ``PRE_COMMIT_SQL``: sent to each of several databases before the first COMMIT. It fails if the
+      server is gone, or if COMMIT would find an error.
+    - ``TABLE_LOCK_TIMEOUT``: seconds that one worker waits for others that create tables.
     """
 
+    PRODUCT: ClassVar[str] = "this database"
+    HAS_HOST: ClassVar[bool] = True
+    MEMORY_PATHS: ClassVar[frozenset[str | None]] = frozenset()
+    NAME_IS_DATABASE: ClassVar[bool] = True
+    HAS_ACCOUNTS: ClassVar[bool] = True
+    RESERVED_NAMES: ClassVar[frozenset[str]] = frozenset()
+    URL_SCHEMES: ClassVar[Mapping[str, str]] = {
+        "mssql": "mssql+pyodbc",
+        "oracle": "oracle+oracledb",
+    }
+    DRIVER_PACKAGES: ClassVar[Mapping[str, str]] = {}
+    BUNDLED_DRIVER: ClassVar[str] = ""
+    INTEGER_BITS: ClassVar[int | None] = None
+    SORTING: ClassVar[Sorting] = GENERIC_SORTING
     ENGINE_DEFAULTS: ClassVar[Mapping[str, str]] = {"pool_pre_ping": "true", "pool_timeout": "5"}
-    DRIVERS: ClassVar[frozenset[str]] = frozenset()
+    KNOWN_DRIVERS: ClassVar[frozenset[str]] = frozenset()
+    UNLISTED_CONNECTIONS: ClassVar[int] = 0
     ERROR_KINDS: ClassVar[Mapping[str, ErrorKind]] = {}
-    NOT_SENT: ClassVar[frozenset[str]] = frozenset()
-    DENIED: ClassVar[frozenset[str]] = frozenset()
-    LOCK_WAIT: ClassVar[float] = 60
-    STILL_COUNTED: ClassVar[int] = 0
-    NO_VALUE: ClassVar[frozenset[str]] = frozenset()
-    READ_ONLY: ClassVar[str] = ""
-    READ_WRITE: ClassVar[str] = ""
-    LAST_QUESTION: ClassVar[str] = "SELECT 1"
+    NOT_SENT_CODES: ClassVar[frozenset[str]] = frozenset()
+    ACCESS_DENIED_CODES: ClassVar[frozenset[str]] = frozenset()
+    IMPOSSIBLE_VALUE_CODES: ClassVar[frozenset[str]] = frozenset()
+    READ_ONLY_SQL: ClassVar[str] = ""
+    READ_WRITE_SQL: ClassVar[str] = ""
+    PRE_COMMIT_SQL: ClassVar[str] = "SELECT 1"
+    TABLE_LOCK_TIMEOUT: ClassVar[float] = 60
 
-    def __init__(self, url: URL, sqa_options: Mapping[str, Any], schema: str | None = None) -> None:
+    def __init__(
+        self,
+        url: URL,
+        sqa_options: Mapping[str, Any],
+        schema: str | None = None,
+        prefix: str = "sqlalchemy.",
+    ) -> None:
         self.url = url
         self.sqa_options = sqa_options
+        # The schema that the application's models name; None if they name none.
         self.schema = schema
-        # How the settings of the database begin, for errors.
-        self.prefix = "sqlalchemy."
+        # How the keys of this database's settings begin, for error messages.
+        self.prefix = prefix
         self.retry_codes: frozenset[str] = frozenset(sqa_options["retry_codes"] or ())
 
+    # URLs.
+
+    @classmethod
+    def url_problem(cls, url: URL) -> str | None:
+        """Return what is wrong with *url* and what to write instead; None if it is right."""
+        return ESCAPE_ADVICE if "@" in f"{url.host}{url.database}" else None
+
+    @classmethod
+    def is_memory(cls, url: URL) -> bool:
+        """Return whether the database at *url* lives in this process's memory."""
+        return not cls.HAS_HOST and url.database in cls.MEMORY_PATHS
+
+    @classmethod
+    def is_file(cls, url: URL) -> bool:
+        """Return whether *url* names its database by the path of a file."""
+        return not (cls.HAS_HOST or cls.is_memory(url))
+
+    # Engines.
+
     def engine_defaults(self) -> Mapping[str, str]:
-        """Return the options this database's engine has unless others were given."""
-        known = self.url.get_driver_name() in self.DRIVERS
+        """Return the create_engine options that hold where the settings give no others.
+
+        They are spelled as in an ini file, without ``sqlalchemy.``.
+        """
+        known = self.url.get_driver_name() in self.KNOWN_DRIVERS
         return {
             key: text
             for key, text in self.ENGINE_DEFAULTS.items()
@@ -100,41 +190,90 @@ class Backend:
         }
 
     def prepare(self, engine: Engine) -> None:
-        """Add to *engine*, which has not connected yet, the listeners it needs."""
+        """Add this product's event listeners to *engine*, which has made no connection yet."""
 
     def before_fork(self, engine: Engine) -> None:
-        """Do to *engine* what has to be done before its process forks."""
+        """Prepare the connections of *engine* for a fork of this process, which comes next."""
 
-    def code(self, error: BaseException) -> str:
-        """Return what the database calls *error*, empty when it has no name for it."""
-        return str(getattr(error, "sqlstate", None) or "")
+    # Errors.
 
-    def fault(
+    @classmethod
+    def error_codes(cls, error: BaseException) -> tuple[str, ...]:
+        """Return the codes that the driver gives *error*, the most exact one first."""
+        return (str(getattr(error, "sqlstate", None) or ""),)
+
+    def error_code(self, error: BaseException) -> str:
+        """Return the code that decides what *error* means; empty if the driver gives none.
+
+        Of several it is the first with a meaning here, else the least exact one.
+        """
+        codes = self.error_codes(error)
+        known = (code for code in codes if code in self.ERROR_KINDS or code in self.retry_codes)
+        return next(known, codes[-1])
+
+    def classify(
         self, error: BaseException, *, connecting: bool, disconnected: bool
     ) -> ErrorKind | None:
-        """Tell what accident *error* of the driver is; None when it is the application's own.
+        """Return what the driver's *error* means; None if the application has to handle it.
 
-        *disconnected* is what SQLAlchemy thinks of it.
+        *connecting*: there was no connection yet. *disconnected*: SQLAlchemy takes the connection
+        for lost.
         """
-        code = self.code(error)
+        code = self.error_code(error)
         if code and code in self.retry_codes:
             return ErrorKind.CONFLICT
-        fault = self.ERROR_KINDS.get(code, ErrorKind.DISCONNECT if disconnected else None)
-        if fault is ErrorKind.DISCONNECT and isinstance(error.__context__, TimeoutError):
-            fault = ErrorKind.SILENT
-        return fault
+        kind = self.ERROR_KINDS.get(code, ErrorKind.DISCONNECT if disconnected else None)
+        if kind is ErrorKind.DISCONNECT and isinstance(error.__context__, TimeoutError):
+            kind = ErrorKind.NO_ANSWER
+        return kind
 
-    def lost_answer(self, fault: ErrorKind | None, error: BaseException) -> bool:
-        """Tell whether *error*, of a COMMIT, leaves open whether the server has committed.
+    def is_commit_unknown(self, kind: ErrorKind | None, error: BaseException) -> bool:
+        """Return whether the server may have committed, although COMMIT raised *error*.
 
-        It does unless the server has answered with an error, which has a code, and stayed.
+        It has not if it answered with an error code and kept the connection, or if COMMIT was
+        never sent.
         """
-        code = self.code(error)
-        answered = code.isalnum() and fault not in {ErrorKind.DISCONNECT, ErrorKind.SILENT}
-        return not answered and code not in self.NOT_SENT
+        code = self.error_code(error)
+        answered = code.isalnum() and kind not in {ErrorKind.DISCONNECT, ErrorKind.NO_ANSWER}
+        return not answered and code not in self.NOT_SENT_CODES
 
-    def has_hung_up(self, connection: Any) -> bool:
-        """Tell whether the server is known to have closed the driver's *connection*."""
+    @classmethod
+    def is_impossible_value(cls, error: DBAPIError) -> bool:
+        """Return whether a SELECT raised *error* because no row can have the value it asks for."""
+        codes = cls.error_codes(error.orig) if error.orig else ()
+        # An autoflush may raise the same codes. That is the application's mistake.
+        is_select = str(error.statement).startswith("SELECT")
+        return is_select and not cls.IMPOSSIBLE_VALUE_CODES.isdisjoint(codes)
+
+    def aborts_transaction(self, error: BaseException) -> bool:
+        """Return whether *error*, of one statement, makes the server refuse all that follow.
+
+        Only a rollback, or a rollback to a savepoint, ends that.
+        """
+        return False
+
+    def ended_transaction(self, error: BaseException, connection: Any) -> bool:
+        """Return whether the server rolled back the whole transaction, with all its savepoints.
+
+        *error* is what a statement on the driver's *connection* raised.
+        """
+        return False
+
+    def commit_would_roll_back(self, connection: Any) -> bool:
+        """Return whether COMMIT on the driver's *connection* would roll back and raise nothing."""
+        return False
+
+    # Connections.
+
+    def socket(self, connection: Any) -> Any:
+        """Return the socket of the driver's *connection*, or an object with its fileno().
+
+        None if the driver does not show it.
+        """
+        return None
+
+    def has_server_closed(self, connection: Any) -> bool:
+        """Return whether the server has closed the driver's *connection*, as far as is known."""
         socket = self.socket(connection)
         if socket is None or not CLOSED_BY_PEER:
             return False
@@ -142,81 +281,68 @@ class Backend:
         poll.register(socket, CLOSED_BY_PEER)
         return bool(poll.poll(0))
 
-    def socket(self, connection: Any) -> Any:
-        """Return what the driver's *connection* talks through; None where that is not known."""
-        return None
+    def abandon_result(self, connection: Connection) -> None:
+        """Stop reading the result that *connection* is in the middle of.
 
-    def breaks_transaction(self, error: BaseException) -> bool:
-        """Tell whether *error*, of one statement, has ended the transaction in the server."""
-        return False
-
-    def ends_transaction(self, error: BaseException, connection: Any) -> bool:
-        """Tell whether *error* has ended the transaction with all its savepoints.
-
-        *connection* is the driver's, on which it happened.
-        """
-        return False
-
-    def would_roll_back(self, connection: Any) -> bool:
-        """Tell whether a COMMIT on the driver's *connection* would undo all and be no error."""
-        return False
-
-    def abandon(self, connection: Connection) -> None:
-        """Give up the answer that is being read on *connection*.
-
-        The connection with it: a driver may read to the end of an answer before it closes it.
+        The connection is given up as well: a driver may read a result to its end before it closes.
         """
         connection.invalidate()
 
-    @contextmanager
-    def locked(self, connection: Connection, name: str) -> Iterator[None]:
-        """Keep all others from creating the tables of *name*, and commit at the end of the block.
+    def make_read_only(self, connection: Connection) -> None:
+        """Make the transaction that has just begun on *connection* refuse every write."""
+        if self.READ_ONLY_SQL:
+            # Marked before it is sent: it may hold even if its answer is lost.
+            connection.info[READ_ONLY_MARK] = True
+            connection.exec_driver_sql(self.READ_ONLY_SQL)
 
-        *connection* has not begun a transaction. Raises :class:`ProvisioningError` when somebody
-        else is at it for ``LOCK_WAIT`` seconds.
+    def make_writable(self, connection: DBAPIConnection | None, record: Any, _state: Any) -> None:
+        """Undo make_read_only() when *connection* goes back to the pool. A "reset" listener."""
+        # A detached connection has no record. It is closed, not reused.
+        if connection is None or record is None:
+            return
+        if record.info.pop(READ_ONLY_MARK, False) and self.READ_WRITE_SQL:
+            cursor = connection.cursor()
+            cursor.execute(self.READ_WRITE_SQL)
+            cursor.close()
+
+    # Creating tables.
+
+    @contextmanager
+    def table_lock(self, connection: Connection, name: str) -> Iterator[None]:
+        """Hold the lock for creating tables in the database *name*, and commit at the end.
+
+        *connection* has not begun a transaction. Raises :class:`ProvisioningError` if another
+        process keeps the lock for ``TABLE_LOCK_TIMEOUT`` seconds.
         """
-        deadline = monotonic() + self.LOCK_WAIT
-        # Asked again and again: a wait on the server would end with its own limits.
-        while not self.take_lock(connection, name):
+        deadline = monotonic() + self.TABLE_LOCK_TIMEOUT
+        # A wait in the server would end with the limits that the settings put on statements.
+        while not self.take_table_lock(connection, name):
             connection.rollback()
             if monotonic() > deadline:
                 msg = (
                     f"Another process has been creating the tables of {name} for "
-                    f"{self.LOCK_WAIT:g} seconds: find out what it waits for, then start again."
+                    f"{self.TABLE_LOCK_TIMEOUT:g} seconds: find out what it waits for, "
+                    "then start again."
                 )
                 raise ProvisioningError(msg)
-            sleep(LOCK_PAUSE)
+            sleep(LOCK_RETRY_INTERVAL)
         try:
             yield
             connection.commit()
         finally:
-            # A connection that was lost has taken the lock with it.
+            # The server frees the lock of a lost connection.
             if not connection.invalidated:
-                self.release_lock(connection, name)
+                self.release_table_lock(connection, name)
 
-    def take_lock(self, connection: Connection, name: str) -> bool:
-        """Take the lock called *name*; false when another connection has it."""
+    def take_table_lock(self, connection: Connection, name: str) -> bool:
+        """Try to take the lock for creating tables in the database *name*.
+
+        Return false if another connection has it.
+        """
         return True
 
-    def release_lock(self, connection: Connection, name: str) -> None:
-        """Release it on *connection*, whatever has happened there since."""
+    def release_table_lock(self, connection: Connection, name: str) -> None:
+        """Release the lock of take_table_lock(), also after an error on *connection*."""
 
-    def make_schema(self, connection: Connection, name: str) -> None:
-        """Make the schema called *name* if it is missing and the database has schemas in it."""
-
-    def make_read_only(self, connection: Connection) -> None:
-        """Have the transaction that has just begun on *connection* refuse every write."""
-        if self.READ_ONLY:
-            # Noted first: when the answer is lost, it holds all the same.
-            connection.info[REFUSES_WRITES] = True
-            connection.exec_driver_sql(self.READ_ONLY)
-
-    def make_writable(self, connection: DBAPIConnection | None, record: Any, _state: Any) -> None:
-        """Undo it before the pool hands *connection* to somebody else."""
-        # One that was detached has no record, and is closed.
-        if connection is None or record is None:
-            return
-        if record.info.pop(REFUSES_WRITES, False) and self.READ_WRITE:
-            cursor = connection.cursor()
-            cursor.execute(self.READ_WRITE)
-            cursor.close()
+    def create_schema(self, connection: Connection, name: str) -> None:
+        """Create the schema *name* if it is missing, where a database contains schemas."""

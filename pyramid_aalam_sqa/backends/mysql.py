@@ -1,8 +1,7 @@
-"""MySQL and MariaDB, through PyMySQL first of all: strict, UTC, utf8mb4, and no endless wait."""
+"""MySQL and MariaDB, through PyMySQL first of all: strict, UTC, utf8mb4, and every wait bounded."""
 
 import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
 from math import ceil
 from typing import Any, ClassVar
 
@@ -14,27 +13,24 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..exceptions import SettingError
 from .backend import Backend, ErrorKind
-from .pymysql_driver import PyMySQLConnect
+from .pymysql_driver import PyMySQLConnect, close_and_wait, forget_unread_rows, socket_of
+from .sorting import MYSQL_SORTING, Sorting
 
-LONGEST_LOCK = 64
-
-
-# Seconds: with less, the server itself may end a statement that waits for one.
-LEAST_LIMIT = 3
+# Characters in the name of a lock of GET_LOCK().
+LONGEST_LOCK_NAME = 64
 
 
-QUIT = b"\x01\x00\x00\x00\x01"
+# Seconds. With a shorter statement_timeout, the server could end a GET_LOCK() that waits a second.
+LEAST_TIMEOUT_TO_WAIT = 3
 
 
-SECONDS_TO_CLOSE = 1
-
-
+# In the info of a pooled connection: whether it was in autocommit when it was new.
 AUTOCOMMIT = "sqa.autocommit"
 
 
-# All in one round trip, of which a budget of connections costs many. Each server reads the comment
-# of the other as a comment (MariaDB skips 50700 to 99999).
-SET_UP = (
+# One statement, because each round trip delays every new connection. The two servers read each
+# other's part as a comment (MariaDB skips 50700 to 99999).
+SESSION_SETUP = (
     "SET {autocommit}sql_mode = '{sql_mode}', time_zone = '{time_zone}', "
     "innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock} "
     "/*M! , tx_isolation = 'READ-COMMITTED', max_statement_time = {statement} */ "
@@ -45,6 +41,18 @@ SET_UP = (
 class MySQLBackend(Backend):
     """MySQL and MariaDB with bounded waits and a server that refuses bad values."""
 
+    PRODUCT = "MySQL or MariaDB"
+    RESERVED_NAMES = frozenset({"information", "mysql", "performance", "sys", "test"})
+    URL_SCHEMES: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("mysql", "mysql2", "pymysql"), "mysql+pymysql"
+    ) | {"mariadb": "mariadb+pymysql"}
+    DRIVER_PACKAGES: ClassVar[Mapping[str, str]] = {
+        "mariadbconnector": "mariadb",
+        "mysqlconnector": "mysql-connector-python",
+        "mysqldb": "mysqlclient",
+    }
+    BUNDLED_DRIVER = "pymysql"
+    SORTING: ClassVar[Sorting] = MYSQL_SORTING
     ENGINE_DEFAULTS: ClassVar[Mapping[str, str]] = {
         **Backend.ENGINE_DEFAULTS,
         "pool_recycle": "1800",
@@ -53,33 +61,37 @@ class MySQLBackend(Backend):
         "connect_args.read_timeout": "60",
         "connect_args.write_timeout": "60",
     }
-    DRIVERS = frozenset({"mysqldb", "pymysql"})
+    KNOWN_DRIVERS = frozenset({"mysqldb", "pymysql"})
+    # The server closes the socket before it takes the connection off its list.
+    UNLISTED_CONNECTIONS = 1
     ERROR_KINDS: ClassVar[Mapping[str, ErrorKind]] = {
         **dict.fromkeys(("1213", "1020", "3101"), ErrorKind.CONFLICT),
-        "1205": ErrorKind.LOCKED,
+        "1205": ErrorKind.LOCK_TIMEOUT,
         # 1047: a Galera node that has lost its cluster; 1053, 1927, 3169: shut down or killed.
         **dict.fromkeys(("2006", "2013", "2055", "4031"), ErrorKind.DISCONNECT),
         **dict.fromkeys(("1047", "1053", "1927", "3169"), ErrorKind.DISCONNECT),
-        **dict.fromkeys(("1290", "1792", "1836"), ErrorKind.READ_ONLY),
-        # The last three: no connection free on the server, for the account, of its allowance.
+        **dict.fromkeys(("1290", "1792", "1836"), ErrorKind.READ_ONLY_SERVER),
+        # 1040: the server has no free connection; 1203: the account has none; 1226: the account has
+        # used up what it may have in an hour.
         **dict.fromkeys(("2002", "2003", "2005", "1040", "1203", "1226"), ErrorKind.UNREACHABLE),
     }
-    # Wrong, locked or dropped account; denied, missing or dropped database. Only while connecting:
-    # a statement on another database may be denied too.
-    NOT_LET_IN = frozenset({"1044", "1045", "1049", "1698", "3118", "4151"})
-    # 2006: writing failed; 0: PyMySQL had closed the connection before.
-    NOT_SENT = frozenset({"2006", "0"})
-    DENIED = frozenset({"1044", "1142"})
-    # It closes the socket first, and strikes the connection off its list after that.
-    STILL_COUNTED = 1
-    # A letter that the column's character set has not: MariaDB, and MySQL 8.
-    NO_VALUE = frozenset({"1267", "3988"})
-    # Not of one transaction: DDL would end that first, and then be done.
-    READ_ONLY = "SET SESSION TRANSACTION READ ONLY"
-    READ_WRITE = "SET SESSION TRANSACTION READ WRITE"
+    # The account is wrong, locked or dropped, or the database is forbidden, missing or dropped.
+    # They count only while connecting: a statement may name another database, too.
+    LOGIN_REFUSED_CODES = frozenset({"1044", "1045", "1049", "1698", "3118", "4151"})
+    # 2006: writing to the socket failed; 0: PyMySQL had closed the connection before.
+    NOT_SENT_CODES = frozenset({"2006", "0"})
+    ACCESS_DENIED_CODES = frozenset({"1044", "1142"})
+    # The column's character set lacks a letter: 1267 on MariaDB, 3988 on MySQL 8.
+    IMPOSSIBLE_VALUE_CODES = frozenset({"1267", "3988"})
+    # For the session, not for one transaction: DDL would end a read-only transaction, and run.
+    READ_ONLY_SQL = "SET SESSION TRANSACTION READ ONLY"
+    READ_WRITE_SQL = "SET SESSION TRANSACTION READ WRITE"
 
     def engine_defaults(self) -> Mapping[str, str]:
-        """Return the options, the driver waiting a little longer than the server works."""
+        """Return the options; the driver waits five seconds longer than ``statement_timeout``.
+
+        So the server ends a slow statement itself, and the driver gives up a silent server.
+        """
         defaults = dict(super().engine_defaults())
         statement = ceil(self.sqa_options["statement_timeout"])
         if not statement:
@@ -89,12 +101,16 @@ class MySQLBackend(Backend):
         return defaults
 
     def prepare(self, engine: Engine) -> None:
-        # Before SQLAlchemy's own listener, which looks at sql_mode to learn how to quote.
+        """Add the listeners that open, set up and close connections.
+
+        Raises :class:`SettingError` if the settings ask another driver for PyMySQL's TLS.
+        """
+        # Before SQLAlchemy's own listener, which reads sql_mode to learn how to quote.
         event.listen(engine, "connect", self._set_up, insert=True)
         event.listen(engine, "checkout", _note_autocommit)
         event.listen(engine, "checkin", _restore_autocommit)
         if self.sqa_options["max_connections"]:
-            event.listen(engine, "close", self._quit)
+            event.listen(engine, "close", close_and_wait)
         connect = PyMySQLConnect(self.sqa_options)
         if engine.dialect.driver == "pymysql":
             event.listen(engine, "do_connect", connect)
@@ -105,72 +121,66 @@ class MySQLBackend(Backend):
             )
             raise SettingError(msg)
 
-    def code(self, error: BaseException) -> str:
-        """Return the server's or the driver's number."""
-        return str(error.args[0]) if error.args else ""
+    @classmethod
+    def error_codes(cls, error: BaseException) -> tuple[str, ...]:
+        """Return the number that the server or the driver gives *error*."""
+        return (str(error.args[0]) if error.args else "",)
 
-    def fault(
+    def classify(
         self, error: BaseException, *, connecting: bool, disconnected: bool
     ) -> ErrorKind | None:
-        """Tell what accident *error* is, 1290 being one only when it is about writing.
+        """Return what the driver's *error* means.
 
-        That nobody is let in is no fault of the request, which waits for whoever has to set it.
+        A refused login counts as unavailable (503): only an administrator can repair it. Error 1290
+        has many causes, and counts only if it is about writing.
         """
-        if connecting and self.code(error) in self.NOT_LET_IN:
+        code = self.error_code(error)
+        if connecting and code in self.LOGIN_REFUSED_CODES:
             return ErrorKind.UNREACHABLE
-        if self.code(error) == "1290" and "read-only" not in str(error).replace("_", "-"):
+        if code == "1290" and "read-only" not in str(error).replace("_", "-"):
             return None
-        return super().fault(error, connecting=connecting, disconnected=disconnected)
+        return super().classify(error, connecting=connecting, disconnected=disconnected)
 
-    def socket(self, connection: Any) -> Any:
-        """Return PyMySQL's socket, which has no public name; other drivers keep theirs hidden."""
-        return getattr(connection, "_sock", None)
+    def ended_transaction(self, error: BaseException, connection: Any) -> bool:
+        """Return whether the lock table is full, or a savepoint does not exist any more.
 
-    def abandon(self, connection: Connection) -> None:
-        """Give up the answer and the connection; PyMySQL would try to read on all the same."""
-        driver: Any = connection.connection.dbapi_connection
-        with suppress(AttributeError):  # of another driver
-            driver._result.unbuffered_active = False  # noqa: SLF001 - it has no public name
-        super().abandon(connection)
-
-    def ends_transaction(self, error: BaseException, connection: Any) -> bool:
-        """Tell whether the lock table is full, or a savepoint is gone and so all before it.
-
-        It goes with a lock wait that timed out under innodb_rollback_on_timeout.
+        The savepoint is gone when the server rolled back the whole transaction, as it does after a
+        lock wait under innodb_rollback_on_timeout.
         """
-        code = self.code(error)
+        code = self.error_code(error)
         return code == "1206" or (code == "1305" and "SAVEPOINT" in str(error))
 
-    def take_lock(self, connection: Connection, name: str) -> bool:
-        """Take a lock that all databases of the server share, hence the name in it."""
-        # For a second at a time: many who ask without waiting keep the server busy.
+    def socket(self, connection: Any) -> Any:
+        """Return PyMySQL's socket; None for other drivers, which hide theirs."""
+        return socket_of(connection)
+
+    def abandon_result(self, connection: Connection) -> None:
+        """Give up the rest of the result, and the connection.
+
+        PyMySQL would read the rest before it closes the connection.
+        """
+        forget_unread_rows(connection.connection.dbapi_connection)
+        super().abandon_result(connection)
+
+    def take_table_lock(self, connection: Connection, name: str) -> bool:
+        """Take the lock by GET_LOCK(). All databases of the server share its names."""
+        # A second each time, because many workers that ask without waiting keep the server busy.
         limit = self.sqa_options["statement_timeout"]
-        wait = 0 if 0 < limit < LEAST_LIMIT else 1
+        wait = 0 if 0 < limit < LEAST_TIMEOUT_TO_WAIT else 1
         return bool(connection.scalar(select(func.GET_LOCK(lock_name(name), wait))))
 
-    def release_lock(self, connection: Connection, name: str) -> None:
-        """Release it, or close the connection: a lock would go back to the pool with it."""
+    def release_table_lock(self, connection: Connection, name: str) -> None:
+        """Release the lock, or close the connection, which would take it back to the pool."""
         try:
             connection.execute(select(func.RELEASE_LOCK(lock_name(name))))
         except DBAPIError:
             connection.invalidate()
 
-    def _quit(self, connection: Any, _record: object) -> None:
-        """Wait until the server has closed *connection* too: until then it counts it as open.
-
-        The driver sends its farewell and is gone.
-        """
-        socket = self.socket(connection)
-        if socket is not None:
-            with suppress(OSError):
-                socket.settimeout(SECONDS_TO_CLOSE)
-                socket.sendall(QUIT)
-                socket.recv(1)
-
     def _set_up(self, connection: DBAPIConnection, _record: Any) -> None:
+        """Send what a new connection needs, in one statement."""
         statement = ceil(self.sqa_options["statement_timeout"] * 1000)
-        text = SET_UP.format(
-            # PyMySQL's own statement for it was left out, unless it was asked for.
+        text = SESSION_SETUP.format(
+            # PyMySQLConnect leaves out PyMySQL's own statement for it unless the settings ask.
             autocommit="autocommit = 0, " if _leaves_autocommit(connection) else "",
             sql_mode=self.sqa_options["mysql.sql_mode"],
             time_zone=self.sqa_options["mysql.time_zone"],
@@ -184,9 +194,14 @@ class MySQLBackend(Backend):
 
 
 def lock_name(name: str) -> str:
-    """Return what the server calls the lock of *name*; it takes 64 characters."""
+    """Return the name of the lock for creating tables in the database *name*.
+
+    The server accepts 64 characters.
+    """
     full = f"sqa:{name}"
-    return full if len(full) <= LONGEST_LOCK else hashlib.sha256(full.encode()).hexdigest()
+    if len(full) <= LONGEST_LOCK_NAME:
+        return full
+    return hashlib.sha256(full.encode()).hexdigest()
 
 
 def _leaves_autocommit(connection: Any) -> bool:
@@ -198,9 +213,9 @@ def _note_autocommit(connection: Any, record: ConnectionPoolEntry, _proxy: objec
 
 
 def _restore_autocommit(connection: Any, record: ConnectionPoolEntry) -> None:
-    """Undo `SET autocommit = 1`: the next request could roll nothing back.
+    """Undo `SET autocommit = 1`; otherwise the next request could roll nothing back.
 
-    Both sides know it without a round trip, the server says it with each answer.
+    The driver knows the mode without a round trip, because the server sends it with each answer.
     """
     wanted = record.info.get(AUTOCOMMIT)
     if connection is not None and wanted is not None and connection.get_autocommit() != wanted:

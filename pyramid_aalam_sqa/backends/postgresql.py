@@ -1,4 +1,4 @@
-"""PostgreSQL through psycopg: bounded waits, one schema, and otherwise what SQLAlchemy does."""
+"""PostgreSQL through psycopg: every wait bounded, one schema, otherwise SQLAlchemy's own ways."""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,87 +11,107 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.schema import CreateSchema
 
 from .backend import Backend, ErrorKind
+from .sorting import POSTGRESQL_SORTING, Sorting
 
-# libpq's PQTRANS_INERROR.
-FAILED = 3
+# What psycopg and libpq call PQTRANS_INERROR: a statement failed, and only a rollback can follow.
+TRANSACTION_FAILED = 3
 
 
 class PostgreSQLBackend(Backend):
     """PostgreSQL with a bound on each wait."""
 
+    PRODUCT = "PostgreSQL"
+    NAME_IS_DATABASE = False
+    RESERVED_NAMES = frozenset({"information", "pg"})
+    URL_SCHEMES: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("postgres", "postgresql", "psql"), "postgresql"
+    )
+    DRIVER_PACKAGES: ClassVar[Mapping[str, str]] = {
+        "psycopg": "pyramid_aalam_sqa[postgresql]",
+        "psycopg2": "psycopg2-binary",
+    }
+    SORTING: ClassVar[Sorting] = POSTGRESQL_SORTING
     ENGINE_DEFAULTS: ClassVar[Mapping[str, str]] = {
         **Backend.ENGINE_DEFAULTS,
         "pool_recycle": "1800",
         "connect_args.connect_timeout": "5",
     }
-    DRIVERS = frozenset({"psycopg", "psycopg2", "psycopg2cffi"})
-
-    # Out of range, no date, not in the encoding, no text for that type.
-    NO_VALUE = frozenset({"22003", "22007", "22008", "22021", "22P02", "22P05"})
+    KNOWN_DRIVERS = frozenset({"psycopg", "psycopg2", "psycopg2cffi"})
     ERROR_KINDS: ClassVar[Mapping[str, ErrorKind]] = {
         **dict.fromkeys(("40001", "40P01"), ErrorKind.CONFLICT),
-        "55P03": ErrorKind.LOCKED,
+        "55P03": ErrorKind.LOCK_TIMEOUT,
         **dict.fromkeys(("57P01", "57P02", "57P05", "25P03"), ErrorKind.DISCONNECT),
-        "25006": ErrorKind.READ_ONLY,
+        "25006": ErrorKind.READ_ONLY_SERVER,
         **dict.fromkeys(("57P03", "53300"), ErrorKind.UNREACHABLE),
     }
-    DENIED = frozenset({"42501"})
-    READ_ONLY = "SET TRANSACTION READ ONLY"
-    # What was deferred would fail at COMMIT.
-    LAST_QUESTION = "SET CONSTRAINTS ALL IMMEDIATE"
+    ACCESS_DENIED_CODES = frozenset({"42501"})
+    # Out of range; not a date; not in the encoding; not text of that type.
+    IMPOSSIBLE_VALUE_CODES = frozenset({"22003", "22007", "22008", "22021", "22P02", "22P05"})
+    READ_ONLY_SQL = "SET TRANSACTION READ ONLY"
+    # Checks deferred constraints now; otherwise COMMIT would fail over them.
+    PRE_COMMIT_SQL = "SET CONSTRAINTS ALL IMMEDIATE"
 
     def prepare(self, engine: Engine) -> None:
-        # With a schema, before SQLAlchemy's own listener, which asks for the current one.
+        """Add the listener that sets up each new connection."""
+        # With a schema, before SQLAlchemy's own listener, which asks for the current schema.
         event.listen(engine, "connect", self._set_up, insert=bool(self.schema))
 
+    def classify(
+        self, error: BaseException, *, connecting: bool, disconnected: bool
+    ) -> ErrorKind | None:
+        """Return what the driver's *error* means.
+
+        libpq gives no code to an error of connecting.
+        """
+        found = super().classify(error, connecting=connecting, disconnected=disconnected)
+        return ErrorKind.UNREACHABLE if connecting and not self.error_code(error) else found
+
+    def aborts_transaction(self, error: BaseException) -> bool:
+        """Return whether *error* came from the server, where every error aborts its transaction.
+
+        The server would answer a COMMIT of that transaction with success, and roll back.
+        """
+        return bool(self.error_code(error))
+
+    def commit_would_roll_back(self, connection: Any) -> bool:
+        """Return whether the server has seen an error that SQLAlchemy has not.
+
+        That happens on a cursor of the driver that the application opened.
+        """
+        status = getattr(getattr(connection, "info", None), "transaction_status", None)
+        return status == TRANSACTION_FAILED
+
+    def socket(self, connection: Any) -> Any:
+        """Return the driver's connection itself, whose fileno() is its socket; None if closed."""
+        return None if connection.closed else connection
+
+    def abandon_result(self, connection: Connection) -> None:
+        """Do nothing: the server keeps the rows that were not fetched, and drops them later."""
+
+    def take_table_lock(self, connection: Connection, name: str) -> bool:
+        """Take an advisory lock that ends with the transaction."""
+        # AUTOCOMMIT would end the lock at once. From REPEATABLE READ up, a transaction would see
+        # the tables as they were before it had the lock.
+        connection.execution_options(isolation_level="READ COMMITTED")
+        key = int.from_bytes(hashlib.sha256(f"sqa:{name}".encode()).digest()[:8], signed=True)
+        return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(key))))
+
+    def create_schema(self, connection: Connection, name: str) -> None:
+        """Create the schema *name* if it is missing."""
+        if not inspect(connection).has_schema(name):
+            connection.execute(CreateSchema(name))
+
     def _set_up(self, connection: DBAPIConnection, _record: Any) -> None:
-        # PostgreSQL takes 0 for no limit, also where not to wait at all was meant.
+        """Send what a new connection needs, in one statement."""
+        # At least 1: PostgreSQL reads 0 as no limit, also where the setting says not to wait.
         lock = max(1, ceil(self.sqa_options["lock_timeout"] * 1000))
         statement = ceil(self.sqa_options["statement_timeout"] * 1000)
         options = {"lock_timeout": lock, "statement_timeout": statement}
         if self.schema:
-            # Alone: a table of the same name in public would be found where this one is missing.
+            # Without public: a table that is missing here could be found there by the same name.
             options["search_path"] = f'"{self.schema}"'
         calls = (f"set_config('{name}', '{value}', false)" for name, value in options.items())
         cursor = connection.cursor()
         cursor.execute("SELECT " + ", ".join(calls))
         cursor.close()
         connection.commit()
-
-    def fault(
-        self, error: BaseException, *, connecting: bool, disconnected: bool
-    ) -> ErrorKind | None:
-        """Tell what accident *error* is; libpq gives no code when there is no connection."""
-        found = super().fault(error, connecting=connecting, disconnected=disconnected)
-        return ErrorKind.UNREACHABLE if connecting and not self.code(error) else found
-
-    def take_lock(self, connection: Connection, name: str) -> bool:
-        """Take it until the end of the transaction."""
-        # AUTOCOMMIT would end the lock at once. From REPEATABLE READ on, a transaction would see
-        # the tables as they were before it had the lock.
-        connection.execution_options(isolation_level="READ COMMITTED")
-        key = int.from_bytes(hashlib.sha256(f"sqa:{name}".encode()).digest()[:8], signed=True)
-        return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(key))))
-
-    def make_schema(self, connection: Connection, name: str) -> None:
-        if not inspect(connection).has_schema(name):
-            connection.execute(CreateSchema(name))
-
-    def socket(self, connection: Any) -> Any:
-        """Return the connection itself, which knows its socket while it is open."""
-        return None if connection.closed else connection
-
-    def abandon(self, connection: Connection) -> None:
-        """Do nothing: the server keeps what was not fetched, and forgets it."""
-
-    def breaks_transaction(self, error: BaseException) -> bool:
-        """Tell whether the server has seen it: every error ends its transaction there.
-
-        A COMMIT of such a transaction is answered with success, and has rolled back.
-        """
-        return bool(self.code(error))
-
-    def would_roll_back(self, connection: Any) -> bool:
-        """Tell whether an error was seen by the driver alone, on a cursor of its own."""
-        status = getattr(getattr(connection, "info", None), "transaction_status", None)
-        return status == FAILED

@@ -1,8 +1,13 @@
-"""TODO."""
+"""What PyMySQL does badly, repaired; the one module that uses PyMySQL's private attributes.
+
+PyMySQL encodes passwords as latin-1, builds a TLS context for each connection, and sends statements
+on connecting that SQLAlchemy or our own setup repeats.
+"""
 
 import logging
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any, cast
 
@@ -14,59 +19,77 @@ from ..exceptions import SettingError
 log = logging.getLogger(__name__)
 
 
-NO_TLS_ON_SERVER = 2026
+# PyMySQL's number for "SSL connection error", also when the server cannot encrypt at all.
+SERVER_WITHOUT_TLS = 2026
 
 
-# Known to the whole process: finding out costs a connection, and each database has an engine.
-WITHOUT_TLS: set[tuple[Any, Any]] = set()
+# Addresses (host, port) of servers that cannot encrypt. One set for the whole process, because
+# each database has an engine of its own, and finding out costs a connection.
+ADDRESSES_WITHOUT_TLS: set[tuple[Any, Any]] = set()
 
 
-THIS_MACHINE = {None, "localhost", "127.0.0.1", "::1"}
+# Hosts to which a connection does not leave this machine.
+LOCAL_HOSTS = {None, "localhost", "127.0.0.1", "::1"}
+
+
+# The packet COM_QUIT, with its length and number.
+QUIT_PACKET = b"\x01\x00\x00\x00\x01"
+
+
+# Seconds to wait for the server to close the connection.
+CLOSE_TIMEOUT = 1
 
 
 class PyMySQLConnect:
-    """Opens PyMySQL's connections: the password as it was written, TLS at the cost of one context.
+    """Opens PyMySQL's connections, as a "do_connect" listener.
 
-    PyMySQL builds a TLS context for each connection, 20 to 45 ms of CPU even where it is not used.
+    The password is sent in UTF-8, and all connections of the process share one TLS context.
+    PyMySQL would build a context for each, at 20 to 45 ms of CPU, even if it is not used.
     """
 
     def __init__(self, sqa_options: Mapping[str, Any]) -> None:
         self.mode = sqa_options["mysql.tls"]
         self.authority = sqa_options["mysql.tls_ca"]
+        # Whether to connect without TLS if the server has none.
         self.optional = self.mode == "auto" and not self.authority
         if self.authority:
-            _check(self.mode, self.authority)
+            _check_authority(self.mode, self.authority)
 
     def __call__(
         self, dialect: Dialect, _record: object, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> DBAPIConnection:
-        # SET_UP does it, unless somebody wants it otherwise.
+        """Return a new connection, encrypted as ``sqa.mysql.tls`` says."""
+        # With None, PyMySQL sends no statement for it. MySQLBackend sets autocommit with the rest.
         kwargs.setdefault("autocommit", None)
         if isinstance(kwargs.get("password"), str):
-            # PyMySQL would encode it as latin-1, which is not what the server compares with.
+            # PyMySQL would encode it as latin-1. The server compares it as UTF-8.
             kwargs["password"] = kwargs["password"].encode()
-        if any(name.startswith("ssl") for name in kwargs) or (
-            self.optional and any(name.startswith("read_default") for name in kwargs)
-        ):
+        if self._has_own_tls(kwargs):
             return _connect(dialect, args, kwargs)
         address = kwargs.get("host"), kwargs.get("port")
-        unwanted = address in WITHOUT_TLS or kwargs.get("unix_socket")
-        if self.mode == "off" or (self.optional and unwanted):
+        without = address in ADDRESSES_WITHOUT_TLS or kwargs.get("unix_socket")
+        if self.mode == "off" or (self.optional and without):
             return _connect(dialect, args, {**kwargs, "ssl_disabled": True})
-        context = tls_context(self.mode, self.authority)
         try:
-            return _connect(dialect, args, {**kwargs, "ssl": context})
+            return _connect(
+                dialect, args, {**kwargs, "ssl": tls_context(self.mode, self.authority)}
+            )
         except dialect.loaded_dbapi.OperationalError as error:
-            if not (self.optional and error.args[0] == NO_TLS_ON_SERVER):
+            if not (self.optional and error.args[0] == SERVER_WITHOUT_TLS):
                 raise
-        if kwargs.get("host") not in THIS_MACHINE:
+        if kwargs.get("host") not in LOCAL_HOSTS:
             log.warning("%s has no TLS: connections to it are not encrypted.", kwargs["host"])
-        WITHOUT_TLS.add(address)
+        ADDRESSES_WITHOUT_TLS.add(address)
         return _connect(dialect, args, {**kwargs, "ssl_disabled": True})
+
+    def _has_own_tls(self, kwargs: Mapping[str, Any]) -> bool:
+        """Return whether the arguments themselves say how to encrypt, maybe in an option file."""
+        in_file = self.optional and any(name.startswith("read_default") for name in kwargs)
+        return in_file or any(name.startswith("ssl") for name in kwargs)
 
 
 def _connect(dialect: Dialect, args: tuple[Any, ...], kwargs: dict[str, Any]) -> DBAPIConnection:
-    """Connect without the SET NAMES of PyMySQL; SQLAlchemy sends its own at once."""
+    """Connect without PyMySQL's SET NAMES, because SQLAlchemy sends its own at once."""
     connection: Any = dialect.connect(*args, **{**kwargs, "defer_connect": True})
     connection.set_character_set = _send_nothing
     connection.connect()
@@ -75,22 +98,26 @@ def _connect(dialect: Dialect, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def _send_nothing(_charset: str, _collation: str | None) -> None:
-    """Stand for PyMySQL's method while it connects."""
+    """Take the place of PyMySQL's set_character_set() while it connects."""
 
 
 @cache
 def tls_context(mode: str, authority: str | None) -> ssl.SSLContext:
-    """Return the process's one TLS context for *mode* and the certificates in *authority*."""
+    """Return the process's one TLS context for ``sqa.mysql.tls`` = *mode*.
+
+    *authority* is a file of certificates; None for those of the system.
+    """
     context = ssl.create_default_context(cafile=authority)
     verified = mode.startswith("verify") or (mode == "auto" and authority)
     context.check_hostname = bool(verified) and mode != "verify_ca"
     context.verify_mode = ssl.CERT_REQUIRED if verified else ssl.CERT_NONE
-    # The certificates that MySQL makes for itself do not pass what Python 3.13 adds.
+    # The certificates that MySQL makes for itself fail the strict rules of Python 3.13.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 
 
-def _check(mode: str, authority: str) -> None:
+def _check_authority(mode: str, authority: str) -> None:
+    """Raise SettingError if *mode* ignores *authority*, or if that file has no certificate."""
     if mode in {"off", "required"}:
         msg = (
             f"sqa.mysql.tls = {mode!r} does not look at sqa.mysql.tls_ca: "
@@ -102,3 +129,30 @@ def _check(mode: str, authority: str) -> None:
     except OSError as error:
         msg = f"sqa.mysql.tls_ca = {authority!r}: write a file of PEM certificates ({error})."
         raise SettingError(msg) from None
+
+
+def socket_of(connection: Any) -> Any:
+    """Return the socket of PyMySQL's *connection*; None if it is closed, or another driver's."""
+    return getattr(connection, "_sock", None)
+
+
+def close_and_wait(connection: Any, _record: object) -> None:
+    """Say goodbye on PyMySQL's *connection* and wait until the server closes it too.
+
+    PyMySQL does not wait. Until then the server counts the connection as open. A "close" listener.
+    """
+    socket = socket_of(connection)
+    if socket is not None:
+        with suppress(OSError):
+            socket.settimeout(CLOSE_TIMEOUT)
+            socket.sendall(QUIT_PACKET)
+            socket.recv(1)
+
+
+def forget_unread_rows(connection: Any) -> None:
+    """Make PyMySQL forget the rows of *connection* that were not fetched yet.
+
+    It would read them all before it closes the connection. Other drivers are left alone.
+    """
+    with suppress(AttributeError):
+        connection._result.unbuffered_active = False  # noqa: SLF001 - it has no public name

@@ -1,4 +1,7 @@
-"""What is particular to each database; the core asks :func:`backend_for` and never names one."""
+"""Finds the Backend of a product and the Backend of an engine.
+
+The rest of the package asks here, and never compares the name of a product.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -10,8 +13,10 @@ from sqlalchemy.exc import DBAPIError
 from .backend import Backend
 from .mysql import MySQLBackend
 from .postgresql import PostgreSQLBackend
+from .sorting import Sorting
 from .sqlite import SQLiteBackend
 
+# By the names that SQLAlchemy gives to dialects.
 BACKENDS: Mapping[str, type[Backend]] = {
     "mariadb": MySQLBackend,
     "mysql": MySQLBackend,
@@ -20,31 +25,40 @@ BACKENDS: Mapping[str, type[Backend]] = {
 }
 
 
-def backend_for(url: URL, sqa_options: Mapping[str, Any], schema: str | None = None) -> Backend:
-    """Return what is known of the database at *url*, under the ``sqa.`` *sqa_options*.
+# First words of database names that one of the products uses for itself.
+RESERVED_NAMES = frozenset[str]().union(*(each.RESERVED_NAMES for each in BACKENDS.values()))
 
-    *schema* is the name that the application's models have for it, if they have one.
+
+def backend_class(name: str) -> type[Backend]:
+    """Return the Backend class of the product that SQLAlchemy calls *name*, such as ``mysql``.
+
+    An unknown product has Backend itself.
     """
-    return BACKENDS.get(url.get_backend_name(), Backend)(url, sqa_options, schema)
+    return BACKENDS.get(name, Backend)
 
 
-def says_no_such_value(name: str, error: DBAPIError) -> bool:
-    """Tell whether *error*, of a SELECT on the database *name*, means that no row can match."""
-    own = error.orig
-    found = {str(getattr(own, "sqlstate", "")), *map(str, getattr(own, "args", ())[:1])}
-    codes = BACKENDS.get(name, Backend).NO_VALUE
-    # What a flush before it has sent is the application's own mistake.
-    return bool(codes & found) and str(error.statement).startswith("SELECT")
+def backend_for(
+    url: URL,
+    sqa_options: Mapping[str, Any],
+    schema: str | None = None,
+    prefix: str = "sqlalchemy.",
+) -> Backend:
+    """Return a new Backend for the database at *url*, under the ``sqa.`` options *sqa_options*.
+
+    *schema* is the schema that the application's models name, if they name one. *prefix* is how
+    the keys of this database's settings begin.
+    """
+    return backend_class(url.get_backend_name())(url, sqa_options, schema, prefix)
 
 
 class HasDialect(Protocol):
-    """An engine, a connection or the context of an error."""
+    """An engine, a connection, or the context of an error event."""
 
-    @property
-    def dialect(self) -> Dialect:
-        """SQLAlchemy's dialect."""
+    # SQLAlchemy's, which an engine shares with all its connections.
+    dialect: Dialect
 
 
+# By dialect, because events give a connection or a context, and each of these knows its dialect.
 _attached: WeakKeyDictionary[Dialect, Backend] = WeakKeyDictionary()
 
 
@@ -53,11 +67,27 @@ def attach_backend(engine: Engine, backend: Backend) -> None:
     _attached[engine.dialect] = backend
 
 
-def find_backend(thing: HasDialect) -> Backend | None:
-    """Return the backend that was attached to the engine of *thing*; None if there is none."""
-    return _attached.get(thing.dialect)
+def has_backend(thing: HasDialect) -> bool:
+    """Return whether a backend was attached to the engine of *thing*.
+
+    An engine that another library made has none.
+    """
+    return thing.dialect in _attached
 
 
 def backend_of(thing: HasDialect) -> Backend:
-    """Return the backend that was attached to the engine of *thing*: an engine or a connection."""
+    """Return the backend that was attached to the engine of *thing*.
+
+    *thing* is an engine, a connection or the context of an error. Raises KeyError if none was.
+    """
     return _attached[thing.dialect]
+
+
+def sorting_of(dialect: Dialect) -> Sorting:
+    """Return how the product of *dialect* sorts and compares."""
+    return backend_class(dialect.name).SORTING
+
+
+def is_impossible_value(dialect: Dialect, error: DBAPIError) -> bool:
+    """Return whether a SELECT raised *error* because no row can have the value it asks for."""
+    return backend_class(dialect.name).is_impossible_value(error)

@@ -1,4 +1,7 @@
-"""How each database sorts: where NULL stands, and what it takes to compare a value exactly."""
+"""How a database product sorts and compares: where NULL stands, and how a value is found again.
+
+Keyset pages need it: they keep the values of the last row and ask for the rows after them.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,89 +26,84 @@ from sqlalchemy.types import NullType, TypeEngine
 Column = ColumnElement[Any]
 
 
-# Half of the bits of a double; what has no more is kept in single precision.
-SINGLE = 24
+# SQL's FLOAT(p) with p up to 24 is kept in single precision.
+SINGLE_PRECISION_BITS = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Sorting:
-    """What a database does: how it compares *exactly*, and whether NULL is its largest value.
+    """How one product sorts and compares.
 
-    Where *having_takes_labels*, HAVING does not know the expressions of GROUP BY again.
+    ``comparable``: see :meth:`exactly`, which calls it with a column and its type.
+    ``nulls_are_largest``: whether NULL sorts after all values.
+    ``having_takes_labels``: whether HAVING needs a label for an expression of GROUP BY.
     """
 
-    compared: Callable[[Column, TypeEngine[Any]], Column]
+    comparable: Callable[[Column, TypeEngine[Any]], Column]
     nulls_are_largest: bool = False
     having_takes_labels: bool = False
 
     def exactly(self, column: Column, dialect: Dialect) -> Column:
-        """Return *column* with values that can be kept, and compared with it again.
+        """Return *column* as an expression whose values can be kept and compared with it later.
 
-        It sorts as *column* does. The Python side of a type may round a value, or make something
-        of it that has no order; a database may compare a value in another way than it sorts it.
+        The expression sorts as *column* does. *column* itself may not do: the Python side of its
+        type may round a value, or make an object of it that has no order, and some databases
+        compare a value in another way than they sort it.
         """
-        kind = column.type
-        while isinstance(kind, TypeDecorator):
-            kind = kind.load_dialect_impl(dialect)
-        return self.compared(column, kind)
+        type_ = column.type
+        while isinstance(type_, TypeDecorator):
+            type_ = type_.load_dialect_impl(dialect)
+        return self.comparable(column, type_)
 
 
-def sorting_of(dialect: Dialect) -> Sorting:
-    """Return how the database of *dialect* sorts."""
-    return SORTINGS.get(dialect.name, OTHER)
+def _by_plain_type(column: Column, type_: TypeEngine[Any]) -> Column:
+    """Return *column* with the plainest type that loses nothing."""
+    if isinstance(type_, Float):
+        type_ = Double()
+    elif isinstance(type_, Numeric):
+        type_ = Numeric()
+    elif isinstance(type_, Enum):
+        type_ = String()
+    return type_coerce(column, type_)
 
 
-def _as_typed(column: Column, kind: TypeEngine[Any]) -> Column:
-    if isinstance(kind, Float):
-        kind = Double()
-    elif isinstance(kind, Numeric):
-        kind = Numeric()
-    elif isinstance(kind, Enum):
-        kind = String()
-    return type_coerce(column, kind)
-
-
-def _as_stored(column: Column, kind: TypeEngine[Any]) -> Column:
-    """SQLite has no types: what it stores is what it compares."""
+def _as_stored(column: Column, type_: TypeEngine[Any]) -> Column:
+    """Return *column* without a type: SQLite compares a value as it is stored."""
     return type_coerce(column, NullType())
 
 
-def _by_number(column: Column, kind: TypeEngine[Any]) -> Column:
-    """MySQL sorts an ENUM by its number and compares it as text; a FLOAT is not what it shows."""
-    if isinstance(kind, Enum) and kind.native_enum:
+def _by_number(column: Column, type_: TypeEngine[Any]) -> Column:
+    """Return *column* as a number where MySQL sorts it by a number that it does not show.
+
+    MySQL sorts an ENUM by its number and compares it as text. It shows fewer digits of a FLOAT
+    than it stores.
+    """
+    if isinstance(type_, Enum) and type_.native_enum:
         column = type_coerce(column, Integer()) + literal_column("0", Integer())
-    elif isinstance(kind, Float) and not isinstance(kind, Double):
+    elif isinstance(type_, Float) and not isinstance(type_, Double):
         column = _doubled(column)
     return type_coerce(column, NullType())
 
 
-def _with_casts(column: Column, kind: TypeEngine[Any]) -> Column:
-    """PostgreSQL compares values of one type alone, and so is told of what type each is."""
-    if isinstance(kind, Enum) and kind.native_enum:
-        return type_coerce(column, Enum(*kind.enums, name=kind.name, schema=kind.schema))
-    if isinstance(kind, REAL) or (isinstance(kind, Float) and _is_single(kind)):
+def _by_same_type(column: Column, type_: TypeEngine[Any]) -> Column:
+    """Return *column* with its type named, because PostgreSQL compares values of one type only."""
+    if isinstance(type_, Enum) and type_.native_enum:
+        return type_coerce(column, Enum(*type_.enums, name=type_.name, schema=type_.schema))
+    if isinstance(type_, REAL) or (isinstance(type_, Float) and _is_single(type_)):
         return type_coerce(_doubled(column), Double())
-    return _as_typed(column, kind)
+    return _by_plain_type(column, type_)
 
 
 def _doubled(column: Column) -> Column:
+    """Return *column* in double precision, which shows every digit that is stored."""
     return type_coerce(column, Double()) + literal_column("0e0", Double())
 
 
-def _is_single(kind: Float[Any]) -> bool:
-    return kind.precision is not None and kind.precision <= SINGLE
+def _is_single(type_: Float[Any]) -> bool:
+    return type_.precision is not None and type_.precision <= SINGLE_PRECISION_BITS
 
 
-OTHER = Sorting(_as_typed)
-
-
-MYSQL = Sorting(_by_number, having_takes_labels=True)
-
-
-SORTINGS = {
-    "mariadb": MYSQL,
-    "mysql": MYSQL,
-    "oracle": Sorting(_as_typed, nulls_are_largest=True),
-    "postgresql": Sorting(_with_casts, nulls_are_largest=True),
-    "sqlite": Sorting(_as_stored),
-}
+GENERIC_SORTING = Sorting(_by_plain_type)
+MYSQL_SORTING = Sorting(_by_number, having_takes_labels=True)
+POSTGRESQL_SORTING = Sorting(_by_same_type, nulls_are_largest=True)
+SQLITE_SORTING = Sorting(_as_stored)

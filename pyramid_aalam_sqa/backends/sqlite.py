@@ -8,30 +8,48 @@ from typing import Any, ClassVar
 from weakref import WeakSet
 
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..exceptions import SettingError
 from .backend import Backend, ErrorKind
-from .sqlite_schema import Attached
-from .urls import is_file, is_memory
+from .sorting import SQLITE_SORTING, Sorting
+from .sqlite_schema import AttachedFile
 
-PRIMARY_CODE = 0xFF
-
-
-CURSORS = "sqa.cursors"
+# The bits of an extended error code that are its primary code.
+PRIMARY_CODE_BITS = 0xFF
 
 
-ISOLATION = "sqa.isolation"
+# In the info of a pooled connection: the cursors that are open on it.
+OPEN_CURSORS = "sqa.open_cursors"
+
+
+# In the info of a connection that has the table lock: how its transactions began before.
+USUAL_BEGIN = "sqa.usual_begin"
+
+
+# Seconds between two attempts to set the journal mode.
+JOURNAL_RETRY_INTERVAL = 0.01
 
 
 class SQLiteBackend(Backend):
-    """SQLite as a database that keeps its promises."""
+    """SQLite with real transactions, and with waits as on other databases."""
 
+    PRODUCT = "SQLite"
+    HAS_HOST = False
+    MEMORY_PATHS = frozenset({None, "", ":memory:", "file::memory:"})
+    NAME_IS_DATABASE = False
+    HAS_ACCOUNTS = False
+    RESERVED_NAMES = frozenset({"sqlite"})
+    URL_SCHEMES: ClassVar[Mapping[str, str]] = {"sqlite": "sqlite"}
+    DRIVER_PACKAGES: ClassVar[Mapping[str, str]] = {"pysqlcipher": "sqlcipher3-binary"}
+    # SQLite has one integer type. A row id goes beyond 32 bits by itself.
+    INTEGER_BITS = 64
+    SORTING: ClassVar[Sorting] = SQLITE_SORTING
     ENGINE_DEFAULTS: ClassVar[Mapping[str, str]] = {"pool_timeout": "5"}
-    # One connection, handed from thread to thread: a second one would be a second, empty database.
+    # One connection, handed from thread to thread: a second one would open another, empty database.
     MEMORY_DEFAULTS: ClassVar[Mapping[str, str]] = {
         "poolclass": "QueuePool",
         "pool_size": "1",
@@ -39,32 +57,51 @@ class SQLiteBackend(Backend):
         "pool_timeout": "5",
         "connect_args.check_same_thread": "false",
     }
-
     ERROR_KINDS: ClassVar[Mapping[str, ErrorKind]] = {
-        # Somebody else has written since this transaction read: it can never write.
+        # Another connection has written since this transaction read, so it can never write.
         str(sqlite3.SQLITE_BUSY_SNAPSHOT): ErrorKind.CONFLICT,
-        str(sqlite3.SQLITE_BUSY): ErrorKind.LOCKED,
-        str(sqlite3.SQLITE_LOCKED): ErrorKind.LOCKED,
-        str(sqlite3.SQLITE_READONLY): ErrorKind.REFUSED,
+        str(sqlite3.SQLITE_BUSY): ErrorKind.LOCK_TIMEOUT,
+        str(sqlite3.SQLITE_LOCKED): ErrorKind.LOCK_TIMEOUT,
+        str(sqlite3.SQLITE_READONLY): ErrorKind.READ_ONLY_DATABASE,
         str(sqlite3.SQLITE_CANTOPEN): ErrorKind.UNREACHABLE,
     }
+    ACCESS_DENIED_CODES = frozenset({str(sqlite3.SQLITE_READONLY)})
+    READ_ONLY_SQL = "PRAGMA query_only = ON"
+    READ_WRITE_SQL = "PRAGMA query_only = OFF"
 
-    DENIED = frozenset({str(sqlite3.SQLITE_READONLY)})
-    READ_ONLY = "PRAGMA query_only = ON"
-    READ_WRITE = "PRAGMA query_only = OFF"
+    @classmethod
+    def url_problem(cls, url: URL) -> str | None:
+        """Return what is wrong with *url*; its path may contain an @."""
+        if url.host or url.username or url.port:
+            return (
+                "an SQLite URL has no host; write three slashes before a relative path, "
+                "sqlite:///app.sqlite, and four before an absolute one"
+            )
+        return None
+
+    @classmethod
+    def is_memory(cls, url: URL) -> bool:
+        """Return whether *url* names a database in memory, in any of SQLite's spellings."""
+        return super().is_memory(url) or url.query.get("mode") == "memory"
+
+    @classmethod
+    def is_file(cls, url: URL) -> bool:
+        """Return whether *url* names a file by its path, not by a file: URI."""
+        return super().is_file(url) and not str(url.database).startswith("file:")
 
     def engine_defaults(self) -> Mapping[str, str]:
-        """Return the options, waiting for locks as long as other databases do."""
-        defaults = self.MEMORY_DEFAULTS if is_memory(self.url) else self.ENGINE_DEFAULTS
+        """Return the options, which wait for locks as long as ``sqa.lock_timeout`` says."""
+        defaults = self.MEMORY_DEFAULTS if self.is_memory(self.url) else self.ENGINE_DEFAULTS
         return {**defaults, "connect_args.timeout": str(self.sqa_options["lock_timeout"])}
 
     def prepare(self, engine: Engine) -> None:
-        if self.sqa_options["reset_connection"] and is_memory(self.url):
+        """Add the listeners that open and set up connections and begin transactions."""
+        if self.sqa_options["reset_connection"] and self.is_memory(self.url):
             msg = "sqa.reset_connection: a database in memory would be lost; write false."
             raise SettingError(msg)
         event.listen(engine, "do_connect", self._make_folder)
         if self.schema:
-            Attached(self.schema, engine.dialect).prepare(engine)
+            AttachedFile(self.schema, engine.dialect).prepare(engine)
         event.listen(engine, "connect", self._set_up)
         event.listen(engine, "begin", _begin)
         event.listen(engine, "after_cursor_execute", _note_cursor)
@@ -73,70 +110,73 @@ class SQLiteBackend(Backend):
     def before_fork(self, engine: Engine) -> None:
         """Close the idle connections to a file.
 
-        A child that inherits one takes the parent's locks for its own. What it then commits is
-        lost when the parent, thinking itself alone, removes the write-ahead log.
+        A child that inherited one would take the parent's locks for its own. If the parent then
+        takes itself for the only user and removes the write-ahead log, what the child has
+        committed is lost.
         """
-        if not is_memory(self.url):
+        if not self.is_memory(self.url):
             engine.dispose()
 
-    def code(self, error: BaseException) -> str:
-        """Return the number of the extended code where it means more than the primary one."""
+    @classmethod
+    def error_codes(cls, error: BaseException) -> tuple[str, ...]:
+        """Return the extended code of *error*, then its primary code."""
         code: int = getattr(error, "sqlite_errorcode", 0)
-        known = str(code) in self.ERROR_KINDS or str(code) in self.retry_codes
-        return str(code if known else code & PRIMARY_CODE)
+        return str(code), str(code & PRIMARY_CODE_BITS)
 
-    def abandon(self, connection: Connection) -> None:
-        """Do nothing: rows are made when they are fetched. A database in memory is kept."""
+    def ended_transaction(self, error: BaseException, connection: Any) -> bool:
+        """Return whether SQLite has rolled back, as ON CONFLICT ROLLBACK and a full disk make it.
 
-    def ends_transaction(self, error: BaseException, connection: Any) -> bool:
-        """Tell whether SQLite has rolled back: ON CONFLICT ROLLBACK, a full disk.
-
-        What is written from then on would be stored at once.
+        Every statement that follows would be stored at once.
         """
         return connection.isolation_level is not None and not connection.in_transaction
 
-    def take_lock(self, connection: Connection, name: str) -> bool:
-        """Begin by taking the write lock of the file, which ends with the transaction."""
+    def abandon_result(self, connection: Connection) -> None:
+        """Do nothing: SQLite makes rows when they are fetched, and a database in memory is kept."""
+
+    def take_table_lock(self, connection: Connection, name: str) -> bool:
+        """Begin a transaction with the write lock of the file, which ends with the transaction."""
         driver: Any = connection.connection.dbapi_connection
-        connection.info[ISOLATION] = driver.isolation_level
+        connection.info[USUAL_BEGIN] = driver.isolation_level
         driver.isolation_level = "IMMEDIATE"
         try:
             connection.begin()
         except OperationalError as error:
-            self.release_lock(connection, name)
-            if self.ERROR_KINDS.get(self.code(error.orig or error)) is ErrorKind.LOCKED:
+            self.release_table_lock(connection, name)
+            if self.ERROR_KINDS.get(self.error_code(error.orig or error)) is ErrorKind.LOCK_TIMEOUT:
                 return False
             raise
         return True
 
-    def release_lock(self, connection: Connection, name: str) -> None:
-        """Have later transactions begin as they did."""
-        # At the end: the driver commits when it is told of AUTOCOMMIT.
+    def release_table_lock(self, connection: Connection, name: str) -> None:
+        """Make later transactions begin as before."""
+        # The rollback comes first: the driver commits if the level it is told means AUTOCOMMIT.
         connection.rollback()
         driver: Any = connection.connection.dbapi_connection
-        driver.isolation_level = connection.info.pop(ISOLATION)
+        driver.isolation_level = connection.info.pop(USUAL_BEGIN)
 
     def _make_folder(self, *_: Any) -> None:
-        path = self.url.database
-        if path and is_file(self.url):
-            folder = Path(path).parent
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                msg = f"{self.prefix}url: the folder {folder} cannot be made ({error.strerror})."
-                raise SettingError(msg) from error
+        """Make the folder of the file before SQLite opens it."""
+        if not self.is_file(self.url):
+            return
+        folder = Path(str(self.url.database)).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            msg = f"{self.prefix}url: the folder {folder} cannot be made ({error.strerror})."
+            raise SettingError(msg) from error
 
     def _set_up(self, connection: sqlite3.Connection, _record: object) -> None:
         if self.sqa_options["sqlite.foreign_keys"]:
             connection.execute("PRAGMA foreign_keys = ON")
         deadline = monotonic() + self.sqa_options["lock_timeout"]
-        while not self._has_journal_mode(connection, deadline):
-            sleep(0.01)
+        while not self._set_journal_mode(connection, deadline):
+            sleep(JOURNAL_RETRY_INTERVAL)
 
-    def _has_journal_mode(self, connection: sqlite3.Connection, deadline: float) -> bool:
-        """Set the mode, which is kept in the file; false when somebody else is at it just now.
+    def _set_journal_mode(self, connection: sqlite3.Connection, deadline: float) -> bool:
+        """Set the journal mode, which is kept in the file; return false to be called again.
 
-        SQLite does not wait here as it waits for other locks.
+        SQLite does not wait for this lock as it waits for others. After *deadline*, a busy file
+        raises.
         """
         mode = self.sqa_options["sqlite.journal_mode"]
         pragma = f'PRAGMA "{self.schema or "main"}".journal_mode'
@@ -144,35 +184,39 @@ class SQLiteBackend(Backend):
             if connection.execute(pragma).fetchone()[0] != mode:
                 connection.execute(f"{pragma} = {mode}")
         except sqlite3.OperationalError as error:
-            code = error.sqlite_errorcode & PRIMARY_CODE
+            code = error.sqlite_errorcode & PRIMARY_CODE_BITS
             if code == sqlite3.SQLITE_BUSY and monotonic() < deadline:
                 return False
-            # A file that is read-only can be read in any mode.
+            # A read-only file can be read in any mode.
             if code != sqlite3.SQLITE_READONLY:
                 raise
         return True
 
 
 def _note_cursor(connection: Connection, cursor: DBAPICursor, *_: object) -> None:
-    # Called for each statement, so that the set is made for the first alone.
-    if CURSORS not in connection.info:
-        connection.info[CURSORS] = WeakSet()
-    connection.info[CURSORS].add(cursor)
+    # The set is made by the first statement only, because this runs for each.
+    if OPEN_CURSORS not in connection.info:
+        connection.info[OPEN_CURSORS] = WeakSet()
+    connection.info[OPEN_CURSORS].add(cursor)
 
 
 def _close_cursors(_connection: object, record: ConnectionPoolEntry | None, _state: object) -> None:
-    """Close what was not read to its end, and is held by a traceback, say.
+    """Close the cursors that were not read to their end, for example one that a traceback holds.
 
-    Whoever gets the connection next would see the database as it was then, and could not write.
+    Otherwise the next user of the connection would see the database as it was then, and could not
+    write.
     """
-    # A connection that was detached has none, and is closed.
-    for cursor in record.info.pop(CURSORS, ()) if record else ():
+    # A detached connection has no record. It is closed, not reused.
+    for cursor in record.info.pop(OPEN_CURSORS, ()) if record else ():
         cursor.close()
 
 
 def _begin(connection: Connection) -> None:
-    """Begin as the driver would, but always: it leaves reads, DDL and savepoints outside."""
+    """Send the BEGIN that the driver would send, but before every statement.
+
+    The driver leaves reads, DDL and savepoints outside the transaction.
+    """
     driver: Any = connection.connection.dbapi_connection
-    # None is how SQLAlchemy tells the driver of AUTOCOMMIT.
+    # SQLAlchemy sets None for AUTOCOMMIT.
     if driver.isolation_level is not None:
         connection.exec_driver_sql(f"BEGIN {driver.isolation_level}")

@@ -1,6 +1,6 @@
 """Reads a database URL, and says what is wrong with it without repeating a secret.
 
-A URL that is wrong is never shown: nobody can tell which part of it is the password.
+A wrong URL is never shown, because it is unknown which part of it is the password.
 """
 
 import re
@@ -11,47 +11,23 @@ from sqlalchemy.engine import URL, Dialect, make_url
 from sqlalchemy.exc import NoSuchModuleError
 
 from ..exceptions import SettingError
+from .backend import ESCAPE_ADVICE, Backend
+from .registry import BACKENDS, backend_class
 
 EXAMPLE = "mysql+pymysql://user:password@host/database or sqlite:///%(here)s/app.sqlite"
 
 
-# Else a part of the password would become the host or the database, which errors print.
-ENCODE = (
-    "in the user name and the password write @ as %40, / as %2F and : as %3A "
-    "(in an ini file %%40, %%2F and %%3A)"
-)
-
-
-# What to install for a driver that SQLAlchemy knows and this environment lacks.
-PIP_NAMES = {
-    "mariadbconnector": "mariadb",
-    "mysqlconnector": "mysql-connector-python",
-    "mysqldb": "mysqlclient",
-    "psycopg": "pyramid_aalam_sqa[postgresql]",
-    "psycopg2": "psycopg2-binary",
-    "pysqlcipher": "sqlcipher3-binary",
-}
-
-
-# Dialects, and spellings from other tools, with what to write.
-DIALECT_NAMES = {
-    "mariadb": "mariadb+pymysql",
-    "mssql": "mssql+pyodbc",
-    "mysql": "mysql+pymysql",
-    "mysql2": "mysql+pymysql",
-    "oracle": "oracle+oracledb",
-    "postgres": "postgresql",
-    "postgresql": "postgresql",
-    "psql": "postgresql",
-    "pymysql": "mysql+pymysql",
-    "sqlite": "sqlite",
-}
+# Names of dialects, and spellings that other tools use, each with what to write.
+URL_SCHEMES: dict[str, str] = dict(Backend.URL_SCHEMES)
+for each in BACKENDS.values():
+    URL_SCHEMES.update(each.URL_SCHEMES)
 
 
 def read_url(label: str, given: str | URL, *, needs_driver: bool = True) -> URL:
-    """Return the URL that was *given*; raise :class:`SettingError`, naming *label*, if it is none.
+    """Return *given* as a URL, checked; *label* is the setting that error messages name.
 
-    Its driver has to be installed unless another module was set to take its place.
+    Raises :class:`SettingError` if it is wrong, or if its driver is not installed. Where another
+    module takes the place of the driver, *needs_driver* is false.
     """
     url = given if isinstance(given, URL) else _parsed(label, given)
     problem = _problem(url)
@@ -65,7 +41,7 @@ def read_url(label: str, given: str | URL, *, needs_driver: bool = True) -> URL:
 
 
 def masked(url: URL) -> str:
-    """Return *url* as text that may be shown: no password, no parameter of the driver."""
+    """Return *url* as text to show: without its password and the arguments of its driver."""
     text = url.set(query={}).render_as_string(hide_password=True)
     return text + "?..." if url.query else text
 
@@ -73,10 +49,11 @@ def masked(url: URL) -> str:
 def with_name(label: str, url: URL, name: str) -> URL:
     """Return *url* as the URL of the application whose database is called *name*.
 
-    Where a server has many databases it is one of them. In PostgreSQL it is a schema of the URL's
-    database, in SQLite the URL's file. Raises :class:`SettingError` when *url* says otherwise.
+    On MySQL and MariaDB *name* is a database. On PostgreSQL it is a schema of the URL's database,
+    on SQLite the schema that the URL's file is attached as. Raises :class:`SettingError`, which
+    names the setting *label*, if *url* names another database.
     """
-    if url.get_backend_name() in {"postgresql", "sqlite"}:
+    if not backend_class(url.get_backend_name()).NAME_IS_DATABASE:
         return url
     if url.database and url.database != name:
         msg = (
@@ -88,66 +65,63 @@ def with_name(label: str, url: URL, name: str) -> URL:
 
 
 def is_memory(url: URL) -> bool:
-    """Tell whether *url* names an SQLite database that lives in memory."""
-    in_memory = {None, "", ":memory:", "file::memory:"}
-    return url.database in in_memory or url.query.get("mode") == "memory"
+    """Return whether the database at *url* lives in this process's memory."""
+    return backend_class(url.get_backend_name()).is_memory(url)
 
 
 def is_file(url: URL) -> bool:
-    """Tell whether *url* names an SQLite database by the path of its file, and by no URI."""
-    path = url.database or ""
-    return url.get_backend_name() == "sqlite" and not is_memory(url) and path[:5] != "file:"
+    """Return whether *url* names its database by the path of a file, not by a file: URI."""
+    return backend_class(url.get_backend_name()).is_file(url)
 
 
 def _parsed(label: str, text: str) -> URL:
     if text[:1] in {"'", '"'}:
         msg = f"{label}: remove the quotes; a value in an ini file has none."
         raise SettingError(msg)
-    # make_url would not look at what stands on a second line.
+    # make_url() would ignore a second line.
     if not re.fullmatch(r"[\w+]+://.*", text):
-        msg = f"{label}: this is no database URL; write for example {EXAMPLE}."
+        msg = f"{label}: this is not a database URL; write for example {EXAMPLE}."
         raise SettingError(msg)
     url: URL | None = None
     with suppress(ValueError):
         url = make_url(text)
-    # int() alone would take "3_306" and the digits of every script.
+    # int() alone would accept "3_306" and the digits of every script.
     if url is None or str(url.port or "") not in text:
-        msg = f"{label}: the port is no number; write for example user:password@host:3306."
+        msg = f"{label}: the port is not a number; write for example user:password@host:3306."
         raise SettingError(msg)
-    if url.get_backend_name() != "sqlite" and text.count("@") > (url.username is not None):
-        msg = f"{label}: {ENCODE}."
+    has_host = backend_class(url.get_backend_name()).HAS_HOST
+    if has_host and text.count("@") > (url.username is not None):
+        msg = f"{label}: {ESCAPE_ADVICE}."
         raise SettingError(msg)
     return url
 
 
 def _problem(url: URL) -> str | None:
-    if url.get_backend_name() != "sqlite" and "@" in f"{url.host}{url.database}":
-        return ENCODE
+    # First, because it finds a URL whose parts are not what they seem.
+    problem = backend_class(url.get_backend_name()).url_problem(url)
+    if problem:
+        return problem
     if url.port is not None and not 0 < url.port < 2**16:
         return "the port is out of range; write a number from 1 to 65535"
-    if url.get_backend_name() == "sqlite" and (url.host or url.username or url.port):
-        return (
-            "an SQLite URL has no host; write three slashes before a relative path, "
-            "sqlite:///app.sqlite, and four before an absolute one"
-        )
     secret = next((name for name in url.query if "passw" in name.lower()), None)
     if secret:
-        # SQLAlchemy shows parameters wherever it shows a URL.
+        # SQLAlchemy shows these arguments wherever it shows a URL.
         return f"write {secret} as sqlalchemy.connect_args.{secret}, where it is never shown"
     return None
 
 
 def _dialect(label: str, url: URL) -> type[Dialect]:
+    """Return SQLAlchemy's class for *url*; raise if there is none, or if it needs asyncio."""
     name = url.drivername
-    near = get_close_matches(name.partition("+")[0].lower(), DIALECT_NAMES, n=1)
-    advice = f"write {DIALECT_NAMES[near[0]]}://" if near else f"write for example {EXAMPLE}"
+    near = get_close_matches(name.partition("+")[0].lower(), URL_SCHEMES, n=1)
+    advice = f"write {URL_SCHEMES[near[0]]}://" if near else f"write for example {EXAMPLE}"
     try:
         dialect: type[Dialect] = url.get_dialect()
     except (NoSuchModuleError, AttributeError, ValueError):
         msg = f"{label}: there is no dialect {name!r}; {advice}."
         raise SettingError(msg) from None
     if dialect.is_async:
-        msg = f"{label}: {name}:// is for asyncio, which Pyramid is not; {advice}."
+        msg = f"{label}: {name}:// is for asyncio, which Pyramid does not use; {advice}."
         raise SettingError(msg)
     return dialect
 
@@ -156,8 +130,10 @@ def _require_driver(label: str, dialect: type[Dialect], name: str) -> None:
     try:
         dialect.import_dbapi()
     except ImportError:
-        pip_name = PIP_NAMES.get(dialect.driver, dialect.driver)
-        msg = f"{label}: the driver of {name}:// is not installed; run: pip install '{pip_name}'"
-        if dialect.driver == "mysqldb":
-            msg += f" (or write {name.partition('+')[0]}+pymysql:// to use PyMySQL)"
+        product = name.partition("+")[0]
+        backend = backend_class(product)
+        package = backend.DRIVER_PACKAGES.get(dialect.driver, dialect.driver)
+        msg = f"{label}: the driver of {name}:// is not installed; run: pip install '{package}'"
+        if backend.BUNDLED_DRIVER:
+            msg += f" (or write {product}+{backend.BUNDLED_DRIVER}://, which is installed)"
         raise SettingError(msg) from None

@@ -17,7 +17,7 @@ from sqlalchemy.sql.functions import next_value
 from sqlalchemy.sql.visitors import ExternallyTraversible
 
 from ..exceptions import BindError
-from ..settings import DEFAULT
+from ..settings import DEFAULT_KEY
 
 # Where a class and an ``info`` dictionary have their bind key.
 BIND_KEY_ATTRIBUTE = "__bind_key__"
@@ -72,7 +72,7 @@ def bind_key_of(item: Any) -> str:
         return next(iter(known))
     own = item.info.get(BIND_KEY_INFO)
     inherited = item.metadata.info.get(BIND_KEY_INFO) if item.metadata else None
-    return str(own or inherited or DEFAULT)
+    return str(own or inherited or DEFAULT_KEY)
 
 
 def tables_with_bind_key(key: str, metadata: MetaData) -> list[Table]:

@@ -40,9 +40,8 @@ def make_engine(database: Database, sqa_options: Mapping[str, Any]) -> Engine:
     A ready engine in the settings is returned itself, with our error listeners added. Raises
     :class:`SettingError` when two options contradict each other or the driver refuses one.
     """
-    backend = backend_for(database.url, sqa_options, database.name)
-    backend.prefix = database.prefix
-    budget = _budget_options(database, sqa_options, backend.STILL_COUNTED)
+    backend = backend_for(database.url, sqa_options, database.name, database.prefix)
+    budget = _budget_options(database, sqa_options, backend.UNLISTED_CONNECTIONS)
     path = sqa_options["password_file"]
     if database.engine is not None:
         if path:

@@ -11,7 +11,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
 from zope.interface import alsoProvides
 
-from ..backends import Backend, ErrorKind, attach_backend, backend_of, find_backend
+from ..backends import Backend, ErrorKind, attach_backend, backend_of, has_backend
 from ..exceptions import (
     COMMIT_BY_HAND,
     WRITE_OUTSIDE_TRANSACTION,
@@ -35,7 +35,7 @@ SERVER_HUNG_UP = "The server has closed the connection before COMMIT was sent."
 
 def install_error_listeners(engine: Engine, backend: Backend) -> None:
     """Recognise the accidents of *engine*, once however often it is handed in."""
-    if find_backend(engine):
+    if has_backend(engine):
         return
     attach_backend(engine, backend)
     event.listen(engine, "handle_error", _recognise)
@@ -50,10 +50,9 @@ def check_before_commit(connection: Connection) -> None:
     Asked on each connection before the first of several COMMITs is sent.
     """
     work = state_of(connection)
-    backend = find_backend(connection)
-    if work is not None and backend is not None:
+    if work is not None and has_backend(connection):
         _refuse_commit(connection, work)
-        connection.exec_driver_sql(backend.LAST_QUESTION)
+        connection.exec_driver_sql(backend_of(connection).PRE_COMMIT_SQL)
 
 
 def _refuse_second_begin(connection: Connection) -> None:
@@ -82,9 +81,9 @@ def _refuse_commit(connection: Connection, work: TransactionState) -> None:
         # session.connection().commit(): half of the request would be stored, whatever comes.
         raise CommitNotAllowedError(WRITE_OUTSIDE_TRANSACTION if work.read_only else COMMIT_BY_HAND)
     backend = backend_of(connection)
-    if backend.would_roll_back(connection.connection.dbapi_connection):
+    if backend.commit_would_roll_back(connection.connection.dbapi_connection):
         raise BrokenTransactionError(COMMIT_WOULD_ROLL_BACK)
-    if backend.has_hung_up(connection.connection.dbapi_connection):
+    if backend.has_server_closed(connection.connection.dbapi_connection):
         # A COMMIT would be written to nobody, and nobody could tell that from a lost answer.
         error = BrokenTransactionError(SERVER_HUNG_UP)
         _mark(error, ErrorKind.DISCONNECT)
@@ -100,8 +99,9 @@ def _recognise(context: ExceptionContext) -> None:
     work = state_of(connection) if connection else None
     backend = backend_of(context)
     cause = context.original_exception
-    fault = backend.fault(cause, connecting=not connection, disconnected=context.is_disconnect)
-    if work and work.read_only and fault in {ErrorKind.READ_ONLY, ErrorKind.REFUSED}:
+    fault = backend.classify(cause, connecting=not connection, disconnected=context.is_disconnect)
+    read_only = {ErrorKind.READ_ONLY_SERVER, ErrorKind.READ_ONLY_DATABASE}
+    if work and work.read_only and fault in read_only:
         raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
     if fault and fault.drops_pool:
         context.is_disconnect = True
@@ -111,7 +111,7 @@ def _recognise(context: ExceptionContext) -> None:
         work.broken_by = work.broken_by or error
     if work and connection and work.commit_sent:
         work.broken_by = error
-        if backend.lost_answer(fault, cause):
+        if backend.is_commit_unknown(fault, cause):
             context.is_disconnect = True
             alsoProvides(error, IOutcomeUnknown)
             return
@@ -136,12 +136,12 @@ def _roll_back(connection: Connection) -> bool:
 def _breaks(
     backend: Backend, fault: ErrorKind | None, cause: BaseException, connection: Connection
 ) -> bool:
-    if fault in {None, ErrorKind.LOCKED}:
+    if fault in {None, ErrorKind.LOCK_TIMEOUT}:
         driver = None if connection.invalidated else connection.connection.dbapi_connection
-        if driver is not None and backend.ends_transaction(cause, driver):
+        if driver is not None and backend.ended_transaction(cause, driver):
             return True
         # Only a statement failed. A savepoint around it undoes it, and the rest is whole.
-        failed = fault is ErrorKind.LOCKED or backend.breaks_transaction(cause)
+        failed = fault is ErrorKind.LOCK_TIMEOUT or backend.aborts_transaction(cause)
         return failed and not connection.in_nested_transaction()
     return True
 

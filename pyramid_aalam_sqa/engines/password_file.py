@@ -12,6 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from ..backends import backend_class
 from ..exceptions import SettingError
 
 KEY = "sqa.password_file"
@@ -23,8 +24,9 @@ def use_password_file(engine: Engine, path: str, arguments: dict[str, Any]) -> N
     *engine* must not have a do_connect listener yet. *arguments* are the driver's. Raises
     :class:`SettingError` when the URL or *arguments* have a password too.
     """
-    if engine.dialect.name == "sqlite":
-        msg = f"{KEY}: SQLite has no passwords; remove the line."
+    backend = backend_class(engine.dialect.name)
+    if not backend.HAS_ACCOUNTS:
+        msg = f"{KEY}: {backend.PRODUCT} has no passwords; remove the line."
         raise SettingError(msg)
     given = [name for name in ("password", "passwd") if name in arguments]
     if engine.url.password is not None or given:

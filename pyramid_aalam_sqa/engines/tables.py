@@ -29,11 +29,11 @@ def create_tables(
         if not missing:
             return []
         try:
-            with backend.locked(connection, label):
+            with backend.table_lock(connection, label):
                 # Looked up again: another worker may have made them while this one waited.
                 missing = missing_tables(connection, metadata, name, tables)
                 if missing and name:
-                    backend.make_schema(connection, name)
+                    backend.create_schema(connection, name)
                 metadata.create_all(connection, tables=missing)
         except DBAPIError as error:
             _raise_if_denied(backend, error, missing, label)
@@ -63,7 +63,7 @@ def missing_tables(
 
 def _raise_if_denied(backend: Backend, error: DBAPIError, missing: list[Table], name: str) -> None:
     """Raise an error with the command to run when *error* says that the account may not create."""
-    if error.orig is None or backend.code(error.orig) not in backend.DENIED:
+    if error.orig is None or backend.error_code(error.orig) not in backend.ACCESS_DENIED_CODES:
         return
     tables = ", ".join(table.name for table in missing)
     msg = (

@@ -8,7 +8,7 @@ from pyramid_retry import IRetryableError, mark_error_retryable
 from sqlalchemy.engine import Connection, RootTransaction
 from sqlalchemy.orm import Session, SessionTransaction
 
-from ..backends import find_backend
+from ..backends import backend_of, has_backend
 from ..exceptions import BrokenTransactionError
 
 
@@ -61,9 +61,8 @@ def track_transaction(
         return None
     work = TransactionState(transaction, read_only=read_only, may_commit=may_commit)
     _work[root] = _latest[connection] = work
-    backend = find_backend(connection)
-    if read_only and backend:
-        backend.make_read_only(connection)
+    if read_only and has_backend(connection):
+        backend_of(connection).make_read_only(connection)
     return work
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ..engines import read_password
 from ..exceptions import SettingError, SqaError
-from ..settings import UNSET, read_section, read_settings, sqa_options_of
+from ..settings import NO_DATABASE, read_section, read_settings
 from .provisioning import Provisioning
 from .server import error_text
 from .show import login_problem, settings_in_effect
@@ -58,7 +58,7 @@ def show(arguments: argparse.Namespace) -> int:
     section = read_section(settings)
     read = read_settings(settings, section)
     if read.database is None:
-        raise SettingError(UNSET)
+        raise SettingError(NO_DATABASE)
     sections = {
         "[sqlalchemy]": {f"sqlalchemy.{key}": value for key, value in section.items()},
         f"[app:{arguments.ini.partition('#')[2] or 'main'}]": settings,
@@ -69,7 +69,7 @@ def show(arguments: argparse.Namespace) -> int:
     status = OK
     for key, database in read.databases.items():
         label = database.name or (key if read.binds else database)
-        reason = login_problem(database, sqa_options_of(key, read))
+        reason = login_problem(database, read.options_for(key))
         _print(f"{label}: {(reason or 'answers').rstrip('.')}.")
         status = DIFFERENT if reason else status
     return status

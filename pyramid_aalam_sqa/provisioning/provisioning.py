@@ -32,13 +32,12 @@ from ..engines import (
 )
 from ..exceptions import ProvisioningError, SettingError
 from ..settings import (
-    DEFAULT,
-    UNSET,
+    DEFAULT_KEY,
+    NO_DATABASE,
     Database,
     Settings,
     read_section,
     read_settings,
-    sqa_options_of,
 )
 from .passwords import new_password, replace_file, write_password
 from .server import Finding, Server, Step
@@ -83,10 +82,10 @@ class Provisioning:
         wait: float = 30,
     ) -> None:
         self.settings = read_settings(settings, read_section(settings))
-        self.bind_key = bind_key or DEFAULT
+        self.bind_key = bind_key or DEFAULT_KEY
         self.database = _named_database(self.settings, bind_key)
         self.wait = wait
-        self._sqa_options = sqa_options_of(self.bind_key, self.settings)
+        self._sqa_options = self.settings.options_for(self.bind_key)
         self.tenant = _tenant_of(self.database, self._sqa_options)
         self._admin_url = admin_url
         self._admin: Engine | None = None
@@ -161,7 +160,7 @@ class Provisioning:
 
     def plan_rotation(self) -> Sequence[Step]:
         """Return the steps that change the password of the application's account."""
-        if self.bind_key != DEFAULT:
+        if self.bind_key != DEFAULT_KEY:
             raise SettingError(NO_FILE_OF_BIND)
         steps = self._server.password_steps(self.tenant.user, new_password())
         self._password_file()
@@ -231,7 +230,7 @@ def _named_database(settings: Settings, bind_key: str | None) -> Database:
     """Return the database of *bind_key* with a name; SettingError says what is missing for one."""
     database = settings.database if bind_key is None else _named_bind(settings, bind_key)
     if database is None:
-        raise SettingError(UNSET)
+        raise SettingError(NO_DATABASE)
     if database.name is None:
         raise SettingError(UNNAMED)
     if database.engine is not None:

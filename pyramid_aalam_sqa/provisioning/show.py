@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from ..backends import backend_for, is_file
 from ..engines import make_engine
 from ..exceptions import SettingError
-from ..settings import DEFAULT, Database, Settings, table
+from ..settings import DEFAULT_KEY, Database, Settings, all_options
 from .server import error_text
 
 MASK = "***"
@@ -39,7 +39,7 @@ def settings_in_effect(
     *sections* are those of the ini file under their headings, with full keys; where two set one
     key, the later section wins. Of a bind only what was written for it is yielded.
     """
-    database = settings.databases[DEFAULT]
+    database = settings.databases[DEFAULT_KEY]
     defaults = _defaults(database, settings.sqa_options)
     found = {key: ShownSetting(key, text, FROM_DEFAULTS) for key, text in defaults.items()}
     provider, _, app = (database.name or "").partition("_")
@@ -55,14 +55,14 @@ def settings_in_effect(
     for each in settings.databases.values():
         for key in {f"{each.prefix}url", f"{each.prefix}engine"} & found.keys():
             found[key] = ShownSetting(key, str(each), found[key].origin)
-    order = [option.key for option in table()]
+    order = [option.key for option in all_options()]
     return iter(sorted(found.values(), key=lambda each: _place(each.key, order)))
 
 
 def _defaults(database: Database, sqa_options: Mapping[str, Any]) -> dict[str, str]:
     """Return what holds where nothing was written, without the options of other databases."""
     backend = backend_for(database.url, sqa_options, database.name)
-    every = {option.key: option.default for option in table() if option.default is not None}
+    every = {option.key: option.default for option in all_options() if option.default is not None}
     every |= {f"{ENGINE_PREFIX}{key}": text for key, text in backend.engine_defaults().items()}
     own = database.url.get_backend_name().replace("mariadb", "mysql")
     foreign = tuple(f"sqa.{name}." for name in {"mysql", "sqlite"} - {own})

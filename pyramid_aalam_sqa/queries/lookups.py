@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapper, Query, Session, scoped_session
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
-from ..backends import says_no_such_value
+from ..backends import is_impossible_value
 from .primary_keys import identity_of
 from .statements import (
     entity_names,
@@ -154,7 +154,7 @@ def _find(session: AnySession, entity: type[T], ident: object, options: dict[str
     try:
         return None if key is None else session.get(entity, key, **options)
     except DBAPIError as error:
-        if says_no_such_value(bind.dialect.name, error):
+        if is_impossible_value(bind.dialect, error):
             return None
         raise
 

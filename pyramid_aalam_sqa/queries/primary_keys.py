@@ -18,6 +18,8 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Mapper
 from sqlalchemy.types import TypeEngine
 
+from ..backends import backend_class
+
 # Text is matched before it is converted: Python would also accept signs, blanks, underscores and
 # the digits of every script, and would spend seconds on a number of a million digits.
 INTEGER = re.compile(r"0|-?[1-9][0-9]{0,19}")
@@ -137,12 +139,11 @@ def _integer(type_: TypeEngine[Any], value: object, dialect: Dialect) -> int | N
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         return None
-    bits, lowest = BITS.get(type_.__visit_name__.lower(), MOST_BITS), 0
-    if dialect.name == "sqlite":
-        # It has one size of integer, and numbers rows beyond 32 bits by itself.
-        bits = MOST_BITS
-    if dialect.name == "sqlite" or not getattr(type_, "unsigned", False):
-        lowest = -(2 ** (bits - 1))
+    bits, signed = backend_class(dialect.name).INTEGER_BITS, True
+    if bits is None:
+        bits = BITS.get(type_.__visit_name__.lower(), MOST_BITS)
+        signed = not getattr(type_, "unsigned", False)
+    lowest = -(2 ** (bits - 1)) if signed else 0
     return int(value) if lowest <= value < lowest + 2**bits else None
 
 

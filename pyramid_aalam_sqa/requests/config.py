@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ..applications import APPLICATION_KEY, REGISTRY_KEY, Sqa, directory
 from ..interfaces import IDatabaseUnavailable
-from ..settings import DEFAULT, PYRAMID_OPTIONS, check_pyramid_options
+from ..settings import DEFAULT_KEY, PYRAMID_OPTIONS, check_pyramid_options
 from .json_renderer import add_json_adapters
 from .lifetime import ending_policy
 from .request import (
@@ -128,7 +128,7 @@ def _register_sqa(config: Any, shown: list[Any]) -> None:
     """Put the application's :class:`Sqa` into its registry, and its databases into *shown*."""
     sqa = config.registry[APPLICATION_KEY].build_sqa()
     _replace(config.registry, sqa)
-    for key, database in (sqa.settings.databases or {DEFAULT: None}).items():
+    for key, database in (sqa.settings.databases or {DEFAULT_KEY: None}).items():
         title = str(database or "no database")
         introspectable = config.introspectable(CATEGORY, key, title, "sqa database")
         introspectable["url"] = title

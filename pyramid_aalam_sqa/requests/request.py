@@ -221,7 +221,7 @@ def _stream_rows(
             except GeneratorExit:
                 # The client has hung up.
                 connection = session.connection(bind_arguments={"clause": statement})
-                backend_of(connection).abandon(connection)
+                backend_of(connection).abandon_result(connection)
                 raise
     finally:
         session.end()

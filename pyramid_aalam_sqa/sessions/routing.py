@@ -23,7 +23,7 @@ from ..engines import (
     tables_of_mapper,
 )
 from ..exceptions import BindError
-from ..settings import DEFAULT
+from ..settings import DEFAULT_KEY
 
 # Execution option of a statement whose database was chosen by its tables; the value is the Routes.
 ROUTED = "sqa_routed"
@@ -40,7 +40,7 @@ class Routes:
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self.engines = engines
-        self.default = engines[DEFAULT]
+        self.default = engines[DEFAULT_KEY]
         self._generation = mapping_generation()
         self._known: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()
         self._checked: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()

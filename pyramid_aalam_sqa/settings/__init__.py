@@ -1,19 +1,20 @@
 """Ini text becomes one frozen Settings object."""
 
 from .ini import context_in_use, is_loading, read_section
-from .model import DEFAULT, UNSET, Database, Settings, sqa_options_of
 from .names import check_name, database_name, name_in_environment
-from .options import PYRAMID_OPTIONS, table
+from .options import PYRAMID_OPTIONS, all_options
 from .parsing import RawSetting, read_options
 from .reader import check_pyramid_options, read_name, read_settings
+from .settings import DEFAULT_KEY, NO_DATABASE, Database, Settings
 
 __all__ = [
-    "DEFAULT",
+    "DEFAULT_KEY",
+    "NO_DATABASE",
     "PYRAMID_OPTIONS",
-    "UNSET",
     "Database",
     "RawSetting",
     "Settings",
+    "all_options",
     "check_name",
     "check_pyramid_options",
     "context_in_use",
@@ -24,6 +25,4 @@ __all__ = [
     "read_options",
     "read_section",
     "read_settings",
-    "sqa_options_of",
-    "table",
 ]

@@ -1,6 +1,6 @@
-"""Finds the ``[sqlalchemy]`` section of the ini file the application is loaded from.
+"""Finds the section ``[sqlalchemy]`` of the ini file that the application is loaded from.
 
-It is the form that the portal's documents use; the section of the application wins over it.
+The portal's documents write settings there. The application's own section wins over it.
 """
 
 import configparser
@@ -18,11 +18,12 @@ SECTION = "sqlalchemy"
 
 
 def read_section(settings: Mapping[str, object]) -> dict[str, str]:
-    """Return the options of ``[sqlalchemy]``, empty when there is no such file or section.
+    """Return the options of ``[sqlalchemy]``; empty if there is no such file or section.
 
-    The file is the one *settings* names as ``__file__`` (an application may hand its global
-    configuration over as settings; get_appsettings() keeps it in an attribute), else the one that
-    is being loaded.
+    The file is the one that *settings* name as ``__file__``, else the one that PasteDeploy is
+    loading. ``__file__`` is in the global configuration. Some applications pass that on as
+    settings, and get_appsettings() keeps it in an attribute. Raises :class:`SettingError` for a
+    value with a wrong percent sign.
     """
     loader = getattr(context_in_use(), "loader", None)
     path = {**getattr(settings, "global_conf", {}), **settings}.get("__file__")
@@ -31,7 +32,7 @@ def read_section(settings: Mapping[str, object]) -> dict[str, str]:
     try:
         return _section(loader.parser) if loader else {}
     except configparser.InterpolationError as error:
-        # Not chained: its text quotes the value, which may hold a password.
+        # Not chained, because its text quotes the value, which may be a password.
         msg = (
             f"[{error.section}] {error.option}: write a percent sign as %%, "
             "and give each %(name)s a value."
@@ -42,16 +43,16 @@ def read_section(settings: Mapping[str, object]) -> dict[str, str]:
 def _section(parser: configparser.ConfigParser) -> dict[str, str]:
     if not parser.has_section(SECTION):
         return {}
-    # A parser counts the keys of [DEFAULT] to each section.
+    # A parser adds the keys of [DEFAULT] to each section.
     shared = parser.defaults().items()
     return dict(item for item in parser.items(SECTION) if item not in shared)
 
 
 def context_in_use() -> Any:
-    """Return PasteDeploy's context of the application whose factory is running; None outside one.
+    """Return PasteDeploy's context of the application whose factory is running; None if none is.
 
-    It is told to nobody but the factory, so ask PasteDeploy's frame. Its loader, unlike the file,
-    knows the variables of pserve's command line.
+    PasteDeploy passes it to the factory alone, so it is read from PasteDeploy's frame. Its loader
+    knows the variables of pserve's command line; the file does not.
     """
     for frame in _frames_of_paste():
         context = frame.f_locals.get("context")
@@ -61,18 +62,19 @@ def context_in_use() -> Any:
 
 
 def is_loading() -> bool:
-    """Tell whether PasteDeploy is loading something just now, such as an application's module."""
+    """Return whether PasteDeploy is loading something, such as an application's module."""
     return any(True for _ in _frames_of_paste())
 
 
 def _frames_of_paste() -> Iterator[FrameType]:
-    """Yield PasteDeploy's frames that load something, the innermost first.
+    """Yield PasteDeploy's frames on the stack that load something, the innermost first.
 
-    No other frame is looked into: until Python 3.13 one that was keeps what its variables held.
+    The caller may read their f_locals. Until Python 3.13 that keeps the variables of a frame alive,
+    so it is not done to other frames.
     """
     frame = sys._getframe()  # noqa: SLF001 - inspect.stack() would read source files
     while frame := frame.f_back:  # type: ignore[assignment]  # None ends the walk
-        # The main thread of a server never leaves its wrapper.
+        # While a server runs, its main thread stays in this function.
         serving = frame.f_code.co_name == "server_wrapper"
         if frame.f_globals.get("__name__") == LoaderContext.__module__ and not serving:
             yield frame
@@ -82,5 +84,5 @@ def _load(path: str) -> Any:
     try:
         return ConfigLoader(path)
     except (OSError, UnicodeError, configparser.Error):
-        # The application was loaded from something that is no ini file.
+        # The application was loaded from something else than an ini file.
         return None

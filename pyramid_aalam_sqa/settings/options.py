@@ -1,14 +1,15 @@
-"""The one table of settings: key, kind, default and meaning.
+"""The one table of settings: key, type, default and meaning.
 
-The parser, the error messages and the table in the documentation are all made from it.
-It knows nothing of a particular database beyond the names of its sqa_options.
+The parser, the error messages and the table in docs/settings.md are made from it. Add a setting
+here; its type is one of option_types.py.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from .value_types import (
+from .option_types import (
     APP,
+    BLANK_OR_CALLABLE,
     BOOLEAN,
     CALLABLE,
     DATABASE_URL,
@@ -32,7 +33,6 @@ from .value_types import (
     SQL_MODE,
     TEXT,
     TIME_ZONE,
-    VETO,
     OptionType,
     one_of,
 )
@@ -40,21 +40,26 @@ from .value_types import (
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One setting, its default spelled as in an ini file (None: SQLAlchemy's own)."""
+    """One setting.
+
+    ``default`` is spelled as in an ini file; None means that SQLAlchemy or the server has its own.
+    ``secret``: an error message never shows the value.
+    """
 
     key: str
-    kind: OptionType
+    type: OptionType
     meaning: str
     default: str | None = None
     secret: bool = False
 
 
-ENGINE = (
+# The options of create_engine, after sqlalchemy. in an ini file.
+ENGINE_OPTIONS = (
     Option("url", DATABASE_URL, "The database.", secret=True),
     Option(
         "engine",
         READY_ENGINE,
-        "Used as it is, in place of all other sqlalchemy options; its maker disposes it.",
+        "Used as it is, in place of all other sqlalchemy options. Whoever made it disposes it.",
     ),
     Option("connect_args", JSON_OBJECT, "Arguments for the driver's connect().", secret=True),
     Option("creator", CALLABLE, "Makes the driver's connections in place of the URL."),
@@ -62,7 +67,7 @@ ENGINE = (
     Option("echo_pool", ECHO, "Log the pool; debug: every use of it too.", "false"),
     Option("enable_from_linting", BOOLEAN, "Warn of cartesian products.", "true"),
     Option("execution_options", JSON_OBJECT, "Options of every statement."),
-    Option("future", BOOLEAN, "What SQLAlchemy 1.4 needed; nothing but true is left.", "true"),
+    Option("future", BOOLEAN, "Only true is left; SQLAlchemy 1.4 needed it.", "true"),
     Option("hide_parameters", BOOLEAN, "Leave values out of logs and errors.", "false"),
     Option("insertmanyvalues_page_size", POSITIVE, "Rows in one INSERT of many.", "1000"),
     Option("isolation_level", LEVEL, "What concurrent transactions see of each other."),
@@ -106,7 +111,8 @@ ENGINE = (
 )
 
 
-SESSION = (
+# The options of the session class, after sqa.session.
+SESSION_OPTIONS = (
     Option(
         "expire_on_commit",
         BOOLEAN,
@@ -118,7 +124,7 @@ SESSION = (
 )
 
 
-# Waits and habits that every database spells in its own way.
+# The options of this package, after sqa.
 SQA_OPTIONS = (
     Option(
         "provider",
@@ -172,16 +178,23 @@ SQA_OPTIONS = (
     Option(
         "reset_connection",
         BOOLEAN,
-        "Give each request a connection that no other request has changed, by making a new one.",
+        "Make a new connection for each request, so that no request finds what another has set.",
         "false",
     ),
-    Option("page_size", POSITIVE, "Rows of a page that is not told how many.", "20"),
-    Option("max_page_size", POSITIVE, "Rows that a page has at most, whoever asks.", "100"),
+    Option(
+        "page_size",
+        POSITIVE,
+        "Rows of a page, unless the call or the URL asks for another number.",
+        "20",
+    ),
+    Option(
+        "max_page_size", POSITIVE, "Rows that a page has at most, whatever is asked for.", "100"
+    ),
     Option(
         "cursor_secret",
         SECRET,
-        "Signs the addresses of keyset pages; the same for all processes. Without it, each start "
-        "of the application makes one.",
+        "Signs the cursors of keyset pages; the same for all processes. Without it, each start "
+        "of the application makes a new one.",
         secret=True,
     ),
     Option("mysql.sql_mode", SQL_MODE, "MySQL, MariaDB: how strict the server is.", "TRADITIONAL"),
@@ -206,12 +219,12 @@ SQA_OPTIONS = (
 )
 
 
-# Settings of pyramid_tm and pyramid_retry for which this package has a default or a check.
+# Settings of pyramid_tm and pyramid_retry that this package gives a default or checks.
 PYRAMID_OPTIONS = (
     Option(
         "tm.commit_veto",
-        VETO,
-        "Tells which response rolls back.",
+        BLANK_OR_CALLABLE,
+        "Decides which response rolls back.",
         "pyramid_aalam_sqa.commit_veto",
     ),
     Option(
@@ -221,15 +234,15 @@ PYRAMID_OPTIONS = (
         "pyramid_tm.explicit_manager",
     ),
     Option("tm.annotate_user", BOOLEAN, "Note the user on each transaction.", "false"),
-    Option("retry.attempts", POSITIVE, "How often a request is tried; 1: retries are off.", "3"),
+    Option("retry.attempts", POSITIVE, "How often a request is tried; 1: never again.", "3"),
 )
 
 
-def table() -> Iterator[Option]:
-    """Yield every option under its full key, in the order of the documentation."""
+def all_options() -> Iterator[Option]:
+    """Yield every option with its full key, in the order of the documentation."""
     for prefix, options in (
-        ("sqlalchemy.", ENGINE),
-        ("sqa.session.", SESSION),
+        ("sqlalchemy.", ENGINE_OPTIONS),
+        ("sqa.session.", SESSION_OPTIONS),
         ("sqa.", SQA_OPTIONS),
         ("", PYRAMID_OPTIONS),
     ):

@@ -103,7 +103,7 @@ def test_two_directives_for_one_bind_conflict():
     config = Configurator(settings={"sqlalchemy.url": "sqlite://"})
     config.include("pyramid_aalam_sqa")
     config.add_sqa_bind("Audit", "sqlite://")
-    with pytest.raises(ConfigurationExecutionError, match="'Audit' is no key"):
+    with pytest.raises(ConfigurationExecutionError, match="'Audit' is not a key"):
         config.commit()
 
 

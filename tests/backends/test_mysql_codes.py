@@ -17,10 +17,10 @@ class OtherDriversError(Exception):
         (1213, ErrorKind.CONFLICT),
         (1020, ErrorKind.CONFLICT),
         (3101, ErrorKind.CONFLICT),
-        (1205, ErrorKind.LOCKED),
+        (1205, ErrorKind.LOCK_TIMEOUT),
         (2006, ErrorKind.DISCONNECT),
         (2013, ErrorKind.DISCONNECT),
-        (1792, ErrorKind.READ_ONLY),
+        (1792, ErrorKind.READ_ONLY_SERVER),
         (1062, None),
         (1064, None),
         (4321, ErrorKind.CONFLICT),
@@ -32,7 +32,7 @@ def test_the_numbers_of_mysql_mean_the_same_in_every_driver(driver, code, fault)
     backend = backend_for(make_url(f"{driver}://host/name"), {"retry_codes": ["4321"]})
     error = OtherDriversError(code, "said the server")
 
-    assert backend.fault(error, connecting=False, disconnected=False) is fault
+    assert backend.classify(error, connecting=False, disconnected=False) is fault
     assert fault is None or fault.retryable
 
 
@@ -40,6 +40,8 @@ def test_no_lock_left_is_the_end_of_the_whole_transaction():
     """1206 rolls back everything: InnoDB has no room for another lock."""
     backend = backend_for(make_url("mysql+mysqldb://host/name"), {"retry_codes": None})
 
-    assert backend.ends_transaction(OtherDriversError(1206, "lock table size"), None)
-    assert not backend.ends_transaction(OtherDriversError(1062, "SAVEPOINT"), None)
-    assert not backend.ends_transaction(OtherDriversError(1305, "PROCEDURE a does not exist"), None)
+    assert backend.ended_transaction(OtherDriversError(1206, "lock table size"), None)
+    assert not backend.ended_transaction(OtherDriversError(1062, "SAVEPOINT"), None)
+    assert not backend.ended_transaction(
+        OtherDriversError(1305, "PROCEDURE a does not exist"), None
+    )

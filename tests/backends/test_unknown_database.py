@@ -9,7 +9,7 @@ from pyramid_aalam_sqa.sessions.session import JoinedSession
 
 
 def test_a_late_session_reads_a_database_that_knows_no_read_only_transaction(sqlite):
-    """What cannot be asked of a database is not asked; reading goes on."""
+    """No read-only statement is sent to an unknown product, and reading works."""
     engine = create_engine(sqlite.url)
     install_error_listeners(engine, Backend(engine.url, {"retry_codes": None}))
     session = JoinedSession(engine, tm=TransactionManager(explicit=True))

@@ -9,9 +9,8 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 
 import pytest
 from sqlalchemy import event, text
-from sqlalchemy.engine import make_url
 
-from pyramid_aalam_sqa.backends import mysql
+from pyramid_aalam_sqa.backends import pymysql_driver
 from pyramid_aalam_sqa.engines.pool import BUDGET
 from support.budget import budgeted, use
 
@@ -73,10 +72,9 @@ def test_a_connection_is_closed_on_the_server_before_its_place_is_used(six):
 
 def peers(monkeypatch, seconds):
     """Return a driver's connection, its server's end, and what ends it."""
-    monkeypatch.setattr(mysql, "SECONDS_TO_CLOSE", seconds)
-    dialect = mysql.MySQLBackend(make_url("mysql+pymysql://"), {"retry_codes": None})
+    monkeypatch.setattr(pymysql_driver, "CLOSE_TIMEOUT", seconds)
     ours, theirs = socket.socketpair()
-    return type("Driver", (), {"_sock": ours}), theirs, dialect._quit
+    return type("Driver", (), {"_sock": ours}), theirs, pymysql_driver.close_and_wait
 
 
 def test_it_is_waited_for_the_server_to_close(monkeypatch):

@@ -121,7 +121,7 @@ def held(place, engine, **settings):
     """Somebody else creates tables, and does not finish."""
     holder = place.engine(**settings)
     dialect = backend_for(engine.url, read_settings(place.settings).sqa_options, place.name)
-    with holder.connect() as connection, dialect.locked(connection, place.name):
+    with holder.connect() as connection, dialect.table_lock(connection, place.name):
         yield connection
 
 
@@ -129,7 +129,7 @@ def held(place, engine, **settings):
 @pytest.mark.parametrize("holder", [{}, {"sqlalchemy.isolation_level": "AUTOCOMMIT"}])
 def test_waiting_for_another_worker_ends_in_one_clear_error(place, monkeypatch, holder):
     """It names the database; when the other one is done, the tables are created."""
-    monkeypatch.setattr(Backend, "LOCK_WAIT", 0.1)
+    monkeypatch.setattr(Backend, "TABLE_LOCK_TIMEOUT", 0.1)
     engine = place.engine(**{"sqa.lock_timeout": "0.1"})
     metadata = models(place.name).Base.metadata
     with held(place, engine, **holder), pytest.raises(ProvisioningError) as caught:
@@ -145,7 +145,7 @@ def test_waiting_for_another_worker_ends_in_one_clear_error(place, monkeypatch, 
 
 def test_nobody_waits_when_nothing_is_missing(place, monkeypatch):
     """Most starts are such: no lock is asked for."""
-    monkeypatch.setattr(Backend, "LOCK_WAIT", 0.1)
+    monkeypatch.setattr(Backend, "TABLE_LOCK_TIMEOUT", 0.1)
     engine = place.engine(**{"sqa.lock_timeout": "0.1"})
     metadata = models(place.name).Base.metadata
     create_tables(engine, metadata, place.name)
@@ -158,7 +158,7 @@ def test_one_who_waits_goes_on_when_the_other_is_done(place, monkeypatch):
     metadata = models(place.name).Base.metadata
     waiter = place.engine(**{"sqa.lock_timeout": "0.1"})
     dialect = type(backend_for(waiter.url, read_settings({}).sqa_options))
-    take, answers, has_asked = dialect.take_lock, [], threading.Event()
+    take, answers, has_asked = dialect.take_table_lock, [], threading.Event()
 
     def note(self, connection, name):
         answers.append(take(self, connection, name))
@@ -170,7 +170,7 @@ def test_one_who_waits_goes_on_when_the_other_is_done(place, monkeypatch):
 
     thread = threading.Thread(target=wait)
     with held(place, waiter) as connection:
-        monkeypatch.setattr(dialect, "take_lock", note)
+        monkeypatch.setattr(dialect, "take_table_lock", note)
         thread.start()
         assert has_asked.wait(30)
         metadata.create_all(connection)
@@ -247,7 +247,7 @@ def test_an_error_that_no_waiting_would_help_is_not_waited_for(place):
 
 def locked(place, engine, connection, work):
     dialect = backend_for(engine.url, read_settings({}).sqa_options, place.name)
-    with dialect.locked(connection, place.name):
+    with dialect.table_lock(connection, place.name):
         work(connection)
 
 
@@ -277,8 +277,8 @@ def test_a_database_that_is_none_of_these_has_no_lock():
             self.committed = True
 
     connection = Connection()
-    with dialect.locked(connection, "aalam_base"):
-        dialect.make_schema(connection, "aalam_base")
+    with dialect.table_lock(connection, "aalam_base"):
+        dialect.create_schema(connection, "aalam_base")
 
     assert connection.committed
 

@@ -219,7 +219,7 @@ def test_a_server_that_psqa_does_not_know_is_refused(tmp_path):
     ("url", "says", "status"),
     [
         ("postgresql+psycopg://root@localhost", "is that of another kind of server", 1),
-        (f"root:{SECRET}@localhost", "The administrator's URL: this is no database URL", 2),
+        (f"root:{SECRET}@localhost", "The administrator's URL: this is not a database URL", 2),
     ],
 )
 def test_an_administrators_url_that_will_not_do_is_never_shown(tmp_path, url, says, status):

@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 from webtest import TestApp
 
 from pyramid_aalam_sqa import IDatabaseUnavailable, get_sqa
-from pyramid_aalam_sqa.settings.options import table
+from pyramid_aalam_sqa.settings.options import all_options
 from support.apps import with_view
 from support.databases import MISSING, Database
 from support.models import INSERT
@@ -610,7 +610,7 @@ def test_every_bound_is_in_the_table_of_settings():
     bounds = {"sqlalchemy.pool_timeout", "sqlalchemy.connect_args"}
     bounds |= {"sqa.lock_timeout", "sqa.statement_timeout", "sqa.retry_after"}
 
-    assert bounds <= {option.key for option in table() if option.meaning}
+    assert bounds <= {option.key for option in all_options() if option.meaning}
 
 
 def test_the_views_of_the_faults_page_work(serve, sqlite, tmp_path, monkeypatch, capsys):

@@ -176,7 +176,7 @@ def test_a_wrong_directive_names_its_file_and_line():
     with pytest.raises(ConfigurationError) as caught:
         config.commit()
     assert isinstance(caught.value.evalue, SettingError)
-    assert "sqlalchemy.url: this is no database URL" in str(caught.value)
+    assert "sqlalchemy.url: this is not a database URL" in str(caught.value)
     assert "test_config.py" in str(caught.value)
 
 

@@ -81,14 +81,14 @@ def refused(path, **how):
 
 
 def test_a_url_in_the_section_is_the_applications(load, tmp_path):
-    """It is the form of the portal's documents, and %(here)s works in it."""
+    """The portal's documents use this form, and %(here)s works in it."""
     sqa = load(MAIN, "[sqlalchemy]\nurl = sqlite:///%(here)s/shop.sqlite\n")
 
     assert sqa.engine.url.database == f"{tmp_path}/shop.sqlite"
 
 
 def test_the_section_holds_every_option(load):
-    """Each of its real type, as in the application's section."""
+    """Each option in the section is read in its real type."""
     sqa = load(
         MAIN,
         "[sqlalchemy]\nurl = sqlite:///shop.sqlite\npool_size = 7\nhide_parameters = yes\n"
@@ -101,7 +101,7 @@ def test_the_section_holds_every_option(load):
 
 
 def test_the_applications_section_wins_and_the_log_says_so(load, caplog):
-    """Key by key: what is given once counts wherever it stands."""
+    """A key that only one of the sections has counts, whichever section that is."""
     caplog.set_level(logging.INFO)
     sqa = load(
         MAIN,
@@ -124,7 +124,7 @@ def test_the_applications_section_wins_and_the_log_says_so(load, caplog):
         ("pool_size =", "[sqlalchemy] pool_size is blank: write a whole number from 0 up, or"),
         ("pol_size = 7", "There is no setting [sqlalchemy] pol_size; did you mean"),
         ("Pool_size = 7", "did you mean sqlalchemy.pool_size?"),
-        ("url = hidden", "[sqlalchemy] url: this is no database URL"),
+        ("url = hidden", "[sqlalchemy] url: this is not a database URL"),
         ("url = mysql+pymysql://me:hid@den@host", "[sqlalchemy] url: in the user name and the"),
         ("url = mysql+pymysql://me:hid%den@host", "[sqlalchemy] url: write a percent sign as %%"),
         ("url = mysql+pymysql://me:%(hidden)s@host", "and give each %(name)s a value"),
@@ -133,7 +133,7 @@ def test_the_applications_section_wins_and_the_log_says_so(load, caplog):
     ],
 )
 def test_what_is_wrong_is_named_as_it_stands_in_the_file(write, line, message):
-    """The label is the line to mend, and shows no password."""
+    """The error quotes the key as it stands in the file, and shows no password."""
     path = write(MAIN, f"[sqlalchemy]\n{line}\n")
     found = refused(path)
 
@@ -142,7 +142,7 @@ def test_what_is_wrong_is_named_as_it_stands_in_the_file(write, line, message):
 
 
 def test_a_password_that_the_parser_stumbles_over_is_in_no_traceback(write):
-    """Its own error quotes the whole line."""
+    """The error of configparser quotes the whole line, so it is not chained."""
     path = write(MAIN, "[sqlalchemy]\nurl = mysql+pymysql://me:%(hidden)s@host\n")
     with pytest.raises(ConfigurationError) as caught:
         get_app(path)
@@ -151,7 +151,7 @@ def test_a_password_that_the_parser_stumbles_over_is_in_no_traceback(write):
 
 
 def test_a_mistake_among_the_defaults_is_named_with_its_section(write):
-    """The file is read again for an application that was not loaded by PasteDeploy."""
+    """An application that PasteDeploy has not loaded reads the file itself."""
     path = write(
         "[DEFAULT]\nbase = mysql+pymysql://me:%(hidden)s@host\n", "[sqlalchemy]\necho = no\n"
     )
@@ -165,7 +165,7 @@ def test_a_mistake_among_the_defaults_is_named_with_its_section(write):
 
 
 def test_variables_of_the_command_line_are_known(load):
-    """`pserve shop.ini base=other` works in this section too."""
+    """`pserve shop.ini base=other` sets %(base)s in this section too."""
     sqa = load(
         MAIN,
         "[sqlalchemy]\nurl = sqlite:///%(base)s.sqlite\n",
@@ -175,8 +175,8 @@ def test_variables_of_the_command_line_are_known(load):
     assert sqa.engine.url.database == "of-the-command-line.sqlite"
 
 
-def test_what_stands_under_default_is_no_option(load):
-    """Keys of [DEFAULT] belong to every section, unless this one says otherwise."""
+def test_keys_of_the_default_section_are_not_options(load):
+    """Keys of [DEFAULT] are not read as options, unless the section repeats them."""
     sqa = load(
         "[DEFAULT]\nshop_name = Corner\nhide_parameters = maybe\nmode = 100%%\n",
         MAIN,
@@ -196,7 +196,7 @@ def test_bootstrap_finds_the_section(write):
 
 
 def test_pserve_finds_the_section(tmp_path, monkeypatch):
-    """A real process, a real request."""
+    """A real pserve process answers a real request from the database of the section."""
     (tmp_path / "shop.py").write_text(APPLICATION)
     moved = processes.INI.replace("sqlalchemy.url =", "[sqlalchemy]\nurl =")
     monkeypatch.setattr(processes, "INI", moved)
@@ -209,7 +209,7 @@ def test_pserve_finds_the_section(tmp_path, monkeypatch):
 
 
 def test_an_application_may_hand_the_global_configuration_over(write):
-    """Called by hand, it knows the file by its __file__ alone."""
+    """An application that is called by hand finds the file by __file__."""
     path = write(MAIN, "[sqlalchemy]\nurl = sqlite:///by-hand.sqlite\n")
     settings = get_appsettings(path)
     config = Configurator(settings={**settings.global_conf, **settings})
@@ -218,8 +218,8 @@ def test_an_application_may_hand_the_global_configuration_over(write):
     assert get_sqa(config).engine.url.database == "by-hand.sqlite"
 
 
-def test_both_ways_at_once_are_one(write, monkeypatch, tmp_path):
-    """Handed over by an application that PasteDeploy loads, the file is the same one."""
+def test_a_file_named_by_file_and_being_loaded_is_read_once(write, monkeypatch, tmp_path):
+    """__file__ and the file that PasteDeploy is loading may be the same file."""
     write(
         MAIN.replace("shop:main", "shop:all_of_it"),
         "[sqlalchemy]\nurl = sqlite:///%(base)s.sqlite\n",
@@ -232,7 +232,7 @@ def test_both_ways_at_once_are_one(write, monkeypatch, tmp_path):
 
 
 def test_a_file_that_is_named_wins_over_the_one_being_loaded(write, load, tmp_path):
-    """An application may configure a second one, of another file."""
+    """An application may build a second application from another ini file."""
     other = write("[sqlalchemy]\nurl = sqlite:///other.sqlite\n", name="other.ini")
     sqa = load(
         MAIN.replace("shop:main", "shop:second"),
@@ -243,7 +243,7 @@ def test_a_file_that_is_named_wins_over_the_one_being_loaded(write, load, tmp_pa
 
 
 def test_applications_of_one_file_share_the_section(write):
-    """Unless they say otherwise, all of its applications have one database."""
+    """The applications of one file have the section's database, unless they name their own."""
     path = write(
         MAIN,
         "[app:other]\nuse = call:shop:main\npyramid.includes = pyramid_aalam_sqa\n"
@@ -256,7 +256,7 @@ def test_applications_of_one_file_share_the_section(write):
 
 
 def test_an_application_inside_a_pipeline_finds_the_section(load):
-    """Whatever stands between the file and the application."""
+    """A pipeline stands between the file and the application."""
     sqa = load(
         MAIN.replace("app:main", "app:inner"),
         "[pipeline:main]\npipeline = inner\n",
@@ -267,7 +267,7 @@ def test_an_application_inside_a_pipeline_finds_the_section(load):
 
 
 def test_an_application_that_extends_another_file_has_its_own_section(write, load):
-    """It is the section of the file that was asked for."""
+    """The section of the file that was loaded is used, not that of the file it extends."""
     write(MAIN, "[sqlalchemy]\nurl = sqlite:///base.sqlite\n", name="base.ini")
     sqa = load("[app:main]\nuse = config:base.ini\n[sqlalchemy]\nurl = sqlite:///extended.sqlite\n")
 
@@ -283,8 +283,8 @@ def test_an_application_that_extends_another_file_has_its_own_section(write, loa
         ("plain.ini", b"[app:main]\nsqlalchemy.url = sqlite:///unread\n"),
     ],
 )
-def test_a_file_without_the_section_says_nothing(tmp_path, name, content):
-    """Nor does one that is no ini file, or is not there."""
+def test_a_file_without_the_section_sets_nothing(tmp_path, name, content):
+    """So does a file that is missing or is not an ini file."""
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
@@ -296,7 +296,7 @@ def test_a_file_without_the_section_says_nothing(tmp_path, name, content):
 
 
 def test_an_application_of_a_distribution_has_no_file(write, tmp_path):
-    """PasteDeploy loads it by the name of its entry point."""
+    """PasteDeploy loads it by its entry point, so no ini file is involved."""
     write(name="unread.ini")
     information = tmp_path / "shop-1.dist-info"
     information.mkdir()
@@ -307,7 +307,7 @@ def test_an_application_of_a_distribution_has_no_file(write, tmp_path):
 
 
 def test_no_file_at_all_is_fine():
-    """An application that is configured in Python alone."""
+    """The application is configured in Python alone."""
 
     def view(request):
         return Response("ok")

@@ -38,9 +38,9 @@ from pyramid_aalam_sqa import SettingError, database_name
         (7, "base"),
     ],
 )
-def test_what_is_no_name_is_refused(provider, app):
-    """No character that means something to a server or a file system gets through."""
-    with pytest.raises(SettingError, match=r"no name for one|characters"):
+def test_a_text_that_cannot_be_a_name_is_refused(provider, app):
+    """Characters with a meaning for a server or a file system are refused."""
+    with pytest.raises(SettingError, match=r"cannot be in a name|characters"):
         database_name(provider, app)
 
 
@@ -48,7 +48,7 @@ def test_what_is_no_name_is_refused(provider, app):
 @example("aalam", "base")
 @example("a", "b_c")
 def test_a_name_is_plain_or_refused(provider, app):
-    """Whatever it is made of."""
+    """Any text makes either a plain name or an error."""
     try:
         name = database_name(provider, app)
     except SettingError:
@@ -63,7 +63,7 @@ codes = st.from_regex(r"[a-z][a-z0-9]{0,2}(_[a-z0-9]{1,2}){0,2}", fullmatch=True
 
 @given(words, codes, words, codes)
 def test_two_applications_never_have_one_name(provider, app, other_provider, other_app):
-    """The first underscore is the border."""
+    """The first underscore separates the provider from the application."""
     try:
         name, other = database_name(provider, app), database_name(other_provider, other_app)
     except SettingError:

@@ -80,7 +80,7 @@ VISITS = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("visit", VISITS)
 def test_a_request_shows_no_password(account, everything, way, visit):
-    """Neither at start-up nor when the database refuses, at whatever level is logged."""
+    """The log at every level, the errors and the reprs are searched for the password."""
     statement, changed, password = VISITS[visit]
     config = Configurator(settings=way(account.set(**changed), password))
     config.include("pyramid_aalam_sqa")
@@ -108,7 +108,7 @@ def test_a_request_shows_no_password(account, everything, way, visit):
 @pytest.mark.parametrize("way", WAYS[:4])
 @pytest.mark.parametrize("port", [1, None])
 def test_postgresql_shows_no_password(postgresql, everything, way, port):
-    """Its driver has a repr that tells much, and errors of its own."""
+    """Its driver's repr and errors are searched as well."""
     url = make_url(postgresql.url)
     engine = engine_from_settings(way(url.set(port=port or url.port), SECRET))
     shown = []
@@ -162,7 +162,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_setting_shows_no_password(everything, case):
-    """Whatever is wrong, and wherever the password was written by mistake."""
+    """Also when the password stands in the wrong setting by mistake."""
     config = Configurator(settings=WRONG[case])
     config.include("pyramid_aalam_sqa")
     with pytest.raises(Exception, match=r"sqlalchemy\.|sqa\.|retry\.") as caught:
@@ -176,7 +176,7 @@ def test_a_wrong_setting_shows_no_password(everything, case):
 
 @pytest.mark.parametrize("line", ["", "pool_size = x", "pol_size = 5", "connect_args = x"])
 def test_the_section_shows_no_password(tmp_path, monkeypatch, everything, line):
-    """What is wrong there is named without what is right."""
+    """An error about the section quotes the wrong line, not the URL."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "guarded_shop.py").write_text(APPLICATION)
     ini = tmp_path / "shop.ini"
@@ -193,8 +193,8 @@ def test_the_section_shows_no_password(tmp_path, monkeypatch, everything, line):
     assert SECRET not in shown + everything()
 
 
-def test_what_is_read_shows_no_password():
-    """The objects that hold it do not tell."""
+def test_the_settings_that_were_read_show_no_password():
+    """The reprs of Settings, Database and RawSetting hide it."""
     settings = read_settings(
         {
             "sqlalchemy.url": URL,
@@ -210,7 +210,7 @@ def test_what_is_read_shows_no_password():
 
 @pytest.mark.parametrize("ready", [True, False])
 def test_the_introspectable_shows_the_url_masked(ready):
-    """Debug toolbars show it to whoever looks."""
+    """A debug toolbar shows the introspectable to everyone who opens it."""
     settings = {"sqlalchemy.engine": create_engine(URL)} if ready else {"sqlalchemy.url": URL}
     config = Configurator(settings=settings)
     config.include("pyramid_aalam_sqa")

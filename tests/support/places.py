@@ -1,4 +1,4 @@
-"""Databases that are called as an application of a portal, of each kind that can be one."""
+"""Databases that belong to one application of a portal, on each product that can hold one."""
 
 import itertools
 import os
@@ -15,7 +15,7 @@ _numbers = itertools.count(1)
 
 
 class Place:
-    """A database of one application's own, and connections to it that know nothing of ours."""
+    """The database of one application, and connections to it that know nothing of the package."""
 
     def __init__(self, url, *, look, prefix=""):
         self.provider, self.app = f"t{os.getpid()}", f"app{next(_numbers)}"
@@ -30,23 +30,25 @@ class Place:
         self.engines = []
 
     def engine(self, **settings):
+        """Return a new engine for the application; *settings* complete its own."""
         self.engines.append(engine_from_settings({**self.settings, **settings}))
         return self.engines[-1]
 
     def rows(self, table, columns="*"):
-        """What is committed in *table*, as an independent connection finds it."""
+        """Return the rows that are committed in *table*, read on an independent connection."""
         statement = f"SELECT {columns} FROM {self._prefix}{table}"
         with self._look(self.name).connect() as connection:
             return sorted(tuple(row) for row in connection.execute(text(statement)))
 
     def dispose(self):
+        """Check that every connection came back, and close them."""
         for engine in self.engines:
             assert engine.pool.checkedout() == 0
             engine.dispose()
 
 
 def on_a_server(server_url, kind):
-    """Yield a place that is a *kind* (DATABASE, SCHEMA) on a server; drop it at the end."""
+    """Yield a place on a server, created as a *kind* (DATABASE or SCHEMA); drop it at the end."""
     server = plain_engine(server_url, isolation_level="AUTOCOMMIT")
     place = Place(server_url, look=lambda name: server, prefix="{name}.")
     with server.connect() as connection:
@@ -58,6 +60,7 @@ def on_a_server(server_url, kind):
 
 
 def in_a_file(folder):
+    """Return a place that is an SQLite file in *folder*."""
     path = f"{folder}/{{name}}.sqlite"
     return Place(
         f"sqlite:///{path}", look=lambda name: plain_engine(f"sqlite:///{path.format(name=name)}")
@@ -65,12 +68,13 @@ def in_a_file(folder):
 
 
 def in_memory():
-    """Shared, so that others can look into it."""
+    """Return a place in memory, in a shared cache so that independent connections see it."""
     url = "sqlite:///file:{name}?mode=memory&cache=shared&uri=true"
     return Place(url, look=lambda name: plain_engine(url.format(name=name)))
 
 
 def places(kind, request):
+    """Yield a place of *kind*, one of PLACES, made with the fixtures of *request*."""
     if kind == "file":
         yield in_a_file(request.getfixturevalue("tmp_path"))
     elif kind == "memory":

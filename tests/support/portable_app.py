@@ -1,6 +1,6 @@
 """The models of an application as its author writes them, once for all databases.
 
-Run as a script this module is a master that starts many workers at the same moment.
+Run as a script, this module starts many workers at the same moment, which all create the tables.
 """
 
 import json
@@ -15,10 +15,12 @@ from pyramid_aalam_sqa import engine_from_settings
 from pyramid_aalam_sqa.engines.tables import create_tables
 
 WORKERS = 40
+# The tables of models().
+TABLES = ["admins", "posts", "table-1", "users"]
 
 
 def models(schema):
-    """Return them with *schema*, or without any."""
+    """Return the models with *schema*, or without one if it is None."""
 
     class Base(DeclarativeBase):
         __table_args__ = {"schema": schema}  # noqa: RUF012 - as every model has it
@@ -55,7 +57,16 @@ def models(schema):
     return SimpleNamespace(Base=Base, User=User, Admin=Admin, Post=Post, odd=odd)
 
 
+def created(place, schema):
+    """Return the models with *schema*, their tables created by a new ``engine`` of *place*."""
+    model = models(schema)
+    model.engine = place.engine()
+    model.Base.metadata.create_all(model.engine)
+    return model
+
+
 def many_tables(name):
+    """Return tables enough that workers which create them at once get in each other's way."""
     metadata = models(name).Base.metadata
     for number in range(3):
         Table(
@@ -70,9 +81,9 @@ def many_tables(name):
 
 
 def master(settings, name):
-    """Start the workers at the same moment; return how each has ended."""
+    """Start the workers at the same moment; return the exit status of each."""
     metadata = many_tables(name)
-    # The workers inherit what is imported for it.
+    # Imports what the workers need, so that each inherits it.
     engine_from_settings(settings).dispose()
     start, gun = os.pipe()
     pids = []
@@ -87,7 +98,7 @@ def master(settings, name):
                 connection.execute(text("SELECT count(*) FROM more2")).scalar()
             os._exit(0)
         pids.append(pid)
-    # Nobody writes to it: all see its end at once.
+    # All workers see the end of the pipe at once.
     os.close(gun)
     return [os.waitpid(pid, 0)[1] for pid in pids]
 

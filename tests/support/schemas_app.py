@@ -1,4 +1,7 @@
-"""Is killed while it writes to two databases of one server: python schemas_app.py URL ONE TWO."""
+"""An application that is killed while it writes to two databases of one server.
+
+Run as a script: python schemas_app.py URL ONE TWO.
+"""
 
 import os
 import signal
@@ -14,6 +17,8 @@ POINTS = ("one is written", "two is written", "COMMIT", "committed")
 
 
 def models(one, two):
+    """Return two models with one bind key, in the schemas *one* and *two*."""
+
     class Base(DeclarativeBase):
         __bind_key__ = "both"
 
@@ -31,7 +36,7 @@ def models(one, two):
 
 
 def write(url, point, number, first, second):
-    """Make a request that is killed at *point*."""
+    """Make a request whose process is killed at *point*, one of POINTS."""
 
     def reach(here):
         if here == point:
@@ -52,6 +57,7 @@ def write(url, point, number, first, second):
 
 
 def main(url, one, two):
+    """Print each point with the signal that ended its process."""
     first, second = models(one, two)
     for number, point in enumerate(POINTS):
         child = os.fork()

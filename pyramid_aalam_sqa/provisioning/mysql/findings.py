@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
-from ...backends import THIS_MACHINE, MySQLBackend
+from ...backends import LOCAL_HOSTS, MySQLBackend
 from ..server import Finding
 from ..tenant import Tenant
 from .accounts import first_column
@@ -101,7 +101,7 @@ def _idle_connections(connection: Connection, tenant: Tenant) -> Iterator[Findin
 def _encryption(tenant: Tenant) -> Iterator[Finding]:
     arguments = {**tenant.url.query, **tenant.options.get("connect_args", {})}
     host = arguments.get("host", tenant.url.host)
-    if host in THIS_MACHINE or "unix_socket" in arguments:
+    if host in LOCAL_HOSTS or "unix_socket" in arguments:
         return
     with tenant.login(tenant.user, tenant.password) as engine, engine.connect() as connection:
         cipher = connection.execute(text("SHOW SESSION STATUS LIKE 'Ssl_cipher'")).one()[1]

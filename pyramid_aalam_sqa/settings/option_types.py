@@ -1,4 +1,4 @@
-"""The kinds of values that settings have: what to write, how text is read, what is right."""
+"""The types of settings: what to write, how text is read, and which values are right."""
 
 import json
 import os
@@ -16,16 +16,20 @@ from .names import APP_RULE, PROVIDER_RULE, is_app, is_provider
 
 @dataclass(frozen=True, slots=True)
 class OptionType:
-    """What an option takes: what to write, how its text is read, and which values are right."""
+    """The type of an option.
+
+    ``write`` completes the sentence "write ..." of an error. ``read`` turns text into a value;
+    a value that is not text is taken as it is. ``fits`` says whether a value is right.
+    """
 
     write: str
     read: Callable[[str], object]
     fits: Callable[[object], bool]
 
     def value(self, given: object) -> object:
-        """Return *given* as the option's own type.
+        """Return *given*, text or not, as a value of this type.
 
-        Raises ValueError when it has none, ImportError when it names what cannot be imported.
+        Raises ValueError if it cannot be one, ImportError if it names what cannot be imported.
         """
         value = self.read(given) if isinstance(given, str) else given
         if not self.fits(value):
@@ -33,36 +37,36 @@ class OptionType:
         return value
 
 
-WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+BOOLEAN_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
-DIGITS = {"1": True, "0": False}
+BOOLEAN_DIGITS = {"1": True, "0": False}
 
 
-SHORTEST_SECRET = 16
+MIN_SECRET_LENGTH = 16
 
 
 def _boolean(text: str) -> object:
-    # Not pyramid's asbool: it takes every misspelling of "true" for false.
-    return (WORDS | DIGITS).get(text.lower())
+    # Pyramid's asbool() would read every misspelling of "true" as false.
+    return (BOOLEAN_WORDS | BOOLEAN_DIGITS).get(text.lower())
 
 
 def _number(text: str) -> float:
-    # int() and float() alone would take "1_000", "nan" and the digits of every script.
+    # int() and float() alone would accept "1_000", "nan" and the digits of every script.
     if not re.fullmatch(r"-?[0-9]*\.?[0-9]*", text):
         raise ValueError(text)
     return float(text) if "." in text else int(text)
 
 
-def _same(text: str) -> str:
+def _unchanged(text: str) -> str:
     return text
 
 
-def _named(text: str) -> object:
-    """Return what a dotted name names; importing runs code, which may raise anything."""
+def _imported(text: str) -> object:
+    """Return the object with the dotted name *text*; raise ImportError if there is none."""
     try:
         return resolve_name(text)
-    except Exception as error:
+    except Exception as error:  # importing runs the module's code
         msg = f"{type(error).__name__}: {error}"
         raise ImportError(msg) from error
 
@@ -75,9 +79,12 @@ def _json(text: str) -> object:
 
 
 def _driver_value(text: str) -> object:
-    """A driver's arguments have no types that could be looked up, so each value has its own."""
-    if text.lower() in WORDS:
-        return WORDS[text.lower()]
+    """Return *text* as a boolean or as JSON if it is one, else as text.
+
+    A driver does not say of which types its arguments are.
+    """
+    if text.lower() in BOOLEAN_WORDS:
+        return BOOLEAN_WORDS[text.lower()]
     try:
         return _json(text)
     except ValueError:
@@ -97,32 +104,37 @@ def _whole(lowest: int) -> Callable[[object], bool]:
 
 
 def _seconds(value: object) -> bool:
-    # Eleven days: all that every server and Python's own clocks can count.
+    # Up to eleven days, which every server and every clock of Python can count.
     return isinstance(value, (int, float)) and type(value) is not bool and 0 <= value <= 10**6
 
 
 def one_of(*words: str, fold: Callable[[str], str] = str.lower) -> OptionType:
-    """Return the kind of an option that has a few words for its values."""
+    """Return the type of an option whose value is one of *words*.
+
+    *fold* brings text that a user wrote to the form of *words*.
+    """
     write = " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
     return OptionType(write, fold, lambda value: value in words)
 
 
 def _matching(write: str, pattern: str) -> OptionType:
     found = re.compile(pattern, re.ASCII).fullmatch
-    return OptionType(write, _same, lambda value: isinstance(value, str) and bool(found(value)))
+    return OptionType(
+        write, _unchanged, lambda value: isinstance(value, str) and bool(found(value))
+    )
 
 
-TEXT = OptionType("text", _same, _is(str))
+TEXT = OptionType("text", _unchanged, _is(str))
 
 
 SECRET = OptionType(
-    "text of 16 characters or more that nobody can guess",
-    _same,
-    lambda value: isinstance(value, str) and len(value) >= SHORTEST_SECRET,
+    "16 or more random characters",
+    _unchanged,
+    lambda value: isinstance(value, str) and len(value) >= MIN_SECRET_LENGTH,
 )
 
 
-LEVEL = OptionType("a level that the database knows, such as READ COMMITTED", _same, _is(str))
+LEVEL = OptionType("a level that the database knows, such as READ COMMITTED", _unchanged, _is(str))
 
 
 BOOLEAN = OptionType("true or false", _boolean, _is(bool))
@@ -154,40 +166,40 @@ SIZE_OR_NONE = OptionType("a whole number from 0 up, or -1 for no limit", _numbe
 SECONDS = OptionType("seconds, a number from 0 to 1000000", _number, _seconds)
 
 
-CALLABLE = OptionType("the dotted name of a callable, package.module:name", _named, callable)
+CALLABLE = OptionType("the dotted name of a callable, package.module:name", _imported, callable)
 
 
-VETO = OptionType(
+BLANK_OR_CALLABLE = OptionType(
     "the dotted name of a callable, package.module:name (blank: every response commits)",
-    lambda text: _named(text) if text else None,
+    lambda text: _imported(text) if text else None,
     lambda value: value is None or callable(value),
 )
 
 
 MODULE = OptionType(
-    "the dotted name of a driver's module", _named, lambda value: hasattr(value, "connect")
+    "the dotted name of a driver's module", _imported, lambda value: hasattr(value, "connect")
 )
 
 
-READY_ENGINE = OptionType("a ready Engine, from Python, or its dotted name", _named, _is(Engine))
+READY_ENGINE = OptionType("a ready Engine, from Python, or its dotted name", _imported, _is(Engine))
 
 
-READY_POOL = OptionType("a ready pool, from Python, or its dotted name", _named, _is(pool.Pool))
+READY_POOL = OptionType("a ready pool, from Python, or its dotted name", _imported, _is(pool.Pool))
 
 
 POOL_CLASS = OptionType(
     "a pool of sqlalchemy.pool such as NullPool, or a dotted name",
-    lambda text: getattr(pool, text, None) or _named(text),
+    lambda text: getattr(pool, text, None) or _imported(text),
     _is_class(pool.Pool),
 )
 
 
 SESSION_CLASS = OptionType(
-    "the dotted name of a subclass of sqlalchemy.orm.Session", _named, _is_class(Session)
+    "the dotted name of a subclass of sqlalchemy.orm.Session", _imported, _is_class(Session)
 )
 
 
-DATABASE_URL = OptionType("a database URL", _same, _is(str, URL))
+DATABASE_URL = OptionType("a database URL", _unchanged, _is(str, URL))
 
 
 DRIVER_VALUE = OptionType("text, or a JSON value", _driver_value, _is(object))
@@ -199,17 +211,16 @@ JSON_OBJECT = OptionType('a JSON object, {"name": value}', _json, _is(dict))
 NAMES = OptionType("names, separated by spaces", str.split, _is(list, tuple))
 
 
-# Path.is_file() raises where the text cannot be a path at all.
-FILE = OptionType("the path of a file", _same, lambda value: os.path.isfile(str(value)))  # noqa: PTH113
+FILE = OptionType("the path of a file", _unchanged, lambda value: os.path.isfile(str(value)))  # noqa: PTH113 - Path.is_file() raises for a NUL
 
 
-PROVIDER = OptionType(PROVIDER_RULE, _same, is_provider)
+PROVIDER = OptionType(PROVIDER_RULE, _unchanged, is_provider)
 
 
-APP = OptionType(APP_RULE, _same, is_app)
+APP = OptionType(APP_RULE, _unchanged, is_app)
 
 
-# These two become part of a statement.
+# These two become part of a statement, so they have no quotes in them.
 SQL_MODE = _matching("the server's names, separated by commas", r"\w+(,\w+)*")
 
 

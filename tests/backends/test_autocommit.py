@@ -1,0 +1,40 @@
+"""AUTOCOMMIT of one connection, and the transaction of the next one that uses it."""
+
+from sqlalchemy import text
+
+
+def test_autocommit_works_on_sqlite(make, sqlite):
+    """No transaction is begun: VACUUM works, and a row is stored at once."""
+    sqlite.run("CREATE TABLE note (body INTEGER)")
+    with make(sqlite.url, isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text("VACUUM"))
+        connection.execute(text("INSERT INTO note VALUES (1)"))
+
+        assert sqlite.rows("SELECT body FROM note") == [(1,)]
+
+
+def test_one_connection_alone_may_be_in_autocommit(make, any_database):
+    """The next user of the pooled connection has a transaction again."""
+    any_database.run("CREATE TABLE note (body INTEGER)")
+    engine = make(any_database.url, pool_size="1", max_overflow="0")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("INSERT INTO note VALUES (1)"))
+        assert any_database.rows("SELECT body FROM note") == [(1,)]
+    with engine.connect() as connection:
+        connection.execute(text("INSERT INTO note VALUES (2)"))
+        connection.rollback()
+
+    assert any_database.rows("SELECT body FROM note") == [(1,)]
+
+
+def test_a_rollback_is_sent_although_those_of_autocommit_are_skipped(make, sqlite):
+    """SQLAlchemy takes a connection for one in AUTOCOMMIT only if it is."""
+    sqlite.run("CREATE TABLE note (body INTEGER)")
+    engine = make(sqlite.url, skip_autocommit_rollback="true")
+    for _ in range(2):
+        with engine.connect() as connection:
+            connection.execute(text("INSERT INTO note VALUES (1)"))
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO note VALUES (2)"))
+
+    assert sqlite.rows("SELECT body FROM note") == [(2,)]
