@@ -95,7 +95,16 @@ def _convert(type_: TypeEngine[Any], value: object, dialect: Dialect) -> object:
         return _uuid(type_, value)
     if type_.__visit_name__ == "YEAR":
         return _integer(type_, value, dialect)
-    return _by_python_type(type_, type_.python_type, value, dialect)
+    return _by_python_type(type_, _python_type(type_), value, dialect)
+
+
+def _python_type(type_: TypeEngine[Any]) -> type:
+    """Return the class of the values of *type_*; ``object`` if the type does not know it."""
+    try:
+        return type_.python_type
+    except NotImplementedError:
+        # SQLAlchemy 2.0 raises this where 2.1 returns object.
+        return object
 
 
 def _by_python_type(type_: TypeEngine[Any], kind: type, value: object, dialect: Dialect) -> object:
@@ -115,8 +124,9 @@ def _decorated(type_: TypeDecorator[Any], value: object, dialect: Dialect) -> ob
     tried; what it returns must fit the column.
     """
     inner = type_.impl_instance
-    if type_.python_type is not object:
-        candidates = [_by_python_type(inner, type_.python_type, value, dialect)]
+    python_type = _python_type(type_)
+    if python_type is not object:
+        candidates = [_by_python_type(inner, python_type, value, dialect)]
     else:
         candidates = [convert(inner, value, dialect), value]
     if type(type_).process_bind_param is TypeDecorator.process_bind_param:

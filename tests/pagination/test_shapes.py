@@ -13,7 +13,6 @@ from sqlalchemy import (
     union,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import (
     Bundle,
     aliased,
@@ -131,13 +130,21 @@ SHAPES = {
 }
 
 
+def distinct_authors():
+    """DISTINCT ON, as the installed SQLAlchemy writes it: 2.1 has an extension for it."""
+    try:
+        from sqlalchemy.dialects.postgresql import distinct_on
+    except ImportError:
+        return select(Author).distinct(Author.name)
+    return select(Author).ext(distinct_on(Author.name))
+
+
 def statements_for(session):
     yield from SHAPES.items()
     yield "a Query", (session.query(Author).order_by(Author.name), True)
     yield "a Query of columns", (session.query(Note.id, Note.title).filter(Note.id > 1), True)
     if session.get_bind().dialect.name == "postgresql":
-        chosen = select(Author).ext(distinct_on(Author.name)).order_by(Author.name)
-        yield "distinct on", (chosen, False)
+        yield "distinct on", (distinct_authors().order_by(Author.name), False)
         document = select(Author.id, func.json_build_array(Author.name, type_=JSON))
         yield "what cannot be sorted", (union_all(document, document), False)
 

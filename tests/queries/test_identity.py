@@ -38,6 +38,7 @@ from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, synonym
+from sqlalchemy.types import UserDefinedType
 
 from pyramid_aalam_sqa import get_or_404
 from pyramid_aalam_sqa.queries.primary_keys import convert, identity_of
@@ -106,6 +107,16 @@ class Nameless(TypeDecorator):
     cache_ok = True
 
 
+class Silent(UserDefinedType):
+    """A type that does not know the class of its values, as many in SQLAlchemy 2.0."""
+
+    cache_ok = True
+
+    @property
+    def python_type(self):
+        raise NotImplementedError
+
+
 def converted(type_, value):
     """Return what *value* becomes on each database."""
     return [convert(type_, value, dialect) for dialect in BACKENDS]
@@ -172,6 +183,7 @@ def converted(type_, value):
         (postgresql.INET(), "127.0.0.1", "127.0.0.1"),
         (postgresql.INET(), 7, 7),
         (Nameless(), 7, 7),
+        (Silent(), 7, 7),
     ],
 )
 def test_text_becomes_what_the_column_holds(type_, given, expected):
