@@ -4,11 +4,24 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, CompoundSelect, FromClause, Label, Select, TextClause, select
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    FromClause,
+    Label,
+    Select,
+    TextClause,
+    asc,
+    desc,
+    nulls_first,
+    nulls_last,
+    select,
+)
 from sqlalchemy.orm import Query
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.util import ClauseAdapter
 
+from .sort_keys import bound_values, check_sort_key, is_constant, refuse_constant
 from .statements import (
     column_identity,
     is_joined,
@@ -40,9 +53,6 @@ NO_PLACE = (
 )
 
 
-BY_TEXT = "Keyset pages cannot be ordered by text({text!r}): write the column or the expression."
-
-
 MODIFIERS: dict[object, dict[str, Any]] = {
     operators.asc_op: {"descending": False},
     operators.desc_op: {"descending": True},
@@ -66,10 +76,11 @@ class Key:
 
     def clause(self) -> Column:
         """Return the key as ORDER BY takes it."""
-        clause = self.column.desc() if self.descending else self.column.asc()
+        # As functions, because some types do not have the methods.
+        clause: Column = desc(self.column) if self.descending else asc(self.column)
         if self.nulls is None:
             return clause
-        return clause.nulls_first() if self.nulls == "first" else clause.nulls_last()
+        return nulls_first(clause) if self.nulls == "first" else nulls_last(clause)
 
 
 def pageable(statement: object) -> Select[Any]:
@@ -112,15 +123,20 @@ class TotalOrder:
     def keys(self) -> tuple[Key, ...]:
         """Return the keys of this order. Their columns may stand in WHERE.
 
-        Raises ValueError if the rows cannot be told apart, TypeError for an order by text().
+        Raises ValueError if the rows cannot be told apart. Raises TypeError or ValueError for an
+        order that is not the same on each page, as :func:`check_sort_key` says.
         """
         if self._doubt:
             raise ValueError(NO_PLACE.format(doubt=self._doubt))
-        for key in self._given:
-            if isinstance(key.column, TextClause):
-                raise TypeError(BY_TEXT.format(text=str(key.column)))
-        keys = [*self._given, *self._added]
-        return tuple(replace(key, column=unlabelled(key.column)) for key in keys)
+        given, added = (
+            [replace(key, column=unlabelled(key.column)) for key in keys]
+            for keys in (self._given, self._added)
+        )
+        for key in (*given, *added):
+            check_sort_key(key.column)
+        for key in given:
+            refuse_constant(key.column)
+        return (*given, *(key for key in added if not is_constant(key.column)))
 
     def _missing_keys(self) -> list[Key]:
         """Return keys for the unique columns that are not in ORDER BY.
@@ -138,8 +154,15 @@ class TotalOrder:
 
 
 def order_signature(keys: Iterable[Key]) -> str:
-    """Return a text that is the same in every process for the same order, and for no other."""
-    return ", ".join(f"{key.clause()} {type(key.column.type).__name__}" for key in keys)
+    """Return a text that is the same in every process for the same order, and for no other.
+
+    The values in an expression are a part of it: a place by the distance from 5 means nothing in
+    the order by the distance from 6.
+    """
+    return ", ".join(
+        f"{key.clause()} {type(key.column.type).__name__} {bound_values(key.column) or ''}"
+        for key in keys
+    )
 
 
 def labelled(columns: Iterable[Any]) -> Iterator[Label[Any]]:
