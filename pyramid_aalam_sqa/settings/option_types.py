@@ -128,7 +128,7 @@ TEXT = OptionType("text", _unchanged, _is(str))
 
 
 SECRET = OptionType(
-    "16 or more random characters",
+    "16 characters or more, chosen at random",
     _unchanged,
     lambda value: isinstance(value, str) and len(value) >= MIN_SECRET_LENGTH,
 )

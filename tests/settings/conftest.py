@@ -1,6 +1,7 @@
 """What the tests of the settings share."""
 
 import logging
+import sys
 
 import pytest
 
@@ -30,3 +31,10 @@ def engine():
     for sqa in started:
         sqa.engine.echo = sqa.engine.pool.echo = False
         sqa.dispose()
+
+
+@pytest.fixture
+def only_our_drivers(monkeypatch):
+    """The drivers that an application may add are not installed."""
+    for name in ("MySQLdb", "psycopg2", "mysql", "mariadb", "pg8000"):
+        monkeypatch.setitem(sys.modules, name, None)

@@ -263,19 +263,19 @@ def test_a_session_class_may_be_the_class_itself():
 TOGETHER = {
     "no queue": (
         {"sqlalchemy.poolclass": "NullPool", "sqlalchemy.max_overflow": "5"},
-        "sqlalchemy.max_overflow: this does not go with the other options: ",
+        "sqlalchemy.max_overflow: this does not fit the other options: ",
     ),
     "ready pool": (
         {"sqlalchemy.pool": POOL, "sqlalchemy.pool_recycle": "5"},
-        "sqlalchemy.pool_recycle: this does not go with the other options: ",
+        "sqlalchemy.pool_recycle: this does not fit the other options: ",
     ),
     "foreign driver": (
         {"sqlalchemy.module": "pymysql"},
-        "sqlalchemy.module: this does not go with the other options: ",
+        "sqlalchemy.module: this does not fit the other options: ",
     ),
     "no name in the text": (
         {"sqlalchemy.poolclass": "AsyncAdaptedQueuePool"},
-        "sqlalchemy.*: this does not go with the other options: ",
+        "sqlalchemy.*: this does not fit the other options: ",
     ),
 }
 

@@ -97,7 +97,7 @@ def test_the_section_holds_every_option(load):
 
     assert sqa.engine.pool.size() == 7
     assert sqa.engine.hide_parameters is True
-    assert sqa.database.options["connect_args"] == {"cached_statements": 5}
+    assert sqa.settings.database.options["connect_args"] == {"cached_statements": 5}
 
 
 def test_the_applications_section_wins_and_the_log_says_so(load, caplog):
@@ -292,7 +292,7 @@ def test_a_file_without_the_section_sets_nothing(tmp_path, name, content):
     config.include("pyramid_aalam_sqa")
     config.make_wsgi_app()
 
-    assert get_sqa(config).database is None
+    assert get_sqa(config).settings.database is None
 
 
 def test_an_application_of_a_distribution_has_no_file(write, tmp_path):
@@ -303,7 +303,7 @@ def test_an_application_of_a_distribution_has_no_file(write, tmp_path):
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: shop\nVersion: 1\n")
     (information / "entry_points.txt").write_text("[paste.app_factory]\nmain = shop:included\n")
 
-    assert get_sqa(loadapp("egg:shop")).database is None
+    assert get_sqa(loadapp("egg:shop")).settings.database is None
 
 
 def test_no_file_at_all_is_fine():
@@ -318,7 +318,7 @@ def test_no_file_at_all_is_fine():
     config.add_view(view)
     config.make_wsgi_app()
 
-    assert get_sqa(config).database is None
+    assert get_sqa(config).settings.database is None
     assert context
 
 

@@ -94,7 +94,7 @@ def test_a_request_shows_no_password(account, everything, way, visit):
         failed = "" if answer else response.text
     except DBAPIError as error:
         failed = "".join(traceback.format_exception(error)) + repr(error)
-    things = [sqa, sqa.database, sqa.engine, sqa.engine.url, sqa.engine.pool, config.registry, app]
+    things = [sqa, sqa.settings.database, sqa.engine, sqa.engine.url, sqa.engine.pool, config.registry, app]
     logged = everything()
     shown = [*map(repr, things), *map(str, things), failed, logged]
     sqa.dispose()
@@ -161,7 +161,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_setting_shows_no_password(everything, case):
+def test_a_wrong_setting_shows_no_password(everything, only_our_drivers, case):
     """Also when the password stands in the wrong setting by mistake."""
     config = Configurator(settings=WRONG[case])
     config.include("pyramid_aalam_sqa")
@@ -185,7 +185,7 @@ def test_the_section_shows_no_password(tmp_path, monkeypatch, everything, line):
         f"[sqlalchemy]\nurl = {URL}\n{line}\n"
     )
     try:
-        shown = repr(get_sqa(get_app(str(ini))).database)
+        shown = repr(get_sqa(get_app(str(ini))).settings.database)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is looked at
         shown = "".join(traceback.format_exception(error))
 

@@ -82,7 +82,7 @@ def test_a_wrong_url_is_explained_and_never_shown(case):
         ("oracle://host", "pip install 'oracledb'"),
     ],
 )
-def test_a_driver_that_is_missing_is_named_with_the_command(url, command):
+def test_a_driver_that_is_missing_is_named_with_the_command(only_our_drivers, url, command):
     """The error contains a pip command that can be copied."""
     name = make_url(url).drivername
     message = refused({"sqlalchemy.url": url})

@@ -116,8 +116,8 @@ WRONG = {
     "deep json": ("sqlalchemy.execution_options", "[" * 100_000, "write a JSON object"),
     "json list": ("sqlalchemy.connect_args", "[1]", "sqlalchemy.connect_args: write a JSON object"),
     "paramstyle": ("sqlalchemy.paramstyle", "dollar", "pyformat or numeric_dollar"),
-    "future": ("sqlalchemy.future", "false", "sqlalchemy.future: this does not go with"),
-    "plugin": ("sqlalchemy.plugins", "unheard", "sqlalchemy.plugins: this does not go with"),
+    "future": ("sqlalchemy.future", "false", "sqlalchemy.future: this does not fit"),
+    "plugin": ("sqlalchemy.plugins", "unheard", "sqlalchemy.plugins: this does not fit"),
     "level": (
         "sqlalchemy.isolation_level",
         "READ COMMITTED",
