@@ -31,7 +31,7 @@ from pyramid_aalam_sqa.applications import SessionFactory, Sqa
 from pyramid_aalam_sqa.settings.reader import read_settings
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from servers import MariaDB
+from support.servers import MariaDB
 
 BARE = "BARE" in sys.argv
 BUDGET = 32

@@ -8,6 +8,8 @@ import tomllib
 from pathlib import Path
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
+# Pyramid before 2.1 imports pkg_resources, which later versions of setuptools do not have.
+ALSO = {"setuptools": "80.9.0"}
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\[[\w,]+\])?>=(?P<lowest>[\w.]+)")
 
 
@@ -28,7 +30,7 @@ def constraints(text):
     Raises ValueError for a requirement without a lower bound, which could not be tested, and for
     two requirements that give one name two lower bounds.
     """
-    lowest = {}
+    lowest = dict(ALSO)
     for requirement in requirements(tomllib.loads(text)):
         found = REQUIREMENT.fullmatch(requirement)
         if not found:

@@ -1,0 +1,21 @@
+"""The benchmarks find what they import; what they measure, a person reads."""
+
+import subprocess
+import sys
+
+import pytest
+
+from support.pages import ROOT
+
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
+
+
+@pytest.mark.parametrize("script", BENCHMARKS, ids=lambda script: script.stem)
+def test_a_benchmark_can_be_started(script):
+    """Its imports work; without ``__main__`` it measures nothing."""
+    code = f"import runpy; print(len(runpy.run_path({str(script)!r})))"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
