@@ -1,9 +1,10 @@
-"""An application that uses its database while it is loaded, for servers that fork afterwards.
+"""An application that uses its database while it is loaded, for servers of every kind.
 
 Such a server imports ``application``. The environment says where the database is.
 """
 
 import os
+import sys
 
 from pyramid.response import Response
 from sqlalchemy import text
@@ -20,6 +21,9 @@ def post(request):
     token = request.params["token"]
     session = request.sqa_session
     session.execute(INSERT, {"body": token})
+    if "gevent" in sys.modules:
+        # Other greenlets run now, in the middle of this transaction.
+        sys.modules["gevent"].sleep(0.01)
     name = IDENTITY[session.get_bind().dialect.name]
     connection, echo = session.execute(text(f"SELECT {name}, :token"), {"token": token}).one()
     return {"process": os.getpid(), "connection": connection, "echo": echo}
@@ -37,7 +41,8 @@ def make(url, **settings):
         config.add_view(post, name="post", renderer="json")
         config.add_view(ready)
 
-    app = make_app(url, add_views, **{"sqlalchemy.pool_size": "2", **settings})
+    given = {"sqlalchemy.pool_size": "2", "sqlalchemy.max_overflow": "30", **settings}
+    app = make_app(url, add_views, **given)
     with get_sqa(app).engine.connect() as one, get_sqa(app).engine.connect() as two:
         one.scalar(text("SELECT 1"))
         two.scalar(text("SELECT 1"))

@@ -1,4 +1,4 @@
-"""Servers that load the application, use its database, and then fork: nothing is shared."""
+"""Real servers, with processes, threads and greenlets: each request has its own connection."""
 
 import json
 import os
@@ -27,6 +27,16 @@ GUNICORN = (
     *("gunicorn", "--preload", "--workers", "4", "--threads", "2"),
     *("--bind", "127.0.0.1:{port}", APPLICATION),
 )
+
+
+GEVENT = (
+    *("python", "-c"),
+    """from gevent.pywsgi import WSGIServer
+from support.warmed_app import application
+WSGIServer(('127.0.0.1', {port}), application).serve_forever()
+""",
+)
+PATCHED = (*GEVENT[:2], f"from gevent import monkey\nmonkey.patch_all()\n{GEVENT[2]}")
 
 
 @contextmanager
@@ -90,9 +100,12 @@ def post_all(base):
         pytest.param(UWSGI, "mariadb", id="uwsgi-mariadb"),
         pytest.param(UWSGI, "postgresql", id="uwsgi-postgresql"),
         pytest.param(GUNICORN, "mariadb", id="gunicorn-mariadb"),
+        pytest.param(GEVENT, "mariadb", id="gevent-mariadb"),
+        pytest.param(PATCHED, "mariadb", id="gevent_patched-mariadb"),
+        pytest.param(PATCHED, "postgresql", id="gevent_patched-postgresql"),
     ],
 )
-def test_each_process_of_a_server_that_forks_has_its_own_connections(
+def test_each_process_and_each_greenlet_of_a_server_has_its_own_connections(
     request, server, kind, tmp_path
 ):
     """A hundred posts at once are all stored, each once, and each reads its own answer."""
@@ -109,6 +122,6 @@ def test_each_process_of_a_server_that_forks_has_its_own_connections(
 
     assert wrong == []
     assert stored == sorted(token for token, _ in told)
-    assert len(processes) > 1
+    assert (len(processes) > 1) == (server in {UWSGI, GUNICORN})
     if database.kind != "sqlite":
         assert sum(map(len, processes.values())) == len(set().union(*processes.values()))
