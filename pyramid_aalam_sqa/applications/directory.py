@@ -9,15 +9,17 @@ import sys
 import threading
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from secrets import token_bytes
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
-from pyramid.threadlocal import get_current_registry
+from pyramid.threadlocal import get_current_registry, get_current_request
 
 from ..exceptions import SettingError
 from ..interfaces import HasRegistry
+from ..sessions import refuse_bind_keys
 from ..settings import (
     Settings,
     check_name,
@@ -35,13 +37,17 @@ log = logging.getLogger(__name__)
 # Where an application's registry keeps its RegisteredApplication.
 APPLICATION_KEY = f"{REGISTRY_KEY}.application"
 
-NONE_YET = (
+NO_NAME_YET = (
     "There is no application yet: import the models after config.include('pyramid_aalam_sqa'), "
     "or set SQA_PROVIDER and SQA_APP in the environment."
 )
+NO_APPLICATION_YET = (
+    "There is no application yet: call this after config.include('pyramid_aalam_sqa'), or call "
+    "init_engine(..., settings=settings) before it."
+)
 AMBIGUOUS = (
-    "Several applications are in this process, and none is of this module's package: "
-    "give the name of the database, or call this inside a request."
+    "Several applications are in this process, and the package of this module does not tell which "
+    "one is meant: give the name of the database, or call this inside a request."
 )
 OTHER_SETTINGS = (
     "The database of this application is known with another name or other settings: call "
@@ -58,6 +64,7 @@ class RegisteredApplication:
 
     def __init__(self, settings: Mapping[str, object]) -> None:
         self.name = read_name(settings)
+        # The package of its code; None before the include, and without one.
         self.package: str | None = None
         self.sqa: Sqa | None = None
         # Settings from add_sqa_bind().
@@ -89,9 +96,13 @@ class RegisteredApplication:
         ``init_engine()`` has returned its engine before.
         """
         settings = settings or self.read_settings(self.name)
+        if self.sqa is None:
+            self._take_over(directory.by_name.get(settings.name or ""))
         if self.sqa is None or (self.sqa.settings != settings and not self._pinned):
             self._sessions = SessionFactory(settings)
             self.sqa = Sqa(self._sessions)
+            if not settings.binds:
+                refuse_bind_keys(self._sessions.engines.values())
         if self.sqa.settings != settings:
             raise SettingError(OTHER_SETTINGS)
         if settings.name:
@@ -109,12 +120,28 @@ class RegisteredApplication:
         self.name, self._pinned = settings.name, True
         return sqa
 
+    def _take_over(self, other: "RegisteredApplication | None") -> None:
+        """Use the engines of *other*, if init_engine() made it from settings before the include."""
+        if other is not None and other is not self and other.package is None:
+            self.sqa, self._sessions, self._pinned = other.sqa, other.sessions, True
+
+    def has_database_of(self, other: "RegisteredApplication") -> bool:
+        """Tell whether this application and *other* have the same databases."""
+        if self.sqa is None or other.sqa is None:
+            return self.name == other.name
+        return self.sqa.settings.databases == other.sqa.settings.databases
+
     @property
     def sessions(self) -> SessionFactory:
         """What makes its sessions. Raises :class:`SettingError` before there is an engine."""
         if self._sessions is None:
             raise SettingError(NO_ENGINE_YET)
         return self._sessions
+
+    @property
+    def is_disposed(self) -> bool:
+        """Whether ``get_sqa(app).dispose()`` was called, as tests do at their end."""
+        return self._sessions is not None and self._sessions.is_disposed
 
     @cached_property
     def cursor_secret(self) -> bytes:
@@ -147,9 +174,11 @@ class ApplicationDirectory:
     def register(self, registry: Any, package: str) -> None:
         """Add the application of *registry*, whose code is in *package*."""
         context = context_in_use()
-        application = self._loading.get(context) if context is not None else None
+        application = registry.get(APPLICATION_KEY)
+        if application is None and context is not None:
+            application = self._loading.get(context)
         if application is None or application.package is not None:
-            application = RegisteredApplication(registry.settings)
+            application = self._made_from(registry.settings)
         application.use_settings(registry.settings)
         application.package = package.partition(".")[0]
         if context is not None:
@@ -158,14 +187,29 @@ class ApplicationDirectory:
         self._by_registry[id(registry)] = application
         weakref.finalize(registry, self._forget, id(registry))
 
-    def find(self, module: str) -> RegisteredApplication | None:
+    def _made_from(self, settings: Mapping[str, object]) -> RegisteredApplication:
+        """Return the application that init_engine() made from *settings*, else a new one."""
+        for name, known in self.by_name.items():
+            if known.package is None and known.sqa is not None:
+                with suppress(SettingError):
+                    given = RegisteredApplication(settings)
+                    if given.read_settings(name) == known.sqa.settings:
+                        return known
+        return RegisteredApplication(settings)
+
+    def find(self, module: str, *, for_name: bool = False) -> RegisteredApplication | None:
         """Return the application that code in *module* means when it gives no name.
 
         It is the application of the current request or configuration, else the one that
-        PasteDeploy is loading, else the only one, else the last whose package *module* is in. None
-        when there is none yet. Raises :class:`SettingError` when none of several fits.
+        PasteDeploy is loading, else the only one, else the only one whose package *module* is in.
+        None when there is none yet. Raises :class:`SettingError` when several fit that have not the
+        same database; *for_name* it is enough that they have the same name.
         """
-        current: RegisteredApplication | None = get_current_registry().get(APPLICATION_KEY)
+        registry = get_current_registry()
+        current: RegisteredApplication | None = registry.get(APPLICATION_KEY)
+        if current is None and _is_being_configured(registry):
+            # Before the include, inside `with Configurator(settings=...)`.
+            current = registry[APPLICATION_KEY] = self._made_from(registry.settings)
         if current is not None:
             return current
         context = context_in_use()
@@ -173,14 +217,22 @@ class ApplicationDirectory:
             if context not in self._loading:
                 self._loading[context] = RegisteredApplication(context.local_conf)
             return self._loading[context]
-        known = list(self._by_registry.values())
+        outside = [each for each in self.by_name.values() if each.package is None]
+        known = [*outside, *self._by_registry.values()]
         own = [each for each in known if each.package == module.partition(".")[0]]
         if not own and is_loading():
             # The module belongs to an application that is not known yet, not to one of these.
             return None
-        if not own and len({each.name for each in known}) > 1:
+        # Tests make one application after another, and dispose them.
+        own = [each for each in own or known if not each.is_disposed] or own or known
+        if not own:
+            return None
+        if any(
+            each.name != own[-1].name if for_name else not each.has_database_of(own[-1])
+            for each in own
+        ):
             raise SettingError(AMBIGUOUS)
-        return next(reversed(own or known), None)
+        return own[-1]
 
     def _forget(self, registry_id: int) -> None:
         """Forget the application whose registry was collected."""
@@ -246,5 +298,12 @@ def module_of_caller() -> str:
 def _found(module: str) -> RegisteredApplication:
     application = directory.find(module)
     if application is None:
-        raise SettingError(NONE_YET)
+        raise SettingError(NO_APPLICATION_YET)
     return application
+
+
+def _is_being_configured(registry: Any) -> bool:
+    """Tell whether *registry* has settings of ours, and no request is served."""
+    settings = getattr(registry, "settings", None) or {}
+    ours = any(str(key).startswith(("sqlalchemy.", "sqa.")) for key in settings)
+    return ours and get_current_request() is None

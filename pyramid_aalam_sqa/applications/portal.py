@@ -11,7 +11,7 @@ from ..exceptions import SettingError
 from ..interfaces import HasRegistry
 from ..sessions import ScopedSession
 from ..settings import name_in_environment
-from .directory import NONE_YET, directory, module_of_caller, sessions_of, sqa_for_init_engine
+from .directory import NO_NAME_YET, directory, module_of_caller, sessions_of, sqa_for_init_engine
 from .tables import tables_by_database
 
 NAMELESS = (
@@ -27,12 +27,12 @@ def get_database_name() -> str:
     ``SQA_PROVIDER`` and ``SQA_APP`` in the environment it is known before that. If the process has
     several applications, it is the name of the current request's or configuration's application,
     else of the application whose package the calling module is in. Raises :class:`SettingError`
-    when the name is not known.
+    when the name is not known, or when several applications fit that have different names.
     """
-    application = directory.find(module_of_caller())
+    application = directory.find(module_of_caller(), for_name=True)
     name = application.name if application else name_in_environment()
     if not name:
-        raise SettingError(NAMELESS if application else NONE_YET)
+        raise SettingError(NAMELESS if application else NO_NAME_YET)
     return name
 
 

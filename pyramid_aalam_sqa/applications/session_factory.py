@@ -46,6 +46,7 @@ class SessionFactory:
         self._scoped_sessions: dict[str | None, ScopedSession] = {}
         # Weak on both sides, because a session holds its transaction manager.
         self._sessions: WeakKeyDictionary[Any, weakref.ref[JoinedSession]] = WeakKeyDictionary()
+        self.is_disposed = False
 
     def engine_for(self, bind_key: str = DEFAULT_KEY) -> Engine:
         """Return the engine called *bind_key*.
@@ -108,6 +109,7 @@ class SessionFactory:
 
     def dispose(self) -> None:
         """Close the connections of the engines made here; not those of a ready Engine."""
+        self.is_disposed = True
         for key, database in self.settings.databases.items():
             if not database.engine:
                 self.engines[key].dispose()

@@ -87,12 +87,11 @@ def tables_by_database(sqa: Sqa, base: Any, bind_key: str | None = None) -> list
         sqa.engine_for(bind_key)
     parts = []
     for metadata in metadatas_of(base):
-        keys: dict[str, list[Table] | None] = {DEFAULT_KEY: None}
-        if sqa.settings.binds:
-            used = [key_of_metadata(metadata), *map(bind_key_of, metadata.sorted_tables)]
-            keys = {key: tables_with_bind_key(key, metadata) for key in used}
-        for key, tables in keys.items():
+        keys = [key_of_metadata(metadata), *map(bind_key_of, metadata.sorted_tables)]
+        only_default = set(keys) == {DEFAULT_KEY}
+        for key in dict.fromkeys(keys):
             if bind_key in {None, key}:
+                tables = None if only_default else tables_with_bind_key(key, metadata)
                 name = sqa.settings.name if key == DEFAULT_KEY else None
                 parts.append(DatabaseTables(key, sqa.engine_for(key), metadata, tables, name))
     return parts

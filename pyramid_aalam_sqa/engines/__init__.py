@@ -1,6 +1,7 @@
 """Engines made from settings, and what happens on their connections."""
 
 from .bind_keys import (
+    BIND_KEY_ATTRIBUTE,
     BIND_KEY_INFO,
     bind_key_of,
     full_name,
@@ -22,6 +23,7 @@ from .transactions import (
 )
 
 __all__ = [
+    "BIND_KEY_ATTRIBUTE",
     "BIND_KEY_INFO",
     "CONNECTION_ROLLED_BACK",
     "TransactionState",

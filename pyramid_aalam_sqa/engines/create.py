@@ -1,25 +1,23 @@
 """Makes the engine of a database from its settings, and checks that they fit together."""
 
-import os
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from functools import cache
 from inspect import Parameter, signature
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
-from ..backends import Backend, backend_for
+from ..backends import backend_for
 from ..exceptions import SettingError
 from ..settings import Database, RawSetting, read_options
 from .errors import install_error_listeners
+from .forks import one_process, separate_processes
 from .password_file import use_password_file
-from .pool import BUDGET, BudgetPool
+from .pool import BudgetPool
 
 # Options of QueuePool that other pools may not have.
 QUEUE_POOL_OPTIONS = {"pool_size", "max_overflow", "pool_timeout"}
@@ -58,7 +56,7 @@ def make_engine(database: Database, sqa_options: Mapping[str, Any]) -> Engine:
     if sqa_options["reset_connection"]:
         event.listen(engine, "checkin", _close_connection)
     install_error_listeners(engine, backend)
-    _engines_to_empty_in_children()[engine] = backend
+    separate_processes(engine, backend)
     return engine
 
 
@@ -81,29 +79,6 @@ def _create(database: Database, options: Mapping[str, Any]) -> Engine:
 def _close_connection(_connection: object, record: ConnectionPoolEntry) -> None:
     """Close a connection that comes back to the pool, and so drop all that was set on it."""
     record.invalidate()
-
-
-@cache
-def _engines_to_empty_in_children() -> WeakKeyDictionary[Engine, Backend]:
-    """Return the engines whose pools are emptied in a child process after a fork.
-
-    Two processes that share one connection would read each other's answers. The first call
-    registers the functions that Python calls around a fork.
-    """
-    engines: WeakKeyDictionary[Engine, Backend] = WeakKeyDictionary()
-
-    def prepare() -> None:
-        for engine, backend in list(engines.items()):
-            backend.before_fork(engine)
-
-    def empty_pools() -> None:
-        BUDGET.start_empty()
-        for engine in list(engines):
-            # The connections stay open: the parent process goes on using them.
-            engine.dispose(close=False)
-
-    os.register_at_fork(before=prepare, after_in_child=empty_pools)
-    return engines
 
 
 def _budget_options(
@@ -141,13 +116,13 @@ def _with_defaults(
     if "poolclass" not in options:
         # An SQLite database in memory has another pool: it is lost when its connection closes.
         options = {**budget, **options}
-    poolclass = given.get("poolclass") or options.get("poolclass")
+    poolclass = given.pop("poolclass", None) or options.pop("poolclass", None)
+    poolclass = poolclass or backend.get_pool_class(database.url)
     if "pool" in given:
         unwanted = {name for name in options if name.startswith("pool")} | QUEUE_POOL_OPTIONS
-    elif issubclass(poolclass or backend.get_pool_class(database.url), (QueuePool, BudgetPool)):
-        unwanted = set()
     else:
-        unwanted = QUEUE_POOL_OPTIONS
+        unwanted = set() if issubclass(poolclass, (QueuePool, BudgetPool)) else QUEUE_POOL_OPTIONS
+        given["poolclass"] = one_process(poolclass)
     arguments = {**options.pop("connect_args", {}), **given.pop("connect_args", {})}
     kept = {name: value for name, value in options.items() if name not in unwanted}
     return {**kept, **given, "connect_args": arguments}

@@ -1,7 +1,8 @@
 """How Pyramid's JSON renderers write rows, models and the values in them."""
 
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -34,19 +35,54 @@ def _without_request(function: Callable[[Any], object]) -> Callable[[Any, object
 
 
 def _row(row: Row[Any]) -> dict[str, Any]:
-    return dict(zip(row._fields, row, strict=True))
+    return _object(row._fields, row)
 
 
-def _model(thing: object) -> dict[str, Any]:
-    """Return the columns of a model. Raise TypeError for any other object.
+def _row_mapping(mapping: RowMapping) -> dict[str, Any]:
+    return _object(tuple(map(str, mapping.keys())), mapping.values())
 
-    It is the adapter for ``object``, because models have no other class in common.
+
+def _object(names: Sequence[str], values: Iterable[Any]) -> dict[str, Any]:
+    """Return *values* by their *names*. Raise ValueError if two have the same name."""
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        msg = (
+            f"The row has two columns called {twice!r}: "
+            "give one of them another name, by label() or AS."
+        )
+        raise ValueError(msg)
+    return dict(zip(names, values, strict=True))
+
+
+def _model_or_collection(thing: object) -> object:
+    """Return the columns of a model, or the items of a collection. Raise TypeError for the rest.
+
+    It is the adapter for ``object``, because models have no other class in common. An association
+    proxy is a collection that is neither a list, nor a dictionary, nor a set.
     """
     state: InstanceState[Any] | None = inspect(thing, raiseerr=False)
-    if not isinstance(state, InstanceState):
-        # Pyramid's own text for an object without an adapter.
-        msg = f"{thing!r} is not JSON serializable"
-        raise TypeError(msg)
+    if isinstance(state, InstanceState):
+        return _model(thing, state)
+    if isinstance(thing, Mapping):
+        return dict(thing)
+    if isinstance(thing, AbstractSet):
+        return _in_order(thing)
+    if isinstance(thing, Sequence):
+        return list(thing)
+    # Pyramid's own text for an object without an adapter.
+    msg = f"{thing!r} is not JSON serializable"
+    raise TypeError(msg)
+
+
+def _in_order(items: Iterable[Any]) -> list[Any]:
+    """Return the items of a set, sorted where they can be compared; models cannot."""
+    try:
+        return sorted(items)
+    except TypeError:
+        return list(items)
+
+
+def _model(thing: object, state: InstanceState[Any]) -> dict[str, Any]:
     names = getattr(thing, "__json_columns__", None)
     if isinstance(names, str):
         msg = f"{type(thing).__name__}.__json_columns__ is text: write ({names!r},)."
@@ -57,11 +93,18 @@ def _model(thing: object) -> dict[str, Any]:
 def _columns(state: InstanceState[Any]) -> list[str]:
     """Return the names of the public columns, without those whose loading was deferred.
 
-    To load a deferred column costs a statement for each object.
+    To load a deferred column costs a statement for each object. A column that was never set on a
+    new object is not loaded either, but it is NULL and costs nothing.
     """
-    names = [attribute.key for attribute in state.mapper.column_attrs if attribute.key[0] != "_"]
-    deferred = state.unloaded - state.expired_attributes if state.has_identity else set()
-    return [name for name in names if name not in deferred]
+    unloaded = state.unloaded - state.expired_attributes if state.has_identity else set()
+    return [
+        attribute.key
+        for attribute in state.mapper.column_attrs
+        if attribute.key[0] != "_"
+        and not (
+            attribute.key in unloaded and (attribute.deferred or attribute.key in state.callables)
+        )
+    ]
 
 
 def _base64(value: bytes) -> str:
@@ -69,9 +112,9 @@ def _base64(value: bytes) -> str:
 
 
 ADAPTERS: dict[type, Callable[[Any], object]] = {
-    object: _model,
+    object: _model_or_collection,
     Row: _row,
-    RowMapping: dict,
+    RowMapping: _row_mapping,
     datetime: datetime.isoformat,
     date: date.isoformat,
     time: time.isoformat,
@@ -82,5 +125,5 @@ ADAPTERS: dict[type, Callable[[Any], object]] = {
     bytes: _base64,
     bytearray: _base64,
     memoryview: _base64,
-    set: sorted,
+    set: _in_order,
 }

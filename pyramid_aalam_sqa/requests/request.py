@@ -252,7 +252,8 @@ def sqa_paginate_keyset(
     address = address_of(request.environ)
     given = options.get("after") is not None or options.get("before") is not None
     cursors = {} if given else {name: address.get(name) for name in ("after", "before")}
-    secret = application_of(request).cursor_secret
+    # Not read where the caller gives one: without the setting it logs a warning.
+    secret = None if options.get("secret") else application_of(request).cursor_secret
     wanted = _page_request(request, address, options, secret=secret, **cursors)
     return find_keyset_page(request.sqa_session, statement, wanted)
 

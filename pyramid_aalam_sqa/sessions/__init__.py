@@ -4,6 +4,7 @@ from .multibind import BindSession, MultiBindSession
 from .routing import Routes, unknown_bind
 from .session import JoinedSession, with_class
 from .thread_local import ScopedSession
+from .undeclared_keys import refuse_bind_keys
 
 __all__ = [
     "BindSession",
@@ -11,6 +12,7 @@ __all__ = [
     "MultiBindSession",
     "Routes",
     "ScopedSession",
+    "refuse_bind_keys",
     "unknown_bind",
     "with_class",
 ]

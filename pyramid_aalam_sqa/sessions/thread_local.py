@@ -1,7 +1,8 @@
-"""Sessions that belong to one thread: what ``Session(db_name)`` returns."""
+"""Sessions that belong to one thread or greenlet: what ``Session(db_name)`` returns."""
 
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import SessionTransaction, scoped_session
 
+from ..backends import masked
 from ..engines import TransactionState, raise_if_broken, track_transaction
 from ..exceptions import OutcomeUnknownError, PartialCommitError
 from ..queries import LookUps, SqaSession
@@ -82,7 +84,7 @@ class ScopedSession(LookUps, scoped_session[ThreadSession]):
         # Instead of scoped_session's own registry, which does not close or report a session that
         # its thread left open.
         super().__init__(cast("Any", make))
-        self.registry = cast("Any", _ThreadRegistry(make))
+        self.registry = cast("Any", _ThreadRegistry(make, masked(engine.url)))
 
     def __enter__(self) -> Self:
         return self
@@ -94,34 +96,65 @@ class ScopedSession(LookUps, scoped_session[ThreadSession]):
 class _ThreadRegistry:
     """Holds the session of each thread, and closes it when the thread ends without ``remove()``.
 
+    Greenlets of one thread have sessions of their own too. They share its ``threading.local`` where
+    gevent has not patched it, and one of them runs while another one waits.
+
     It has the methods of SQLAlchemy's ThreadLocalRegistry. The session cannot notice the end of its
     thread itself: it is in reference cycles, so it lives until the garbage collector runs.
     """
 
-    def __init__(self, make: Callable[[], ThreadSession]) -> None:
+    def __init__(self, make: Callable[[], ThreadSession], database: str) -> None:
         self._make = make
+        self._database = database
         self._local = threading.local()
 
     def has(self) -> bool:
-        """Tell whether this thread has a session that was made in this process."""
-        held = getattr(self._local, "held", None)
+        """Tell whether this thread or greenlet has a session that was made in this process."""
+        held = self._held_by_greenlet().get(_current_greenlet())
         return held is not None and held.process == os.getpid()
 
     def __call__(self) -> ThreadSession:
         if not self.has():
             self.set(self._make())
-        return cast("ThreadSession", self._local.held.session)
+        return self._held_by_greenlet()[_current_greenlet()].session
 
     def set(self, session: ThreadSession) -> None:
-        """Make *session* the session of this thread."""
+        """Make *session* the session of this thread or greenlet."""
         self.clear()
-        self._local.held = held = _Held(session, os.getpid())
+        by_greenlet = self._held_by_greenlet()
+        for greenlet in [each for each in by_greenlet if getattr(each, "dead", False)]:
+            # It is kept by its caller. It ended without remove(), and never runs again.
+            by_greenlet.pop(greenlet)
+        by_greenlet[_current_greenlet()] = held = _Held(session, os.getpid())
         thread = threading.current_thread().name
-        weakref.finalize(held, _close_left_open, session, thread, held.process)
+        weakref.finalize(held, _close_left_open, session, thread, held.process, self._database)
 
     def clear(self) -> None:
-        """Let the thread have no session; the old one is closed."""
-        self._local.held = None
+        """Let this thread or greenlet have no session; the old one is closed."""
+        self._held_by_greenlet().pop(_current_greenlet(), None)
+
+    def _held_by_greenlet(self) -> "weakref.WeakKeyDictionary[Any, _Held]":
+        try:
+            return cast("weakref.WeakKeyDictionary[Any, _Held]", self._local.by_greenlet)
+        except AttributeError:
+            held: weakref.WeakKeyDictionary[Any, _Held] = weakref.WeakKeyDictionary()
+            self._local.by_greenlet = held
+            return held
+
+
+def _current_greenlet() -> Any:
+    """Return the greenlet that runs; outside of greenlets, what stands for the whole thread."""
+    greenlet: Any = sys.modules.get("greenlet")
+    current = greenlet.getcurrent() if greenlet is not None else None
+    # Each thread has a first greenlet, without a parent, in which it runs its other code.
+    return _WHOLE_THREAD if current is None or current.parent is None else current
+
+
+class _WholeThread:
+    """Stands for the code of a thread that runs in no greenlet of its own."""
+
+
+_WHOLE_THREAD = _WholeThread()
 
 
 class _Held:
@@ -151,7 +184,7 @@ def _note(
 _inherited: list[ThreadSession] = []
 
 
-def _close_left_open(session: ThreadSession, thread: str, process: int) -> None:
+def _close_left_open(session: ThreadSession, thread: str, process: int, database: str) -> None:
     if process != os.getpid():
         # It is not closed and not garbage-collected: both would send a ROLLBACK on the connection
         # that the parent process is using.
@@ -159,8 +192,9 @@ def _close_left_open(session: ThreadSession, thread: str, process: int) -> None:
         return
     if session.in_transaction():
         log.error(
-            "A session that thread %s had opened was not closed, and is rolled back: "
-            "end the job with commit() and remove(), or use session_scope().",
+            "A session that thread %s had opened was not closed, and what it did on %s is rolled "
+            "back: end the job with commit() and remove(), or use session_scope().",
             thread,
+            database,
         )
     session.close()

@@ -1,31 +1,44 @@
 """Which database a model, a table or a statement belongs to."""
 
+import subprocess
+import sys
+
 import pytest
+from pyramid.response import Response
 from sqlalchemy import (
     Column,
     Integer,
     MetaData,
     Table,
+    insert,
     inspect,
     select,
+    update,
 )
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
+    joinedload,
     mapped_column,
     registry,
     relationship,
 )
 from sqlalchemy.schema import CreateTable
+from webtest import TestApp
 
 from pyramid_aalam_sqa import (
     BindError,
+    Session,
     create_all,
     get_sqa,
+    reflect,
+    session_scope,
 )
+from support.apps import with_view
 from support.bind_files import BIND, files
 from support.bound import AuditBase, Entry, do, serving
-from support.databases import Database
+from support.databases import Database, plain_engine
+from support.processes import QUIET
 
 
 def test_an_unknown_key_of_a_model_names_the_known_ones(tmp_path):
@@ -238,3 +251,143 @@ def test_a_sequence_is_in_the_database_of_its_metadata(postgresql, tmp_path):
             ),
         )
     assert asked.text == "(7, 8, 9)"
+
+
+# An application without binds.
+
+
+class Unbound(DeclarativeBase):
+    """Models with a key that no application of these tests has declared, and one without."""
+
+
+class Plain(Unbound):
+    __tablename__ = "plain"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    stray: Mapped[list["Stray"]] = relationship(
+        lambda: Stray,
+        primaryjoin=lambda: Plain.id == Stray.plain_id,
+        foreign_keys=lambda: Stray.plain_id,
+        viewonly=True,
+    )
+
+
+class Stray(Unbound):
+    __tablename__ = "stray"
+    __bind_key__ = "nowhere"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    plain_id: Mapped[int | None]
+
+
+stray_table = Table(
+    "stray_table", MetaData(info={"bind_key": "nowhere"}), Column("id", Integer, primary_key=True)
+)
+
+
+def everything_in(url):
+    """Make all tables in the default database, so that a statement that goes there succeeds."""
+    engine = plain_engine(url)
+    Unbound.metadata.create_all(engine)
+    stray_table.create(engine)
+
+
+WAYS = {
+    "an object": lambda session: [session.add(Stray(id=1)), session.flush()],
+    "an insert of the class": lambda session: session.execute(insert(Stray).values(id=1)),
+    "an insert of a table": lambda session: session.execute(insert(stray_table).values(id=1)),
+    "an update": lambda session: session.execute(update(Stray).values(plain_id=2)),
+    "a bulk insert": lambda session: session.bulk_insert_mappings(Stray, [{"id": 1}]),
+    "the connection": lambda session: session.connection().execute(
+        insert(stray_table).values(id=1)
+    ),
+    "a read": lambda session: session.scalars(select(Stray)).all(),
+    "an eager load": lambda session: session.scalars(
+        select(Plain).options(joinedload(Plain.stray))
+    ).all(),
+    "a subquery": lambda session: session.scalar(
+        select(Plain.id).where(Plain.id.in_(select(stray_table.c.id)))
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_key_that_is_not_declared_is_an_error_in_an_application_without_binds(
+    any_database, serve, way
+):
+    """Nothing of it goes to the default database."""
+    everything_in(any_database.url)
+
+    def view(request):
+        request.sqa_session.add(Plain(id=1))
+        request.sqa_session.flush()
+        WAYS[way](request.sqa_session)
+        return Response()
+
+    client = TestApp(serve(any_database.url, with_view(view)))
+    with pytest.raises(BindError, match="There is no bind 'nowhere', only: default"):
+        client.get("/")
+
+    for table in ("plain", "stray", "stray_table"):
+        assert any_database.rows(f"SELECT * FROM {table}") == []
+
+
+def test_such_a_key_is_an_error_outside_requests_too(sqlite, serve):
+    """In a session of a thread, in a scope, on a connection of the engine, and for create_all()."""
+    app = serve(sqlite.url)
+    with pytest.raises(BindError, match="no bind 'nowhere'"):
+        create_all(app, Unbound)
+    with pytest.raises(BindError, match="no bind 'nowhere'"):
+        reflect(app, stray_table.metadata)
+    assert sqlite.rows("SELECT name FROM sqlite_master") == []
+    everything_in(sqlite.url)
+    with Session(app) as session, pytest.raises(BindError, match="no bind 'nowhere'"):
+        WAYS["an object"](session)
+    with session_scope(app) as session, pytest.raises(BindError, match="no bind 'nowhere'"):
+        WAYS["an insert of a table"](session)
+    with (
+        get_sqa(app).engine.begin() as connection,
+        pytest.raises(BindError, match="no bind 'nowhere'"),
+    ):
+        connection.execute(insert(stray_table).values(id=1))
+
+    assert sqlite.rows("SELECT * FROM stray") == sqlite.rows("SELECT * FROM stray_table") == []
+
+
+def test_models_without_a_key_work_beside_those_that_have_one(sqlite, serve):
+    """Also a class that is mapped, and a table that is made, while the application serves."""
+    app = serve(sqlite.url)
+    create_all(app, Plain.__table__.metadata, bind_key="default")
+    late = Table("late", MetaData(), Column("id", Integer, primary_key=True))
+    create_all(app, late.metadata)
+    with session_scope(app) as session:
+        session.add(Plain(id=1))
+        session.execute(insert(late).values(id=1))
+    mapping = registry()
+    mapping.map_imperatively(type("Late", (), {"__bind_key__": "nowhere"}), late)
+    with session_scope(app) as session, pytest.raises(BindError, match="no bind 'nowhere'"):
+        session.execute(insert(late).values(id=2))
+
+    assert sqlite.rows("SELECT id FROM plain") == sqlite.rows("SELECT id FROM late") == [(1,)]
+
+
+def test_a_key_is_an_error_though_the_application_was_there_before_the_model(tmp_path):
+    """The models of most applications are imported after the include."""
+    code = f"""
+from pyramid.config import Configurator
+from sqlalchemy import Column, Integer, MetaData, Table, insert
+from pyramid_aalam_sqa import BindError, get_sqa
+
+with Configurator(settings={{"sqlalchemy.url": "sqlite:///{tmp_path}/early.sqlite"}}) as config:
+    config.include("pyramid_aalam_sqa")
+table = Table("t", MetaData(info={{"bind_key": "nowhere"}}), Column("id", Integer))
+with get_sqa(config).engine.begin() as connection:
+    connection.exec_driver_sql("CREATE TABLE t (id INTEGER)")
+    try:
+        connection.execute(insert(table).values(id=1))
+    except BindError as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, *QUIET, "-c", code], check=True, capture_output=True, text=True
+    )
+
+    assert done.stdout == "There is no bind 'nowhere', only: default.\n"

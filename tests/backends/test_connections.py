@@ -132,7 +132,7 @@ def test_a_pool_of_the_applications_own_is_used(make, any_database, connect):
 
 def test_a_pool_class_of_the_applications_own_is_used(make):
     """The chosen class is used, also where the default pool would be a special one."""
-    assert type(make("sqlite://", poolclass=StaticPool).pool) is StaticPool
+    assert isinstance(make("sqlite://", poolclass=StaticPool).pool, StaticPool)
 
 
 def test_a_detached_connection_is_closed_without_a_complaint(any_database, make, caplog):

@@ -3,6 +3,7 @@
 Run as a script this module is such a server: it warms the pool, forks, and prints what happened.
 """
 
+import ctypes
 import gc
 import json
 import os
@@ -14,12 +15,14 @@ from pyramid.response import Response
 from sqlalchemy import text
 from webtest import TestApp
 
-from pyramid_aalam_sqa import get_sqa
+from pyramid_aalam_sqa import engine_from_settings, get_sqa
 from support.apps import make_app, with_view
 from support.models import INSERT
 from support.processes import HERE, QUIET, TRACED
 
 CHILDREN = 4
+# Python's own fork runs the functions of os.register_at_fork(); the one in C, as uWSGI's, does not.
+FORKS = {"python": os.fork, "c": ctypes.PyDLL(None).fork}
 REQUESTS = 50
 IDENTITY = {"mysql": "CONNECTION_ID()", "postgresql": "pg_backend_pid()"}
 
@@ -39,13 +42,13 @@ def count(request):
     return Response(str(request.sqa_session.scalar(text("SELECT count(*) FROM note"))))
 
 
-def make(url):
+def make(url, **settings):
     views = [
         with_view(identity, name="identity", renderer="json"),
         with_view(write, name="write"),
         with_view(count, name="count"),
     ]
-    return make_app(url, *views, **{"sqlalchemy.pool_size": "2"})
+    return make_app(url, *views, **{"sqlalchemy.pool_size": "2", **settings})
 
 
 def warm(app):
@@ -61,7 +64,7 @@ class Child:
     def __init__(self, work):
         # Two pipes: what the parent says, and what the child says.
         (self.heard, self.told), (self.answer, self.said) = os.pipe(), os.pipe()
-        self.pid = os.fork()
+        self.pid = FORKS[sys.argv[3]]()
         if self.pid == 0:
             os.write(self.said, json.dumps(work(self)).encode())
             # In good order, as a worker ends: whatever is left is closed and collected.
@@ -100,8 +103,12 @@ def visit(client, name):
     return wrong, sorted(connections)
 
 
-def prefork(url):
-    app = make(url)
+def prefork_with_a_budget(url):
+    return prefork(url, **{"sqa.max_connections": "8"})
+
+
+def prefork(url, **settings):
+    app = make(url, **settings)
     client = TestApp(app)
     warm(app)
 
@@ -161,9 +168,9 @@ def in_memory(url):
     return [Child(work).result(), client.get("/count").text]
 
 
-def run(function, url):
+def run(function, url, fork="python"):
     """Run *function* in a process of its own, whose forks then are none of the test's."""
-    script = [sys.executable, *QUIET, __file__, function.__name__, url]
+    script = [sys.executable, *QUIET, __file__, function.__name__, url, fork]
     paths = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         script,
@@ -178,10 +185,14 @@ def run(function, url):
     return json.loads(done.stdout)
 
 
+@pytest.mark.parametrize("function", [prefork, prefork_with_a_budget])
+@pytest.mark.parametrize("fork", FORKS)
 @pytest.mark.parametrize("server", ["mariadb", "postgresql"])
-def test_parent_and_children_get_their_own_answers_on_their_own_connections(request, server):
+def test_parent_and_children_get_their_own_answers_on_their_own_connections(
+    request, server, fork, function
+):
     """The pool was warm before the fork, and all of them ask at the same time."""
-    told = run(prefork, request.getfixturevalue(server).url)
+    told = run(function, request.getfixturevalue(server).url, fork)
     wrong = [answer for answers, _ in told["found"] for answer in answers]
     parent, *children = [set(connections) for _, connections in told["found"]]
 
@@ -201,9 +212,45 @@ def test_what_a_child_writes_to_an_sqlite_file_outlasts_its_parents_connections(
     assert sqlite.rows("SELECT body FROM note") == [("parent",), ("child",)]
 
 
-def test_a_child_starts_with_an_empty_database_in_memory():
+@pytest.mark.parametrize("fork", FORKS)
+def test_a_child_starts_with_an_empty_database_in_memory(fork):
     """It cannot share the parent's; the parent keeps its rows."""
-    assert run(in_memory, "sqlite://") == [[], "1"]
+    assert run(in_memory, "sqlite://", fork) == [[], "1"]
+
+
+def number_of(pool):
+    """Return the server's number of a connection that *pool* lends."""
+    connection = pool.connect()
+    cursor = connection.cursor()
+    cursor.execute("SELECT CONNECTION_ID()")
+    [number] = cursor.fetchone()
+    cursor.close()
+    connection.close()
+    return number
+
+
+def pool_of_its_engine(url):
+    engine = engine_from_settings({"sqlalchemy.url": url})
+    pool = engine.pool
+    number = number_of(pool)
+    return number, Child(lambda child: [number_of(pool), number_of(pool)]).result()
+
+
+def pool_without_engine(url):
+    pool = engine_from_settings({"sqlalchemy.url": url}).pool
+    gc.collect()
+    number = number_of(pool)
+    return number, Child(lambda child: [number_of(pool), number_of(pool)]).result()
+
+
+@pytest.mark.parametrize("function", [pool_of_its_engine, pool_without_engine])
+def test_a_pool_that_was_kept_from_before_the_fork_lends_the_childs_own_connections(
+    mariadb, function
+):
+    """The engine has another pool since then, or it is gone."""
+    parents, childs = run(function, mariadb.url, "c")
+
+    assert parents not in childs
 
 
 if __name__ == "__main__":

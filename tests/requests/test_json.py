@@ -21,11 +21,14 @@ from sqlalchemy import (
     Uuid,
     event,
     select,
+    text,
 )
+from sqlalchemy.ext.associationproxy import association_proxy
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
     Session,
+    attribute_keyed_dict,
     deferred,
     load_only,
     mapped_column,
@@ -241,6 +244,120 @@ def test_a_row_that_was_just_stored_is_shown_whole(serve_any):
 
     assert (before["name"], before["pots"], before["story"]) == ("New", None, None)
     assert (after["id"], after["name"], after["pots"]) == (5, "New", 3)
+
+
+def test_a_new_object_is_shown_with_its_null_columns(serve_any):
+    """The INSERT has not named them, so SQLAlchemy has not loaded them. It costs no statement."""
+
+    def view(request):
+        plant = Plant(id=5, name="New")
+        request.sqa_session.add(plant)
+        request.sqa_session.flush()
+        request.sqa_session.refresh(plant, ["pots"])
+        sent = []
+        connection = request.sqa_session.connection()
+        event.listen(connection, "before_cursor_execute", lambda *args: sent.append(args[2]))
+        return [json.loads(render("json", plant, request)), sent]
+
+    shown, sent = serve_any(view).json
+
+    assert shown == {**dict.fromkeys(ROSE), "id": 5, "kind": "plant", "name": "New", "pots": 3}
+    assert sent == []
+
+
+def test_a_column_whose_loading_was_deferred_is_not_shown_for_a_new_object_either(serve):
+    """Nor is one that a query has left out."""
+
+    def view(request):
+        request.sqa_session.add(Plant(id=5, name="New"))
+        request.sqa_session.flush()
+        request.sqa_session.expunge_all()
+        statement = select(Plant).where(Plant.id == 5).options(load_only(Plant.id))
+        return request.sqa_session.scalars(statement).one()
+
+    assert serve(view).json == {"id": 5, "kind": "plant"}
+
+
+TWICE = text("SELECT 1 AS id, 2 AS id")
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda request: request.sqa_session.execute(TWICE).first(),
+        lambda request: request.sqa_session.execute(TWICE).mappings().first(),
+        lambda request: request.sqa_session.execute(TWICE).all(),
+    ],
+    ids=["row", "mapping", "rows"],
+)
+def test_a_row_with_two_columns_of_one_name_is_an_error_that_names_it(serve, view):
+    """One of the two values would be left out, and nobody would know which."""
+    with pytest.raises(ValueError, match=r"two columns called 'id': .* label\(\) or AS"):
+        serve(view)
+
+
+def test_two_columns_that_sqlalchemy_has_named_apart_are_both_shown(serve):
+    """As in a select() of two entities."""
+
+    def view(request):
+        statement = select(Plant.id, Seed.id).join(Seed, Seed.plant_id == Plant.id)
+        return request.sqa_session.execute(statement).first()
+
+    assert serve(view).json == {"id": 1, "id_1": 1}
+
+
+class Shelf(Base):
+    """Has collections of every kind, through a relationship and through association proxies."""
+
+    __tablename__ = "shelf"
+    __json_columns__ = ("id", "names", "by_number", "as_set", "jars")
+    id: Mapped[int] = mapped_column(primary_key=True)
+    jar_list: Mapped[list["Jar"]] = relationship(order_by="Jar.id")
+    jar_dict: Mapped[dict[int, "Jar"]] = relationship(
+        collection_class=attribute_keyed_dict("id"), viewonly=True
+    )
+    jar_set: Mapped[set["Jar"]] = relationship(viewonly=True)
+    names = association_proxy("jar_list", "name")
+    by_number = association_proxy("jar_dict", "name")
+    as_set = association_proxy("jar_set", "name")
+
+    @property
+    def jars(self):
+        return frozenset(self.jar_set)
+
+
+class Jar(Base):
+    """Stands on a shelf."""
+
+    __tablename__ = "jar"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shelf_id: Mapped[int] = mapped_column(ForeignKey(Shelf.id))
+    name: Mapped[str] = mapped_column(String(20))
+
+
+def test_association_proxies_and_other_collections_are_shown(serve):
+    """As lists and objects; a set of models has no order."""
+
+    def view(request):
+        jars = [Jar(id=1, name="salt"), Jar(id=2, name="rice")]
+        request.sqa_session.add(Shelf(id=1, jar_list=jars))
+        request.sqa_session.flush()
+        request.sqa_session.expunge_all()
+        return request.sqa_session.get(Shelf, 1)
+
+    shown = serve(view).json
+    jars = sorted(shown.pop("jars"), key=lambda jar: jar["id"])
+
+    assert shown == {
+        "id": 1,
+        "names": ["salt", "rice"],
+        "by_number": {"1": "salt", "2": "rice"},
+        "as_set": ["rice", "salt"],
+    }
+    assert jars == [
+        {"id": 1, "shelf_id": 1, "name": "salt"},
+        {"id": 2, "shelf_id": 1, "name": "rice"},
+    ]
 
 
 def test_a_class_that_inherits_is_shown_with_its_own_columns(serve):

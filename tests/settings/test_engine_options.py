@@ -309,7 +309,7 @@ def test_an_unknown_product_works_with_the_general_defaults(engine):
     with made.connect() as connection:
         assert connection.scalar(select(literal(1))) == 1
 
-    assert type(made.pool) is StaticPool
+    assert isinstance(made.pool, StaticPool)
     assert made.pool._pre_ping is True
 
 
