@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.orm import ColumnProperty, Mapper, ORMExecuteState, Session
+from sqlalchemy.orm import ColumnProperty, Mapper, MapperProperty, ORMExecuteState, Session
 
 from .lines import Line
 
@@ -98,31 +98,26 @@ def _of_rows(attribute: str, option: str, parent: Any) -> LazyLoad | None:
 
 def _relationships(path: Any) -> Iterator[str]:
     """Yield ``Author.books`` for each relationship on the way from the query to what is loaded."""
-    for entity, attribute in path.pairs():
-        owner = getattr(attribute, "parent", None) or entity.mapper
-        yield f"{owner.class_.__name__}.{attribute.key}"
+    for step in path.path:
+        if isinstance(step, MapperProperty):
+            yield f"{step.parent.class_.__name__}.{step.key}"
 
 
 def _column_load(parent: Any, names: list[str]) -> LazyLoad | None:
     mapper: Mapper[Any] = parent.mapper
-    deferred = [name for name in names if _is_deferred(mapper, name)]
-    prefix = "".join(f"selectinload({name})." for name in _relationships_to(parent))
+    prefix = "".join(f"selectinload({name})." for name in _relationships(parent.load_path))
+    deferred = [_attribute(mapper, name) for name in names if _is_deferred(mapper, name)]
     if deferred:
-        options = f"{prefix}" + ".".join(
-            f"undefer({_owner(mapper, name)}.{name})" for name in deferred
-        )
-        return _of_rows(f"{_owner(mapper, deferred[0])}.{deferred[0]}", options, parent)
+        options = ".".join(f"undefer({name})" for name in deferred)
+        return _of_rows(deferred[0], prefix + options, parent)
     # Columns of a subclass, which a query for its base does not load. What has expired is all of
     # an object's columns, and to load them again is no mistake of the query.
     above = mapper.inherits
     if above is None or any(name in above.attrs for name in names):
         return None
-    option = f"{prefix}selectin_polymorphic({mapper.base_mapper.class_.__name__}, [{mapper.class_.__name__}])"
-    return _of_rows(f"{mapper.class_.__name__}.{names[0]}", option, parent)
-
-
-def _relationships_to(parent: Any) -> list[str]:
-    return list(_relationships(parent.load_path))
+    base, own = mapper.base_mapper.class_.__name__, mapper.class_.__name__
+    option = f"{prefix}selectin_polymorphic({base}, [{own}])"
+    return _of_rows(_attribute(mapper, names[0]), option, parent)
 
 
 def _is_deferred(mapper: Mapper[Any], name: str) -> bool:
@@ -130,7 +125,6 @@ def _is_deferred(mapper: Mapper[Any], name: str) -> bool:
     return isinstance(attribute, ColumnProperty) and attribute.deferred
 
 
-def _owner(mapper: Mapper[Any], name: str) -> str:
-    attribute: Any = mapper.attrs[name]
-    owner: Mapper[Any] = attribute.parent
-    return owner.class_.__name__
+def _attribute(mapper: Mapper[Any], name: str) -> str:
+    owner: Mapper[Any] = mapper.attrs[name].parent
+    return f"{owner.class_.__name__}.{name}"

@@ -95,15 +95,15 @@ def server_timing(statements: Statements) -> str:
     """Return the header's value: milliseconds of the statements, the waits and the COMMITs."""
     totals = statements.totals.values()
     word = "statement" if statements.count == 1 else "statements"
-    parts = (
-        (
-            "db",
-            f'dur={1000 * sum(each.seconds for each in totals):.1f};desc="{statements.count} {word}"',
-        ),
-        ("pool", f"dur={1000 * sum(each.pool for each in totals):.1f}"),
-        ("commit", f"dur={1000 * sum(each.commit for each in totals):.1f}"),
+    milliseconds = {
+        "db": sum(each.seconds for each in totals) * 1000,
+        "pool": sum(each.pool for each in totals) * 1000,
+        "commit": sum(each.commit for each in totals) * 1000,
+    }
+    described = {"db": f';desc="{statements.count} {word}"'}
+    return ", ".join(
+        f"{name};dur={value:.1f}{described.get(name, '')}" for name, value in milliseconds.items()
     )
-    return ", ".join(f"{name};{value}" for name, value in parts)
 
 
 class RecordedBody:

@@ -9,6 +9,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, cast
 from urllib.parse import quote
@@ -22,8 +23,8 @@ from ..applications import Counters, Sqa
 from ..backends import find_backend
 from ..engines import error_name
 from ..exceptions import NPlusOneError
-from .lazy_loads import LAZY_LOAD
-from .lines import find_line
+from .lazy_loads import LAZY_LOAD, LazyLoad
+from .lines import Line, find_line
 from .recording import ROLLED_BACK, Recorder, Statement, kept_parameters, of_context
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ class Tap:
                 return original(cursor, statement, *given, **named)
             context = named.get("context") or given[-1]
             parameters = None if without else given[0]
-            run = _Run(self, audience, cursor, statement, parameters, context, many=many)
+            run = _Run(self, audience, cursor, statement, parameters, context, many)
             return run.call(lambda: original(cursor, statement, *given, **named))
 
         return execute
@@ -205,32 +206,27 @@ class Tap:
         return f"{type(cause).__name__}: {cause}"
 
 
+@dataclass(slots=True)
 class _Run:
     """One statement while it is executed."""
 
-    def __init__(
-        self,
-        tap: Tap,
-        audience: list[Recorder],
-        cursor: Any,
-        statement: str,
-        parameters: Any,
-        context: Any,
-        *,
-        many: bool,
-    ) -> None:
-        self.tap = tap
-        self.audience = audience
-        self.cursor = cursor
-        self.statement = statement
-        self.parameters = parameters
-        self.many = many
-        self.context = context
-        self.lazy_load = context.execution_options.get(LAZY_LOAD) if context else None
-        self.own, self.line = False, None
-        if audience:
-            frame = sys._getframe(2)  # noqa: SLF001 - inspect.stack() reads source files
-            self.own, self.line = find_line(frame, audience[-1].package)
+    tap: Tap
+    audience: list[Recorder]
+    cursor: Any
+    statement: str
+    parameters: Any
+    context: Any
+    many: bool
+    lazy_load: LazyLoad | None = None
+    own: bool = False
+    line: Line | None = None
+
+    def __post_init__(self) -> None:
+        if self.context is not None:
+            self.lazy_load = self.context.execution_options.get(LAZY_LOAD)
+        if self.audience:
+            frame = sys._getframe(3)  # noqa: SLF001 - inspect.stack() reads source files
+            self.own, self.line = find_line(frame, self.audience[-1].package)
 
     def call(self, act: Callable[[], Any]) -> Any:
         """Call *act*, which executes the statement, and tell those who listen."""
