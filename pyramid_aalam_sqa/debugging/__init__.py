@@ -1,6 +1,7 @@
 """See what the database was asked, and what became of it: for developers and for monitors."""
 
 from ..exceptions import NPlusOneError
+from .health import add_sqa_health
 from .lazy_loads import NPlusOne
 from .lines import Line
 from .recorded import recorded
@@ -14,6 +15,7 @@ __all__ = [
     "Statement",
     "Statements",
     "Step",
+    "add_sqa_health",
     "includeme",
     "recorded",
 ]

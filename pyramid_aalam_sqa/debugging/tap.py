@@ -352,3 +352,9 @@ def taps_of(sqa: Sqa) -> dict[Tap, str]:
         tap = tap_of(engine)
         tap.key = found.setdefault(tap, key)
     return found
+
+
+def quietly_on(engine: Engine, act: Callable[[], Any]) -> Any:
+    """Call *act*, which uses *engine*, and record nothing of it."""
+    tap = _taps.get(engine.dialect)
+    return act() if tap is None else tap.quietly(act)
