@@ -25,7 +25,7 @@ class Sqa:
 
     def __init__(self, sessions: SessionFactory) -> None:
         self._sessions = sessions
-        self.counters = Counters()
+        self.counters: Counters = sessions.counters
         self.settings: Settings = sessions.settings
         self.engines: Mapping[str, Engine] = sessions.engines
 

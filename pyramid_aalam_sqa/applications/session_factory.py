@@ -25,7 +25,12 @@ from ..sessions import (
     unknown_bind,
     with_class,
 )
+<<<<<<< HEAD
 from ..settings import DEFAULT_KEY, NO_DATABASE, Database, Settings
+=======
+from ..settings import DEFAULT, UNSET, Database, Settings, sqa_options_of
+from .stats import Counters
+>>>>>>> 8b59395 (Tell numbers, events, spans and a log of SQL; prepare pshell; document the room)
 
 
 class SessionFactory:
@@ -33,6 +38,7 @@ class SessionFactory:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.counters = Counters()
         # Every engine by its bind key, the default one as ``default``, in the order of COMMITs.
         self.engines: Mapping[str, Engine] = MappingProxyType(make_engines(settings))
         self._routes = Routes(self.engines) if settings.binds else None

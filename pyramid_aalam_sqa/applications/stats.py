@@ -9,6 +9,8 @@ from typing import Any
 
 from sqlalchemy.engine import Engine
 
+from ..exceptions import OutcomeUnknownError, PartialCommitError
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:
@@ -57,7 +59,7 @@ class Stats:
 
 
 class Counters:
-    """Counts what becomes of an application's transactions; every method may be called by any thread."""
+    """Counts what becomes of an application's transactions; threads may call each method."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -71,6 +73,13 @@ class Counters:
         """Count *number* more of *what* for the database *key*, ``""`` for the application."""
         with self._lock:
             self._numbers[key, what] += number
+
+    def add_outcome(self, error: BaseException) -> None:
+        """Count *error* when it says that an outcome is unknown, or that a part is stored."""
+        if isinstance(error, OutcomeUnknownError):
+            self.add("", "unknown_outcomes")
+        elif isinstance(error, PartialCommitError):
+            self.add("", "partial_commits")
 
     def hold(self, key: str, entry: object, who: str) -> None:
         """Note that *who* has taken *entry* of the pool of the database *key*."""

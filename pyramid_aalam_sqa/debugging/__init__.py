@@ -4,9 +4,11 @@ from ..exceptions import NPlusOneError
 from .health import add_sqa_health
 from .lazy_loads import NPlusOne
 from .lines import Line
+from .pshell import setup_pshell
 from .recorded import recorded
-from .recording import Statement, Statements, Step
+from .recording import Statement, Statements, Step, Totals
 from .request_recording import includeme
+from .tracing import trace_transactions
 
 __all__ = [
     "Line",
@@ -15,7 +17,10 @@ __all__ = [
     "Statement",
     "Statements",
     "Step",
+    "Totals",
     "add_sqa_health",
     "includeme",
     "recorded",
+    "setup_pshell",
+    "trace_transactions",
 ]

@@ -13,6 +13,8 @@ from .lazy_loads import LazyLoad, NPlusOne
 from .lines import Line
 
 log = logging.getLogger(__name__)
+# A block of lines for each request: what it sent, how long that took, and from where.
+sql_log = logging.getLogger("pyramid_aalam_sqa.sql")
 
 ROLLED_BACK = "rolled back"
 # A page that sends more than this has another problem than its details.
@@ -116,8 +118,12 @@ class Statements:
         return f"<Statements {self.count}: {', '.join(each.statement for each in self._kept)}>"
 
     def __str__(self) -> str:
-        """Return a line for each statement and step, for a test that fails and for a log."""
-        return "\n".join(map(describe, self.timeline))
+        """Return a line for each statement and step, for a test that fails and for a log.
+
+        What the pool sends when a connection comes back is left out.
+        """
+        shown = (each for each in self.timeline if getattr(each, "kind", None) != "RESET")
+        return "\n".join(map(describe, shown))
 
     @property
     def left_out(self) -> int:
@@ -228,6 +234,9 @@ class Recorder:
             if found.wanted and not found.said:
                 found.said = True
                 log.warning("%s: %s", self.what, found)
+        if len(self.statements.timeline) and sql_log.isEnabledFor(logging.INFO):
+            number = counted(self.statements.count)
+            sql_log.info("%s (%s): %s\n%s", self.what, result, number, self.statements)
 
     @property
     def what(self) -> str:
@@ -262,6 +271,11 @@ def _cut(value: Any) -> Any:
     if isinstance(value, (str, bytes)) and len(value) > LONGEST_VALUE:
         return value[:LONGEST_VALUE]
     return value
+
+
+def counted(number: int) -> str:
+    """Return ``1 statement`` or ``2 statements``."""
+    return f"{number} statement{'' if number == 1 else 's'}"
 
 
 def describe(item: Statement | Step) -> str:

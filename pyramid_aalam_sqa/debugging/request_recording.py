@@ -12,7 +12,7 @@ from sqlalchemy import event
 from ..applications import Sqa, get_sqa
 from ..exceptions import SettingError
 from .lazy_loads import mark_lazy_loads
-from .recording import MOST_KEPT, Recorder, Statements, of_context
+from .recording import MOST_KEPT, Recorder, Statements, counted, of_context
 from .tap import Tap, current_route, taps_of
 
 # The recording of a request, in its environ.
@@ -94,13 +94,12 @@ def recording_policy(policy: Policy, sqa: Sqa, taps: dict[Tap, str], package: st
 def server_timing(statements: Statements) -> str:
     """Return the header's value: milliseconds of the statements, the waits and the COMMITs."""
     totals = statements.totals.values()
-    word = "statement" if statements.count == 1 else "statements"
     milliseconds = {
         "db": sum(each.seconds for each in totals) * 1000,
         "pool": sum(each.pool for each in totals) * 1000,
         "commit": sum(each.commit for each in totals) * 1000,
     }
-    described = {"db": f';desc="{statements.count} {word}"'}
+    described = {"db": f';desc="{counted(statements.count)}"'}
     return ", ".join(
         f"{name};dur={value:.1f}{described.get(name, '')}" for name, value in milliseconds.items()
     )
