@@ -262,7 +262,7 @@ class _Run:
         kind = self._kind()
         if kind is not None:
             recorder.add_step(
-                self.tap, kind, self.statement, began=began, seconds=seconds, error=error
+                self.tap, kind, self.statement.strip(), began=began, seconds=seconds, error=error
             )
             return
         when, place = recorder.statements.start(began=began)

@@ -1,7 +1,8 @@
 """One block of lines for each request, from the logging section that the page documents."""
 
+import io
 import logging
-import logging.config
+from logging import StreamHandler
 
 import pytest
 from pyramid.paster import setup_logging
@@ -31,7 +32,10 @@ def documented(tmp_path):
     known = logging.root.manager.loggerDict.values()
     disabled = {each: each.disabled for each in known if isinstance(each, logging.Logger)}
     setup_logging(str(ini))
-    yield
+    [console] = [each for each in logging.getLogger().handlers if type(each) is StreamHandler]
+    written = io.StringIO()
+    console.setStream(written)
+    yield written
     for each, (level, handlers) in zip(loggers, before, strict=True):
         each.setLevel(level)
         each.handlers[:] = handlers
@@ -39,12 +43,12 @@ def documented(tmp_path):
         each.disabled = value
 
 
-def test_a_request_is_a_block_of_lines(documented, sqlite, serve, capsys):
+def test_a_request_is_a_block_of_lines(documented, sqlite, serve):
     """Statements with their values and lines, and how the transaction ended."""
     app = serve(sqlite.url, with_view(view, name="notes"), **{"sqa.record": "true"})
     TestApp(app).get("/notes")
 
-    lines = capsys.readouterr().err.splitlines()
+    lines = documented.getvalue().splitlines()
     [first] = [number for number, line in enumerate(lines) if "GET /notes (200)" in line]
     block = lines[first + 1 :]
     assert [line.split("] ")[1].split()[0] for line in block] == [
