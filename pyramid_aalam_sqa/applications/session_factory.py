@@ -25,12 +25,8 @@ from ..sessions import (
     unknown_bind,
     with_class,
 )
-<<<<<<< HEAD
 from ..settings import DEFAULT_KEY, NO_DATABASE, Database, Settings
-=======
-from ..settings import DEFAULT, UNSET, Database, Settings, sqa_options_of
 from .stats import Counters
->>>>>>> 8b59395 (Tell numbers, events, spans and a log of SQL; prepare pshell; document the room)
 
 
 class SessionFactory:

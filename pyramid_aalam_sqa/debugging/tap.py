@@ -20,7 +20,7 @@ from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.exc import DBAPIError
 
 from ..applications import Counters, Sqa
-from ..backends import find_backend
+from ..backends import backend_of, has_backend
 from ..engines import error_name
 from ..exceptions import NPlusOneError
 from .lazy_loads import LAZY_LOAD, LazyLoad
@@ -183,12 +183,13 @@ class Tap:
         if error is None:
             return "committed"
         engine = cast("Engine", self._engine())
-        backend, dialect = find_backend(engine), engine.dialect
-        if backend is None or not isinstance(error, dialect.loaded_dbapi.Error):
+        dialect = engine.dialect
+        if not has_backend(engine) or not isinstance(error, dialect.loaded_dbapi.Error):
             return "unknown"
+        backend = backend_of(engine)
         lost = dialect.is_disconnect(cast("Any", error), None, None)
-        kind_of_error = backend.fault(error, connecting=False, disconnected=lost)
-        return "unknown" if backend.lost_answer(kind_of_error, error) else "refused"
+        kind_of_error = backend.classify(error, connecting=False, disconnected=lost)
+        return "unknown" if backend.is_commit_unknown(kind_of_error, error) else "refused"
 
     def _tell_end(self, kind: str, seconds: float, error: str | None) -> None:
         for observer in self.observers:

@@ -160,7 +160,7 @@ def explain(request: Any) -> dict[str, Any]:
         try:
             backend.make_read_only(connection)
             result = connection.exec_driver_sql(
-                f"{backend.EXPLAIN} {item.statement}", item.parameters
+                f"{backend.EXPLAIN_SQL} {item.statement}", item.parameters
             )
             found |= {"headers": list(result.keys()), "plan": [tuple(row) for row in result]}
         except DBAPIError as error:
