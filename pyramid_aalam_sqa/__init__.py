@@ -4,6 +4,7 @@ from .applications import (
     Session,
     SessionScope,
     Sqa,
+    Stats,
     create_all,
     drop_all,
     engine_from_settings,
@@ -29,6 +30,9 @@ from .interfaces import HasRegistry, IDatabaseUnavailable, TransactionManager
 from .pagination import KeysetPage, Page, paginate, paginate_keyset
 from .queries import SqaSession, first_or_404, get_or_404, one_or_404
 from .requests import (
+    AttemptFailed,
+    OutcomeUnknown,
+    PartialCommit,
     SqaRequest,
     add_json_adapters,
     commit_veto,
@@ -41,15 +45,18 @@ from .sessions import ScopedSession
 from .settings import database_name
 
 __all__ = [
+    "AttemptFailed",
     "BindError",
     "BrokenTransactionError",
     "CommitNotAllowedError",
     "HasRegistry",
     "IDatabaseUnavailable",
     "KeysetPage",
+    "OutcomeUnknown",
     "OutcomeUnknownError",
     "OutsideTransactionError",
     "Page",
+    "PartialCommit",
     "PartialCommitError",
     "ProvisioningError",
     "ScopedSession",
@@ -60,6 +67,7 @@ __all__ = [
     "SqaError",
     "SqaRequest",
     "SqaSession",
+    "Stats",
     "TransactionError",
     "TransactionManager",
     "add_json_adapters",

@@ -5,6 +5,7 @@
     SqaError
     ├── SettingError         a setting is wrong or missing (a Pyramid ConfigurationError)
     ├── BindError            an unknown bind key, or a statement with tables of two databases
+    ├── NPlusOneError        a lazy load was repeated for the rows of one query
     ├── ProvisioningError    an administrator's step failed, or its result is wrong
     └── TransactionError     the session was used in a way that its transaction does not allow
         ├── BrokenTransactionError   the database ended the transaction before its commit
@@ -37,6 +38,14 @@ class ProvisioningError(SqaError):
 
 class BindError(SqaError):
     """A bind key is not declared, or one statement uses tables of two databases."""
+
+
+class NPlusOneError(SqaError):
+    """An attribute was loaded for two rows of one query, each with a statement of its own.
+
+    Raised before the second statement is sent, where ``sqa.n_plus_one`` or the view option
+    ``sqa_n_plus_one`` is ``raise``. The message names the loader option that cures it.
+    """
 
 
 class TransactionError(SqaError):

@@ -5,16 +5,21 @@ from .directory import APPLICATION_KEY, RegisteredApplication, application_of, d
 from .portal import Session, get_database_name, init_engine
 from .scope import SessionScope, session_scope
 from .session_factory import SessionFactory
+from .stats import Counters, DatabaseStats, Holder, Stats, pool_numbers
 from .tables import create_all, drop_all, reflect
 
 __all__ = [
     "APPLICATION_KEY",
     "REGISTRY_KEY",
+    "Counters",
+    "DatabaseStats",
+    "Holder",
     "RegisteredApplication",
     "Session",
     "SessionFactory",
     "SessionScope",
     "Sqa",
+    "Stats",
     "application_of",
     "create_all",
     "directory",
@@ -23,6 +28,7 @@ __all__ = [
     "get_database_name",
     "get_sqa",
     "init_engine",
+    "pool_numbers",
     "reflect",
     "session_scope",
 ]

@@ -10,6 +10,7 @@ from ..interfaces import HasRegistry, TransactionManager
 from ..queries import SqaSession
 from ..settings import DEFAULT_KEY, Settings, read_section, read_settings
 from .session_factory import SessionFactory
+from .stats import Counters, Stats
 
 # Where an application's registry keeps its Sqa.
 REGISTRY_KEY = "pyramid_aalam_sqa"
@@ -24,6 +25,7 @@ class Sqa:
 
     def __init__(self, sessions: SessionFactory) -> None:
         self._sessions = sessions
+        self.counters: Counters = sessions.counters
         self.settings: Settings = sessions.settings
         self.engines: Mapping[str, Engine] = sessions.engines
 
@@ -48,6 +50,13 @@ class Sqa:
         """
         session = self._sessions.find_session(tm) or self._sessions.make_session(tm)
         return session if bind_key is None else self._sessions.bind_session(session, bind_key)
+
+    def stats(self) -> Stats:
+        """Return the numbers of this application in this process: its pools, ends and retries.
+
+        What has to be counted on each request is there when ``sqa.stats`` is on.
+        """
+        return self.counters.read(self.engines)
 
     def dispose(self) -> None:
         """Close the connections of this application's engines.

@@ -88,7 +88,9 @@ class SessionScope:
 
     def _pause(self, function: Callable[..., Any], number: int, error: Exception) -> None:
         """Log that attempt *number* of *function* failed, and wait before the next one."""
-        settings = sessions_of(self._which, self._module).settings
+        sessions = sessions_of(self._which, self._module)
+        sessions.counters.add("", "retries")
+        settings = sessions.settings
         pause = pause_after(number, settings.sqa_options["retry_pause"])
         failed = (getattr(function, "__qualname__", function), number, self._attempts)
         text = "%s: attempt %d of %d failed (%s), the next in %.0f ms"
@@ -108,6 +110,7 @@ class SessionScope:
             yield used
             tm.commit()
         except BaseException as error:
+            sessions.counters.add_outcome(error)
             _mark_retryable(tm, error)
             # The block may have committed by hand and begun no other transaction.
             with suppress(NoTransaction):

@@ -26,6 +26,7 @@ from ..sessions import (
     with_class,
 )
 from ..settings import DEFAULT_KEY, NO_DATABASE, Database, Settings
+from .stats import Counters
 
 
 class SessionFactory:
@@ -33,6 +34,7 @@ class SessionFactory:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.counters = Counters()
         # Every engine by its bind key, the default one as ``default``, in the order of COMMITs.
         self.engines: Mapping[str, Engine] = MappingProxyType(make_engines(settings))
         self._routes = Routes(self.engines) if settings.binds else None

@@ -114,6 +114,7 @@ class Backend:
     - ``READ_WRITE_SQL``: undoes it where it holds for the connection; empty where it does not.
     - ``PRE_COMMIT_SQL``: sent to each of several databases before the first COMMIT. It fails if the
       server is gone, or if COMMIT would find an error.
+    - ``EXPLAIN_SQL``: before a statement, it asks for the plan of the statement.
     - ``TABLE_LOCK_TIMEOUT``: seconds that one worker waits for others that create tables.
     """
 
@@ -141,6 +142,7 @@ class Backend:
     READ_ONLY_SQL: ClassVar[str] = ""
     READ_WRITE_SQL: ClassVar[str] = ""
     PRE_COMMIT_SQL: ClassVar[str] = "SELECT 1"
+    EXPLAIN_SQL: ClassVar[str] = "EXPLAIN"
     TABLE_LOCK_TIMEOUT: ClassVar[float] = 60
 
     def __init__(
@@ -280,6 +282,24 @@ class Backend:
         poll = select.poll()
         poll.register(socket, CLOSED_BY_PEER)
         return bool(poll.poll(0))
+
+    def refuses_writes(self, connection: Any) -> bool:
+        """Return whether the database takes no writes at present.
+
+        It is asked on the driver's *connection*, and nothing is written. A database whose product
+        is not known is only asked for an answer.
+        """
+        self._ask(connection, "SELECT 1")
+        return False
+
+    def _ask(self, connection: Any, question: str) -> str:
+        """Return the first value that the driver's *connection* answers to *question*, as text."""
+        cursor = connection.cursor()
+        try:
+            cursor.execute(question)
+            return str(cursor.fetchone()[0])
+        finally:
+            cursor.close()
 
     def abandon_result(self, connection: Connection) -> None:
         """Stop reading the result that *connection* is in the middle of.

@@ -150,6 +150,10 @@ class MySQLBackend(Backend):
         code = self.error_code(error)
         return code == "1206" or (code == "1305" and "SAVEPOINT" in str(error))
 
+    def refuses_writes(self, connection: Any) -> bool:
+        """Return whether the server is read-only, as a replica is after a switchover."""
+        return self._ask(connection, "SELECT @@global.read_only").upper() not in {"0", "OFF"}
+
     def socket(self, connection: Any) -> Any:
         """Return PyMySQL's socket; None for other drivers, which hide theirs."""
         return socket_of(connection)

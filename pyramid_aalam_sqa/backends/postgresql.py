@@ -81,6 +81,10 @@ class PostgreSQLBackend(Backend):
         status = getattr(getattr(connection, "info", None), "transaction_status", None)
         return status == TRANSACTION_FAILED
 
+    def refuses_writes(self, connection: Any) -> bool:
+        """Return whether a transaction is read-only by default, as on a standby server."""
+        return self._ask(connection, "SHOW transaction_read_only") == "on"
+
     def socket(self, connection: Any) -> Any:
         """Return the driver's connection itself, whose fileno() is its socket; None if closed."""
         return None if connection.closed else connection

@@ -68,6 +68,7 @@ class SQLiteBackend(Backend):
     ACCESS_DENIED_CODES = frozenset({str(sqlite3.SQLITE_READONLY)})
     READ_ONLY_SQL = "PRAGMA query_only = ON"
     READ_WRITE_SQL = "PRAGMA query_only = OFF"
+    EXPLAIN_SQL = "EXPLAIN QUERY PLAN"
 
     @classmethod
     def url_problem(cls, url: URL) -> str | None:
@@ -129,6 +130,30 @@ class SQLiteBackend(Backend):
         Every statement that follows would be stored at once.
         """
         return connection.isolation_level is not None and not connection.in_transaction
+
+    def refuses_writes(self, connection: sqlite3.Connection) -> bool:
+        """Return whether the file is read-only: write a number that is there already, and undo it.
+
+        Where another connection has the write lock, the file takes writes.
+        """
+        wait = self._ask(connection, "PRAGMA busy_timeout")
+        number = f'PRAGMA "{self.schema or "main"}".user_version'
+        connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            # BEGIN alone does not tell: on a file that is read-only it begins a read.
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(f"{number} = {self._ask(connection, number)}")
+        except sqlite3.OperationalError as error:
+            code = error.sqlite_errorcode & PRIMARY_CODE_BITS
+            if code == sqlite3.SQLITE_BUSY:
+                return False
+            if code == sqlite3.SQLITE_READONLY:
+                return True
+            raise
+        finally:
+            connection.rollback()
+            connection.execute(f"PRAGMA busy_timeout = {wait}")
+        return False
 
     def abandon_result(self, connection: Connection) -> None:
         """Do nothing: SQLite makes rows when they are fetched, and a database in memory is kept."""

@@ -153,6 +153,11 @@ def _class_keys_by_table() -> WeakKeyDictionary[Table, set[str]]:
     return _keys_of_classes[1]
 
 
+def mapped_classes() -> list[type]:
+    """Return every class of this process that is mapped to a table."""
+    return [mapper.class_ for registry in _all_registries() for mapper in registry.mappers]
+
+
 def _read_class_keys() -> WeakKeyDictionary[Table, set[str]]:
     keys: WeakKeyDictionary[Table, set[str]] = WeakKeyDictionary()
     for registry in _all_registries():

@@ -2,12 +2,16 @@
 
 from .config import includeme
 from .context_factory import context_factory
+from .events import AttemptFailed, OutcomeUnknown, PartialCommit
 from .json_renderer import add_json_adapters
 from .outcome import commit_veto, rollback_tween_factory
 from .request import SqaRequest
 from .retry import retry_tween_factory
 
 __all__ = [
+    "AttemptFailed",
+    "OutcomeUnknown",
+    "PartialCommit",
     "SqaRequest",
     "add_json_adapters",
     "commit_veto",

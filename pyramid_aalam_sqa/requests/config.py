@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from ..applications import APPLICATION_KEY, REGISTRY_KEY, Sqa, directory
 from ..interfaces import IDatabaseUnavailable
 from ..settings import DEFAULT_KEY, PYRAMID_OPTIONS, check_pyramid_options
+from .debugging_hooks import ROOM, add_sqa_health, is_wanted, n_plus_one_deriver
 from .json_renderer import add_json_adapters
 from .lifetime import ending_policy
 from .request import (
@@ -56,6 +57,7 @@ def includeme(config: Any) -> None:
     config.include("pyramid_retry")
     config.add_directive("add_sqa_database", add_sqa_database)
     config.add_directive("add_sqa_bind", add_sqa_bind)
+    config.add_directive("add_sqa_health", add_sqa_health)
     for session in (sqa_session, sqa_sessions):
         config.add_request_method(session, reify=True)
     for method in (sqa_after_commit, sqa_paginate, sqa_paginate_keyset, sqa_stream):
@@ -67,8 +69,16 @@ def includeme(config: Any) -> None:
     )
     config.action((REGISTRY_KEY, "json"), _add_json_renderer, (config,), order=PHASE0_CONFIG)
     config.add_view_deriver(retry_deriver, "sqa_retry")
+    config.add_view_deriver(n_plus_one_deriver, "sqa_n_plus_one")
     config.action((REGISTRY_KEY, "policy"), _wrap_policy, (config,), order=LAST_CONFIG)
     config.add_sqa_database()
+    config.action((REGISTRY_KEY, "debugging"), _start_debugging, (config,), order=PHASE2_CONFIG)
+
+
+def _start_debugging(config: Any) -> None:
+    """Include the room ``debugging`` where a setting asks for it; the settings are known now."""
+    if is_wanted(config.registry[REGISTRY_KEY].settings.sqa_options):
+        config.include(ROOM)
 
 
 def _bound(function: Callable[..., Any]) -> Callable[[Any], Callable[..., Any]]:

@@ -10,6 +10,7 @@ from pyramid_retry import is_error_retryable
 from ..applications import get_sqa
 from ..engines import error_name, pause_after
 from .addresses import path_of
+from .events import tell_failed_attempt, tell_outcome
 from .lifetime import ATTEMPT, ATTEMPTS, make_last_attempt
 
 log = logging.getLogger(__name__)
@@ -28,11 +29,13 @@ def retry_tween_factory(handler: Callable[[Any], Any], registry: object) -> Call
         except Exception as error:
             if is_error_retryable(request, error):
                 _prepare_next_attempt(request, error)
+            tell_outcome(request, error)
             raise
         rendered = request.exception
         if rendered is not None and is_error_retryable(request, rendered):
             _prepare_next_attempt(request, rendered)
         else:
+            tell_outcome(request, rendered)
             # An error from here on, in a callback or a tween above, comes after the commit.
             make_last_attempt(request.environ)
         return response
@@ -64,6 +67,7 @@ def _prepare_next_attempt(request: Any, error: Exception) -> None:
         make_last_attempt(environ)
         log.warning("%s %s: attempt %d of %d failed (%s), the last: its body is closed", *failed)
         return
+    tell_failed_attempt(request, error, number, attempts)
     pause = pause_after(number, get_sqa(request).settings.sqa_options["retry_pause"])
     log.warning("%s %s: attempt %d of %d failed (%s), the next in %.0f ms", *failed, pause * 1000)
     time.sleep(pause)

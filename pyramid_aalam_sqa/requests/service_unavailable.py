@@ -20,6 +20,7 @@ def service_unavailable(error: Exception, request: Any) -> HTTPServiceUnavailabl
     if not is_error_retryable(request, error):
         # The driver's own error: its text never holds the statement, its values or a password.
         reason = getattr(error, "orig", None) or error
+        get_sqa(request).counters.add("", "unavailable")
         log.error("%s %s: no database: %s", request.method, path_of(request.environ), reason)
     seconds = get_sqa(request).settings.sqa_options["retry_after"]
     return HTTPServiceUnavailable(headers=[("Retry-After", str(seconds))])

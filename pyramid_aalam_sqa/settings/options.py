@@ -197,6 +197,36 @@ SQA_OPTIONS = (
         "of the application makes a new one.",
         secret=True,
     ),
+    Option(
+        "record",
+        BOOLEAN,
+        "Keep what each request has sent in request.sqa_statements, for development.",
+        "false",
+    ),
+    Option(
+        "n_plus_one",
+        one_of("off", "log", "raise"),
+        "What follows when a lazy load is sent for two or more rows of one query: a warning in "
+        "the log, or NPlusOneError. The view option sqa_n_plus_one wins.",
+        "off",
+    ),
+    Option(
+        "slow_statement",
+        SECONDS,
+        "Seconds from which on a statement or a COMMIT is logged, without its parameters.",
+    ),
+    Option(
+        "server_timing",
+        BOOLEAN,
+        "Send the seconds of the database in the header Server-Timing, for development.",
+        "false",
+    ),
+    Option(
+        "stats",
+        BOOLEAN,
+        "Count commits and rollbacks, note who holds each connection: for get_sqa(app).stats().",
+        "false",
+    ),
     Option("mysql.sql_mode", SQL_MODE, "MySQL, MariaDB: how strict the server is.", "TRADITIONAL"),
     Option(
         "mysql.time_zone", TIME_ZONE, "MySQL, MariaDB: the zone of TIMESTAMP and NOW().", "+00:00"

@@ -1,0 +1,146 @@
+"""What an application's pools and transactions are at: numbers for a monitor or a dashboard."""
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from sqlalchemy.engine import Engine
+
+from ..exceptions import OutcomeUnknownError, PartialCommitError
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a connection: the method and route of a request, or a thread; since when.
+
+    *seconds* is for how long.
+    """
+
+    who: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseStats:
+    """The pool of one database, and how its transactions ended.
+
+    *size* is the most connections that the pool may open; None is no limit. *in_use* and *idle*
+    are those that are open. The others are None unless ``sqa.stats`` is on: *waiting*, the number
+    of threads that wait for a connection or for a new one to be opened; *longest*, who holds one
+    for the longest time; *commits* and *rollbacks* since the application started.
+    """
+
+    size: int | None
+    in_use: int
+    idle: int
+    waiting: int | None
+    longest: Holder | None
+    commits: int | None
+    rollbacks: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The numbers of an application in this process, since it started.
+
+    *databases* are under their bind keys. *retries* are attempts that were made again,
+    *unknown_outcomes* COMMITs that were sent and never answered, *partial_commits* transactions
+    over several databases that are stored in part, *unavailable* answers with the status 503.
+    """
+
+    databases: Mapping[str, DatabaseStats]
+    retries: int
+    unknown_outcomes: int
+    partial_commits: int
+    unavailable: int
+
+
+class Counters:
+    """Counts what becomes of an application's transactions; threads may call each method."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._numbers: Counter[tuple[str, str]] = Counter()
+        # By the id of the pool's entry: the bind key, who it is, and since when.
+        self._holders: dict[int, tuple[str, str, float]] = {}
+        # Whether commits, rollbacks, waiting threads and holders are counted.
+        self.complete = False
+
+    def add(self, key: str, what: str, number: int = 1) -> None:
+        """Count *number* more of *what* for the database *key*, ``""`` for the application."""
+        with self._lock:
+            self._numbers[key, what] += number
+
+    def add_outcome(self, error: BaseException) -> None:
+        """Count *error* when it says that an outcome is unknown, or that a part is stored."""
+        if isinstance(error, OutcomeUnknownError):
+            self.add("", "unknown_outcomes")
+        elif isinstance(error, PartialCommitError):
+            self.add("", "partial_commits")
+
+    def hold(self, key: str, entry: object, who: str) -> None:
+        """Note that *who* has taken *entry* of the pool of the database *key*."""
+        with self._lock:
+            self._holders[id(entry)] = (key, who, monotonic())
+
+    def release(self, entry: object) -> None:
+        """Note that *entry* has come back to its pool, or has left it for good."""
+        with self._lock:
+            self._holders.pop(id(entry), None)
+
+    def read(self, engines: Mapping[str, Engine]) -> Stats:
+        """Return the numbers as they are now."""
+        now = monotonic()
+        with self._lock:
+            numbers, holders = Counter(self._numbers), list(self._holders.values())
+        return Stats(
+            {
+                key: self._read_pool(key, each, numbers, holders, now)
+                for key, each in engines.items()
+            },
+            *(
+                numbers["", what]
+                for what in ("retries", "unknown_outcomes", "partial_commits", "unavailable")
+            ),
+        )
+
+    def _read_pool(
+        self,
+        key: str,
+        engine: Engine,
+        numbers: Counter[tuple[str, str]],
+        holders: list[tuple[str, str, float]],
+        now: float,
+    ) -> DatabaseStats:
+        size, in_use, idle = pool_numbers(engine)
+        if not self.complete:
+            return DatabaseStats(size, in_use, idle, None, None, None, None)
+        own = [(began, who) for its, who, began in holders if its == key]
+        longest = min(own, default=None)
+        return DatabaseStats(
+            size,
+            in_use,
+            idle,
+            waiting=numbers[key, "waiting"],
+            longest=Holder(longest[1], now - longest[0]) if longest else None,
+            commits=numbers[key, "commits"],
+            rollbacks=numbers[key, "rollbacks"],
+        )
+
+
+def pool_numbers(engine: Engine) -> tuple[int | None, int, int]:
+    """Return the most connections that the pool of *engine* opens, those in use, and the idle ones.
+
+    A pool that keeps no connections, such as NullPool, does not count them.
+    """
+    pool: Any = engine.pool
+    in_use, idle = (getattr(pool, name, int)() for name in ("checkedout", "checkedin"))
+    bound = getattr(pool, "bound", None)
+    if bound is None and hasattr(pool, "size"):
+        # SQLAlchemy has no public name for max_overflow; -1 and a size of 0 mean no limit.
+        overflow, size = pool._max_overflow, pool.size()  # noqa: SLF001
+        bound = size + overflow if size and overflow >= 0 else None
+    return (int(bound) if bound not in {None, float("inf")} else None), in_use, idle

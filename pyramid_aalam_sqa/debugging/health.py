@@ -1,0 +1,158 @@
+"""Tells a load balancer or an orchestrator whether the databases can be used.
+
+The answer comes from the execution policy, above everything that a request passes: it takes no
+transaction, and no tween, veto, retry or recording is involved. Each database is asked in a thread
+of its own, because a driver that waits for a silent server cannot be interrupted.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from pyramid.interfaces import IExecutionPolicy
+from pyramid.response import Response
+from pyramid.router import default_execution_policy
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from ..applications import Sqa, get_sqa, pool_numbers
+from ..backends import backend_of
+from ..engines import error_name
+from .tap import quietly_on
+
+log = logging.getLogger(__name__)
+
+# After the policy of the recording.
+OUTERMOST = 1002
+OK, DOWN, SILENT, READ_ONLY, FULL = "ok", "down", "silent", "read-only", "full"
+
+Policy = Callable[[dict[str, Any], Any], Any]
+
+
+def add_sqa_health(
+    config: Any, path: str = "/healthz", live: str = "/livez", *, seconds: float = 0.8
+) -> None:
+    """Answer at *path* whether the databases can be used, and at *live* that the process lives.
+
+    ``config.add_sqa_health()``. Readiness, at *path*, is 200 when each database has answered
+    within *seconds* and takes writes, else 503. Its JSON has a word for each bind key: ``ok``,
+    ``down`` (no connection, or an error), ``silent`` (no answer in time), ``read-only`` or
+    ``full`` (all connections of the pool are in use). It is asked with the application's own
+    engine and account; addresses and errors are only in the log. Liveness, at *live*, is 200 and
+    asks no database: a process must not be restarted because its database is down.
+    """
+    discriminator = ("pyramid_aalam_sqa", "health", path)
+    config.action(discriminator, _wrap_policy, (config, path, live, seconds), order=OUTERMOST)
+
+
+def _wrap_policy(config: Any, path: str, live: str, seconds: float) -> None:
+    registry = config.registry
+    policy = registry.queryUtility(IExecutionPolicy, default=default_execution_policy)
+    health = Health(get_sqa(config), seconds)
+
+    def execution_policy(environ: dict[str, Any], router: Any) -> Any:
+        asked = environ.get("PATH_INFO")
+        if asked == path:
+            return health.response()
+        if asked == live:
+            return _response({"status": OK})
+        return policy(environ, router)
+
+    registry.registerUtility(execution_policy, IExecutionPolicy)
+
+
+def _response(content: dict[str, Any], status: int = 200) -> Response:
+    response = Response(json=content, status=status)
+    response.cache_control = "no-store"
+    return response
+
+
+class Health:
+    """Asks the databases of one application; questions at the same time share one answer."""
+
+    def __init__(self, sqa: Sqa, seconds: float) -> None:
+        self._sqa = sqa
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._running: dict[str, Question] = {}
+        # The last answer of each database, so that the log has a line when it changes.
+        self._said: dict[str, str] = {}
+
+    def response(self) -> Response:
+        """Return 200 or 503, and a word for each database."""
+        found = self.ask()
+        usable = all(state == OK for state in found.values())
+        content = {"status": OK if usable else "unavailable", "databases": found}
+        response = _response(content, 200 if usable else 503)
+        if not usable:
+            seconds = self._sqa.settings.sqa_options["retry_after"]
+            response.headers["Retry-After"] = str(seconds)
+        return response
+
+    def ask(self) -> dict[str, str]:
+        """Return the state of each database by its bind key, within the seconds of this Health."""
+        deadline = monotonic() + self._seconds
+        asked = {key: self._question(key, engine) for key, engine in self._sqa.engines.items()}
+        found = {key: question.answer(deadline) for key, question in asked.items()}
+        for key, state in found.items():
+            if self._said.get(key, OK) != state:
+                log.warning("The database %s is %s: %s", key, state, asked[key].reason)
+            self._said[key] = state
+        return found
+
+    def _question(self, key: str, engine: Engine) -> "Question":
+        """Return the question that is being asked, or a new one.
+
+        A database that is silent for a minute has one thread waiting for it, not one for each call.
+        """
+        with self._lock:
+            running = self._running.get(key)
+            if running is None or running.done.is_set():
+                running = self._running[key] = Question(engine)
+                threading.Thread(target=running.ask, name="sqa-health", daemon=True).start()
+            return running
+
+
+class Question:
+    """One question to one database."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.done = threading.Event()
+        self.state = DOWN
+        self.reason = "no answer in time"
+        size, in_use, _idle = pool_numbers(engine)
+        self._was_full = size is not None and in_use >= size
+        self._has_connection = False
+
+    def ask(self) -> None:
+        """Ask, in a thread of its own, and set ``state``."""
+        try:
+            quietly_on(self._engine, self._ask)
+        except PoolTimeoutError:
+            self.state, self.reason = FULL, "all connections are in use"
+        except Exception as error:  # noqa: BLE001 - whatever it is, the database is not usable
+            self.reason = error_name(error)
+        finally:
+            self.done.set()
+
+    def _ask(self) -> None:
+        connection = self._engine.raw_connection()
+        self._has_connection = True
+        try:
+            refuses = backend_of(self._engine).refuses_writes(connection.dbapi_connection)
+        except BaseException as error:
+            # The driver was asked directly, so that SQLAlchemy does not know that it is broken.
+            connection.invalidate(error)
+            raise
+        finally:
+            connection.close()
+        self.state, self.reason = (READ_ONLY, "it takes no writes") if refuses else (OK, "")
+
+    def answer(self, deadline: float) -> str:
+        """Return the state, or what is known of it at *deadline*."""
+        if self.done.wait(max(0.0, deadline - monotonic())):
+            return self.state
+        return FULL if self._was_full and not self._has_connection else SILENT
