@@ -72,6 +72,8 @@ class RegisteredApplication:
         self._settings = settings
         self._section: Mapping[str, object] | None = None
         self._sessions: SessionFactory | None = None
+        # True if init_engine() made it from settings.
+        self.is_from_init_engine = False
         # True once init_engine() has returned the engine: no other engine may replace it.
         self._pinned = False
         # Made before a server forks, so that all its processes accept each other's cursors.
@@ -237,6 +239,10 @@ class ApplicationDirectory:
     def _forget(self, registry_id: int) -> None:
         """Forget the application whose registry was collected."""
         application = self._by_registry.pop(registry_id, None)
+        if application is not None and application.is_from_init_engine:
+            # It was there before its registry, and a script goes on using it.
+            application.package = None
+            return
         for name in [name for name, known in self.by_name.items() if known is application]:
             del self.by_name[name]
 
@@ -258,6 +264,7 @@ def sqa_for_init_engine(name: str, settings: Mapping[str, object] | None, module
         return application.pin_sqa(application.read_settings(name))
     with _lock:
         given = RegisteredApplication(settings)
+        given.is_from_init_engine = True
         known = directory.by_name.get(name, given)
         return known.pin_sqa(given.read_settings(name))
 

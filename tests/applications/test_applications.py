@@ -5,7 +5,7 @@ import itertools
 import os
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from paste.deploy import loadapp
@@ -319,6 +319,70 @@ def test_between_several_applications_nobody_guesses(tmp_path):
     assert Session(one).get_bind() is get_sqa(one).engine
 
 
+def two_of_one_package(tmp_path, *, named):
+    """Two applications whose code is in one package, each with a file of its own."""
+    for app in ("one", "two"):
+        settings = {"sqlalchemy.url": f"sqlite:///{tmp_path}/{app}.sqlite"}
+        if named:
+            settings |= {"sqa.provider": "aalam", "sqa.app": app}
+        yield configured(settings, __name__)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_two_applications_of_one_package_are_told_apart_by_name_alone(tmp_path, named):
+    """Nothing is written into the one that was made last."""
+    one, two = two_of_one_package(tmp_path, named=named)
+
+    def scope():
+        with session_scope():
+            pass
+
+    for call in (Session, scope, lambda: init_engine("aalam_three", NewBase)):
+        with pytest.raises(SettingError, match="Several applications are in this process"):
+            call()
+    if named:
+        with pytest.raises(SettingError, match="Several applications are in this process"):
+            get_database_name()
+        assert Session("aalam_one").get_bind() is get_sqa(one).engine
+    assert Session(two).get_bind() is get_sqa(two).engine
+
+
+def test_an_application_that_is_made_twice_with_the_same_settings_is_one_database(tmp_path):
+    """As in tests: it is the last one, and either would do."""
+    settings = {"sqlalchemy.url": f"sqlite:///{tmp_path}/one.sqlite"}
+    settings |= {"sqa.provider": "aalam", "sqa.app": "one"}
+    first, last = (configured(settings, __name__) for _ in range(2))
+
+    assert Session().get_bind() is get_sqa(last).engine
+    assert get_sqa(first).engine is not get_sqa(last).engine
+
+
+def test_applications_of_one_name_on_two_servers_have_one_name_and_two_databases(tmp_path):
+    """The name is no doubt; where to write is one."""
+    name = {"sqa.provider": "aalam", "sqa.app": "one"}
+    both = [
+        configured({"sqlalchemy.url": f"sqlite:///{tmp_path}/{file}.sqlite", **name}, __name__)
+        for file in ("here", "there")
+    ]
+
+    assert get_database_name() == "aalam_one"
+    with pytest.raises(SettingError, match="Several applications are in this process"):
+        Session()
+    assert len(both) == 2
+
+
+def test_an_application_that_was_disposed_is_not_meant(tmp_path):
+    """Tests make one after the other, and the collector has not seen the first one yet."""
+    first, last = two_of_one_package(tmp_path, named=True)
+    get_sqa(first).dispose()
+
+    assert get_database_name() == "aalam_two"
+    assert Session().get_bind() is get_sqa(last).engine
+    get_sqa(last).dispose()
+    with pytest.raises(SettingError, match="Several applications are in this process"):
+        Session()
+
+
 def test_in_a_request_it_is_the_application_of_the_request():
     """Or of what pyramid.testing has set up."""
     one, two = (
@@ -524,6 +588,103 @@ def test_settings_may_be_given_outside_an_application(tmp_path, package, sqlite)
         init_engine("aalam_base", NewBase, settings={"sqlalchemy.url": "sqlite://"})
     assert Session("aalam_base").get_bind() is engine
     assert init_engine("aalam_base", NewBase, settings=settings) is engine
+
+
+def entry_point(settings, *, named, block):
+    """An entry point as the documents write it, called by hand; return the engine and the rest."""
+    given = {**settings, **({"sqa.provider": "aalam", "sqa.app": "base"} if named else {})}
+    with ExitStack() as ends:
+        if not block:
+            engine = init_engine("aalam_base", NewBase, settings=given)
+        config = Configurator(settings=given)
+        if block:
+            ends.enter_context(config)
+            engine = init_engine("aalam_base", NewBase)
+        config.include("pyramid_aalam_sqa")
+        names = get_database_name()
+        config.commit()
+    return engine, names, config
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("block", [True, False])
+def test_init_engine_before_the_include_is_the_engine_of_the_requests(sqlite, named, block):
+    """In an entry point that is called by hand: with settings, or in the Configurator's block."""
+    settings = {"sqlalchemy.url": sqlite.url}
+    engine, name, config = entry_point(settings, named=named, block=block)
+
+    assert get_sqa(config).engine is engine
+    assert name == get_sqa(config).settings.name == "aalam_base"
+    assert Session().get_bind() is Session("aalam_base").get_bind() is engine
+    assert init_engine("aalam_base", NewBase) is engine
+    if not block and not named:
+        assert init_engine("aalam_base", NewBase, settings=settings) is engine
+
+
+def test_init_engine_with_settings_in_a_loaded_entry_point_is_the_engine_of_the_requests(
+    tmp_path, package, sqlite
+):
+    """The section [sqlalchemy] of the ini file is read for both."""
+    main = """
+from pyramid.config import Configurator
+from sqlalchemy import MetaData
+from pyramid_aalam_sqa import get_sqa, init_engine
+
+def main(global_config, **settings):
+    engine = init_engine("aalam_base", MetaData(), settings=settings)
+    config = Configurator(settings=settings)
+    config.include("pyramid_aalam_sqa")
+    config.commit()
+    return engine, config
+"""
+    portal.write_package(tmp_path, package, main=main)
+    engine, config = loadapp(f"config:{portal.write_ini(tmp_path, package, sqlite.url)}")
+
+    assert get_sqa(config).engine is engine
+    assert get_sqa(config).settings.name == "aalam_base"
+
+
+def test_settings_that_a_directive_completes_share_the_engine_of_init_engine(sqlite):
+    """They are known to be the same when the configuration is committed."""
+    name = {"sqa.provider": "aalam", "sqa.app": "base"}
+    engine = init_engine("aalam_base", NewBase, settings={"sqlalchemy.url": sqlite.url, **name})
+    config = Configurator(settings=name)
+    config.include("pyramid_aalam_sqa")
+    config.add_sqa_database(sqlite.url)
+    config.commit()
+
+    assert get_sqa(config).engine is engine
+
+
+def test_an_application_with_other_settings_than_init_engine_had_is_an_error(sqlite):
+    """Else there would be two engines for one name."""
+    init_engine("aalam_base", NewBase, settings={"sqlalchemy.url": sqlite.url})
+    settings = {"sqlalchemy.url": "sqlite://", "sqa.provider": "aalam", "sqa.app": "base"}
+
+    with pytest.raises(ConfigurationError, match="another name or other settings"):
+        configured(settings)
+
+
+def test_a_script_that_has_called_init_engine_needs_no_name(sqlite):
+    """It is the only application of the process, and outlives one that was made of it."""
+    settings = {"sqlalchemy.url": sqlite.url}
+    engine = init_engine("aalam_base", NewBase, settings=settings)
+    assert get_database_name() == "aalam_base"
+    assert Session().get_bind() is engine
+    config = configured(settings)
+    assert get_sqa(config).engine is engine
+    del config
+    gc.collect()
+
+    assert Session("aalam_base").get_bind() is Session().get_bind() is engine
+
+
+def test_a_request_of_another_application_does_not_hide_the_only_one(sqlite):
+    """It did not include the package, though it has settings for SQLAlchemy."""
+    config = configured({"sqlalchemy.url": sqlite.url})
+    request = testing.DummyRequest()
+    with testing.testConfig(settings={"sqlalchemy.url": "sqlite://"}, request=request):
+        assert Session().get_bind() is get_sqa(config).engine
 
 
 def test_outside_an_application_init_engine_needs_settings():
