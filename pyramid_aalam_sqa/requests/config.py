@@ -11,14 +11,13 @@ from pyramid.renderers import JSON, json_renderer_factory
 from pyramid.router import default_execution_policy
 from pyramid.tweens import EXCVIEW
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ..applications import APPLICATION_KEY, REGISTRY_KEY, Sqa, directory
-from ..interfaces import IDatabaseUnavailable
 from ..settings import DEFAULT_KEY, PYRAMID_OPTIONS, check_pyramid_options
 from .debugging_hooks import ROOM, add_sqa_health, is_wanted, n_plus_one_deriver
 from .json_renderer import add_json_adapters
 from .lifetime import ending_policy
+from .policy import attempts_policy
 from .request import (
     sqa_after_commit,
     sqa_paginate,
@@ -28,7 +27,7 @@ from .request import (
     sqa_stream,
 )
 from .retry import retry_deriver
-from .service_unavailable import service_unavailable
+from .service_unavailable import UNAVAILABLE, service_unavailable
 
 # The order of an action that runs after pyramid_retry's and the application's own.
 LAST_CONFIG = 1000
@@ -161,9 +160,8 @@ def _add_unavailable_views(config: Any) -> None:
     As actions of the include they would conflict with those of another included module.
     """
     own = Configurator(registry=config.registry, autocommit=True)
-    own.add_exception_view(service_unavailable, context=IDatabaseUnavailable)
-    # All connections were in use for pool_timeout seconds.
-    own.add_exception_view(service_unavailable, context=PoolTimeout)
+    for kind in UNAVAILABLE:
+        own.add_exception_view(service_unavailable, context=kind)
 
 
 def _add_json_renderer(config: Any) -> None:
@@ -179,10 +177,10 @@ def _add_json_renderer(config: Any) -> None:
 
 
 def _wrap_policy(config: Any) -> None:
-    """Wrap the application's execution policy, so that sessions end after it."""
+    """Wrap the application's execution policy in what has to happen around all attempts."""
     registry = config.registry
     policy = registry.queryUtility(IExecutionPolicy, default=default_execution_policy)
-    registry.registerUtility(ending_policy(policy), IExecutionPolicy)
+    registry.registerUtility(ending_policy(attempts_policy(policy)), IExecutionPolicy)
 
 
 def _set_pyramid_defaults(config: Any) -> None:

@@ -12,6 +12,7 @@ from ..engines import error_name, pause_after
 from .addresses import path_of
 from .events import tell_failed_attempt, tell_outcome
 from .lifetime import ATTEMPT, ATTEMPTS, make_last_attempt
+from .policy import body_sent
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def _rewind_body(environ: dict[str, Any]) -> bool:
     environ.pop("webob._parsed_post_vars", None)
     try:
         # pyramid_retry has made it seekable before the first attempt.
-        environ["wsgi.input"].seek(0)
+        body_sent(environ).seek(0)
     except ValueError:
         # An io.TextIOWrapper around the body closes it when it is collected.
         return False

@@ -3,13 +3,19 @@
 import logging
 from typing import Any
 
-from pyramid.httpexceptions import HTTPServiceUnavailable
+from pyramid.httpexceptions import HTTPNotFound, HTTPServiceUnavailable
 from pyramid_retry import is_error_retryable
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ..applications import get_sqa
+from ..interfaces import IDatabaseUnavailable
 from .addresses import path_of
 
 log = logging.getLogger(__name__)
+
+# The errors that are answered 503. In the second case all connections were in use for pool_timeout
+# seconds.
+UNAVAILABLE = (IDatabaseUnavailable, PoolTimeout)
 
 
 def service_unavailable(error: Exception, request: Any) -> HTTPServiceUnavailable:
@@ -24,3 +30,22 @@ def service_unavailable(error: Exception, request: Any) -> HTTPServiceUnavailabl
         log.error("%s %s: no database: %s", request.method, path_of(request.environ), reason)
     seconds = get_sqa(request).settings.sqa_options["retry_after"]
     return HTTPServiceUnavailable(headers=[("Retry-After", str(seconds))])
+
+
+def answer_unavailable(error: Exception, environ: dict[str, Any], router: Any) -> Any:
+    """Return the response of the exception view for an *error* that has left all tweens.
+
+    None if the database is not the cause, or if the view is missing or fails.
+    """
+    if not (IDatabaseUnavailable.providedBy(error) or isinstance(error, PoolTimeout)):
+        return None
+    context = router.request_context(environ)
+    request = context.begin()
+    try:
+        return request.invoke_exception_view((type(error), error, error.__traceback__))
+    except Exception as failure:
+        if not isinstance(failure, HTTPNotFound):
+            log.exception("The exception view for %s failed", type(error).__name__)
+        return None
+    finally:
+        context.end()

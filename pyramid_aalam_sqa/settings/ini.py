@@ -16,9 +16,17 @@ from ..exceptions import SettingError
 
 SECTION = "sqlalchemy"
 
+# How a section of an application is called in an ini file.
+APPLICATION_PREFIXES = ("app:", "application:")
+# How its ``use`` names another ini file; its section follows after a #.
+OTHER_FILE = "config:"
+
 
 def read_section(settings: Mapping[str, object]) -> dict[str, str]:
     """Return the options of ``[sqlalchemy]``; empty if there is no such file or section.
+
+    If the application's section says ``use = config:other.ini``, the section of that file is read
+    too. An option of the first file wins over it.
 
     The file is the one that *settings* name as ``__file__``, else the one that PasteDeploy is
     loading. ``__file__`` is in the global configuration. Some applications pass that on as
@@ -30,7 +38,9 @@ def read_section(settings: Mapping[str, object]) -> dict[str, str]:
     if path and (loader is None or Path(loader.filename).resolve() != Path(str(path)).resolve()):
         loader = _load(str(path))
     try:
-        return _section(loader.parser) if loader else {}
+        loaders = [] if loader is None else [loader, *_used_files(loader, settings)]
+        # The last file first, so that the first one wins.
+        return {key: value for each in reversed(loaders) for key, value in _section(each.parser)}
     except configparser.InterpolationError as error:
         # Not chained, because its text quotes the value, which may be a password.
         msg = (
@@ -40,12 +50,51 @@ def read_section(settings: Mapping[str, object]) -> dict[str, str]:
         raise SettingError(msg) from None
 
 
-def _section(parser: configparser.ConfigParser) -> dict[str, str]:
+def _section(parser: configparser.ConfigParser) -> list[tuple[str, str]]:
     if not parser.has_section(SECTION):
-        return {}
+        return []
     # A parser adds the keys of [DEFAULT] to each section.
     shared = parser.defaults().items()
-    return dict(item for item in parser.items(SECTION) if item not in shared)
+    return [item for item in parser.items(SECTION) if item not in shared]
+
+
+def _used_files(loader: Any, settings: Mapping[str, object]) -> Iterator[Any]:
+    """Yield a loader for each further ini file that the section of the application uses."""
+    section = _section_in_use(loader.parser, settings)
+    while section is not None:
+        use = loader.parser.get(section, "use", fallback="")
+        if use.startswith(OTHER_FILE):
+            file, _, name = use.removeprefix(OTHER_FILE).partition("#")
+            defaults = dict(loader.parser.defaults())
+            loader = _load(str(Path(loader.filename).parent / file))
+            if loader is None:
+                return
+            # The variables of pserve's command line; `here` is that of the file itself.
+            loader.update_defaults(defaults, overwrite=False)
+            yield loader
+        else:
+            name = use
+        names = [f"{prefix}{name or 'main'}" for prefix in APPLICATION_PREFIXES]
+        following = next((each for each in names if loader.parser.has_section(each)), None)
+        section = None if following == section else following
+
+
+def _section_in_use(
+    parser: configparser.ConfigParser, settings: Mapping[str, object]
+) -> str | None:
+    """Return the application's section: the one whose options agree best with *settings*.
+
+    PasteDeploy does not tell its name.
+    """
+    found: list[tuple[int, bool, str]] = []
+    for section in parser.sections():
+        if section.startswith(APPLICATION_PREFIXES):
+            agree = [
+                settings[key] == value for key, value in parser.items(section) if key in settings
+            ]
+            score = 2 * sum(agree) - len(agree)
+            found.append((score, section.endswith(":main"), section))
+    return max(found)[2] if found else None
 
 
 def context_in_use() -> Any:

@@ -8,7 +8,10 @@ from contextlib import ExitStack, contextmanager
 
 import pymysql
 import pytest
+from pyramid.events import NewRequest
+from pyramid.exceptions import PredicateMismatch
 from pyramid.response import Response
+from pyramid.tweens import EXCVIEW
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -634,3 +637,126 @@ def test_the_views_of_the_faults_page_work(serve, sqlite, tmp_path, monkeypatch,
     with get_sqa(client.app).engine.connect():
         response = client.get("/read", status=503)
     assert (response.text, response.headers["Retry-After"]) == ("Back in a minute", "60")
+
+
+def broken_tween(handler, registry):
+    def tween(request):
+        if "before" in request.params:
+            request.sqa_session.scalar(text("SELECT 1"))
+        response = handler(request)
+        if "after" in request.params:
+            request.sqa_session.scalar(text("SELECT 1"))
+        return response
+
+    return tween
+
+
+class Users:
+    """A security policy that asks the database who the user is."""
+
+    def authenticated_userid(self, request):
+        return request.sqa_session.scalar(text("SELECT 'me'")) if "user" in request.params else None
+
+    identity = authenticated_userid
+
+    def permits(self, request, context, permission):
+        return True
+
+
+def above_everything(config):
+    config.add_tween(f"{__name__}.broken_tween")
+
+
+def above_the_exception_views(config):
+    config.add_tween(f"{__name__}.broken_tween", over=EXCVIEW)
+
+
+def above_the_transaction(config):
+    config.add_tween(f"{__name__}.broken_tween", over="pyramid_tm.tm_tween_factory")
+
+
+def secure(config):
+    config.set_security_policy(Users())
+
+
+def failing_subscriber(config):
+    config.add_subscriber(
+        lambda event: event.request.sqa_session.scalar(text("SELECT 1")), NewRequest
+    )
+
+
+def failing_root(config):
+    config.set_root_factory(lambda request: request.sqa_session.scalar(text("SELECT 1")))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (above_everything, "before", {}),
+        (above_everything, "after", {}),
+        (above_the_exception_views, "before", {}),
+        (above_the_transaction, "before", {}),
+        (above_the_transaction, "after", {}),
+        (secure, "user", {"tm.annotate_user": "true"}),
+        (failing_subscriber, "", {}),
+        (failing_root, "", {}),
+    ],
+)
+@pytest.mark.parametrize("page", [False, True], ids=["ours", "own page"])
+def test_a_503_also_answers_an_error_outside_all_views(serve, case, page, caplog):
+    """In a tween above the exception views, or where pyramid_tm asks for the user's name."""
+    setup, query, settings = case
+
+    def own_page(error, request):
+        return Response("closed", status=503)
+
+    def add_page(config):
+        if page:
+            config.add_exception_view(own_page, context=IDatabaseUnavailable)
+
+    def fine(request):
+        return Response("fine")
+
+    view = with_view(fine, name="fine")
+    client = serve(MYSQL.format(port=free_port()), setup, view, add_page, **settings)
+
+    if page:
+        assert client.get(f"/fine?{query}", status=503).text == "closed"
+        assert lines(caplog) == []
+    else:
+        unavailable(client, f"/fine?{query}")
+        assert [level for level, _ in lines(caplog)] == ["ERROR"]
+
+
+def test_an_error_outside_all_views_that_is_not_the_databases_is_not_answered(serve, sqlite):
+    """Nor is one whose page fails: the server answers 500 to both."""
+
+    def mistake(handler, registry):
+        def tween(request):
+            raise ZeroDivisionError
+
+        return tween
+
+    globals()["mistake"] = mistake
+    client = serve(sqlite.url, lambda config: config.add_tween(f"{__name__}.mistake"))
+    with pytest.raises(ZeroDivisionError):
+        client.get("/read")
+
+
+@pytest.mark.parametrize("missing", [True, False], ids=["no page", "a page that fails"])
+def test_an_unavailable_database_without_a_page_is_the_servers_500(serve, caplog, missing):
+    """The error that the server gets is that of the database."""
+
+    def failing_page(error, request):
+        if missing:
+            raise PredicateMismatch
+        raise ZeroDivisionError
+
+    def add_page(config):
+        config.add_exception_view(failing_page, context=IDatabaseUnavailable)
+
+    client = serve(MYSQL.format(port=free_port()), above_everything, add_page)
+    with pytest.raises(OperationalError):
+        client.get("/read?before")
+
+    assert ("The exception view for OperationalError failed" in caplog.text) != missing

@@ -334,3 +334,62 @@ def test_the_settings_of_get_appsettings_lead_to_the_section(tmp_path):
     assert engine.url.database == f"{tmp_path}/found.sqlite"
     assert engine.pool.size() == 3
     engine.dispose()
+
+
+def test_the_section_of_a_file_that_is_used_is_read_too(write, load):
+    """The file of the site extends the one that came with the application."""
+    write(
+        MAIN, "[sqlalchemy]\nurl = sqlite:///%(here)s/base.sqlite\necho = false\n", name="base.ini"
+    )
+
+    assert load("[app:main]\nuse = config:base.ini\n").engine.url.database.endswith("base.sqlite")
+    site = load("[app:main]\nuse = config:base.ini\n[sqlalchemy]\nurl = sqlite:///site.sqlite\n")
+    assert site.engine.url.database == "site.sqlite"
+    assert site.engine.echo is False
+
+
+def test_the_section_is_found_over_several_files_and_names(write, load, tmp_path):
+    """Each of them may name another section, in the same file or in the next one."""
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    write(
+        "[app:other]\nuse = call:shop:main\n"
+        "[app:real]\nuse = call:shop:main\npyramid.includes = pyramid_aalam_sqa\n"
+        "[sqlalchemy]\nurl = sqlite:///%(here)s/%(name)s.sqlite\necho = true\n",
+        name="inner/base.ini",
+    )
+    write(
+        "[DEFAULT]\nname = middle\n"
+        "[application:stage]\nuse = config:inner/base.ini#real\n"
+        "[sqlalchemy]\necho = false\n",
+        name="middle.ini",
+    )
+    sqa = load("[app:first]\nuse = config:middle.ini#stage\n[app:main]\nuse = first\n")
+
+    assert sqa.engine.url.database == f"{folder}/middle.sqlite"
+    assert sqa.engine.echo is False
+
+
+def test_of_several_applications_each_has_the_section_of_the_file_that_it_uses(write):
+    """They are told apart by their options."""
+    for name in ("one", "two"):
+        write(MAIN, f"[sqlalchemy]\nurl = sqlite:///{name}.sqlite\n", name=f"{name}.ini")
+    path = write(
+        "[app:one]\nuse = config:one.ini\nsqa.page_size = 1\n"
+        "[app:two]\nuse = config:two.ini\nsqa.page_size = 2\n"
+    )
+
+    for name in ("one", "two"):
+        assert get_sqa(loadapp(f"config:{path}#{name}")).engine.url.database == f"{name}.sqlite"
+
+
+def test_get_appsettings_leads_to_the_file_that_is_used(write, tmp_path):
+    """For Alembic's env.py and psqa; a file that is missing sets nothing."""
+    write(MAIN, f"[sqlalchemy]\nurl = sqlite:///{tmp_path}/base.sqlite\n", name="base.ini")
+    path = write("[app:main]\nuse = config:base.ini\n")
+
+    settings = get_appsettings(path)
+    assert engine_from_settings(settings).url.database == f"{tmp_path}/base.sqlite"
+    (tmp_path / "base.ini").unlink()
+    with pytest.raises(SettingError, match="No database is set"):
+        engine_from_settings(settings)
