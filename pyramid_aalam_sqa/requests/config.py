@@ -28,6 +28,7 @@ from .request import (
 )
 from .retry import retry_deriver
 from .service_unavailable import UNAVAILABLE, service_unavailable
+from .tweens import check_tweens
 
 # The order of an action that runs after pyramid_retry's and the application's own.
 LAST_CONFIG = 1000
@@ -70,6 +71,8 @@ def includeme(config: Any) -> None:
     config.add_view_deriver(retry_deriver, "sqa_retry")
     config.add_view_deriver(n_plus_one_deriver, "sqa_n_plus_one")
     config.action((REGISTRY_KEY, "policy"), _wrap_policy, (config,), order=LAST_CONFIG)
+    if config.registry.settings.get("pyramid.tweens"):
+        config.action((REGISTRY_KEY, "tweens"), check_tweens, (config,), order=LAST_CONFIG)
     config.add_sqa_database()
     config.action((REGISTRY_KEY, "debugging"), _start_debugging, (config,), order=PHASE2_CONFIG)
 

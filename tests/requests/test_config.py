@@ -5,6 +5,7 @@ from pyramid import testing
 from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationConflictError, ConfigurationError
 from pyramid.response import Response
+from pyramid.tweens import EXCVIEW
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 from transaction import TransactionManager
@@ -268,3 +269,45 @@ def test_a_ready_engine_is_used_and_never_disposed(tmp_path):
     assert get_sqa(config).engine is engine
     assert engine.pool.checkedin() == 1
     engine.dispose()
+
+
+RETRY, TM = "pyramid_aalam_sqa.retry_tween_factory", "pyramid_tm.tm_tween_factory"
+EXCEPTION, ROLLBACK = EXCVIEW, "pyramid_aalam_sqa.rollback_tween_factory"
+
+
+def with_tweens(*tweens):
+    with Configurator(settings={**MEMORY, "pyramid.tweens": "\n".join(tweens)}) as config:
+        config.include("pyramid_aalam_sqa")
+    return config
+
+
+@pytest.mark.parametrize(
+    ("tweens", "message"),
+    [
+        ([EXCEPTION], f"{RETRY} is missing, so that the attempts"),
+        ([TM, EXCEPTION, ROLLBACK], f"{RETRY} is missing, so that the attempts"),
+        ([RETRY, EXCEPTION, ROLLBACK], f"{TM} is missing, so that nothing would be committed"),
+        ([RETRY, TM, EXCEPTION], f"{ROLLBACK} is missing, so that what a view wrote"),
+        ([RETRY, EXCEPTION, TM, ROLLBACK], "the order has to be"),
+        ([TM, RETRY, EXCEPTION, ROLLBACK], "the order has to be"),
+    ],
+)
+def test_a_list_of_tweens_that_breaks_the_promise_is_refused(tweens, message):
+    """With what would happen, and what to write."""
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        with_tweens(*tweens)
+
+    assert f"{RETRY} {TM} {EXCEPTION} {ROLLBACK}" in str(raised.value)
+
+
+def test_a_list_of_tweens_that_is_complete_is_taken():
+    """With others between them, and by whatever name they are imported."""
+    own = "pyramid_aalam_sqa.requests.outcome.rollback_tween_factory"
+    other = f"{__name__}.other_tween_factory"
+
+    for tweens in ([RETRY, other, TM, EXCEPTION, own], [RETRY, TM, own]):
+        assert serve(with_tweens(*tweens)).get("/").text == "1"
+
+
+def other_tween_factory(handler, registry):
+    return handler
