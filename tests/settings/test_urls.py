@@ -79,7 +79,7 @@ def test_a_wrong_url_is_explained_and_never_shown(case):
         ("mariadb+mariadbconnector://host", "pip install 'mariadb'"),
         ("postgresql+psycopg2://host", "pip install 'psycopg2-binary'"),
         ("postgresql+pg8000://host", "pip install 'pg8000'"),
-        ("oracle://host", "pip install 'oracledb'"),
+        ("oracle+oracledb://host", "pip install 'oracledb'"),
     ],
 )
 def test_a_driver_that_is_missing_is_named_with_the_command(only_our_drivers, url, command):

@@ -81,7 +81,8 @@ def test_without_a_url_the_administrator_logs_in_on_the_socket(site, monkeypatch
     """As the user of the system, in the application's database, on the application's port."""
     monkeypatch.setenv("PGUSER", "postgres")
     folder = str(site.server.folder)
-    url = f"postgresql://aalam_base:x@/{site.database}?host={folder}&port={site.server.port}"
+    address = f"/{site.database}?host={folder}&port={site.server.port}"
+    url = f"postgresql+psycopg://aalam_base:x@{address}"
 
     with Provisioning(site.settings(**{"sqlalchemy.url": url})) as provisioning:
         assert list(provisioning.apply())
