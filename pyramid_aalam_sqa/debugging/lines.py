@@ -28,6 +28,10 @@ LIBRARIES = tuple(
 INSTALLED = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 
 
+# Until Python 3.12 each is a function of its own, which no reader would search for.
+COMPREHENSIONS = {"<listcomp>", "<setcomp>", "<dictcomp>"}
+
+
 class Line(NamedTuple):
     """One line of an application: *file* is a path, *function* where the line is in it."""
 
@@ -108,4 +112,8 @@ def _line_of(frame: FrameType) -> Line:
     if template is not None:
         # The frame counts the lines of the Python that Jinja has made of the template.
         return Line(code.co_filename, template.get_corresponding_lineno(line), "template")
-    return Line(code.co_filename, line, code.co_name)
+    outer: FrameType | None = frame
+    while outer is not None and outer.f_code.co_name in COMPREHENSIONS:
+        outer = outer.f_back
+    function = outer.f_code.co_name if outer is not None else code.co_name
+    return Line(code.co_filename, line, function)

@@ -13,6 +13,7 @@ from sqlalchemy.schema import CreateTable
 
 from pyramid_aalam_sqa import get_sqa
 
+from .drawers import fill_drawers
 from .models import Base
 
 
@@ -23,9 +24,11 @@ def main(_global_config: Mapping[str, str], **settings: object) -> Any:
         config.include("pyramid_jinja2")
         config.include(".book")
         config.include(".rule")
+        config.include(".drawers")
         config.include(".errors")
         config.commit()
         create_tables(get_sqa(config).engine)
+        fill_drawers(get_sqa(config).engine)
         return config.make_wsgi_app()
 
 

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
-from sqlalchemy import DateTime, Dialect, String, TypeDecorator
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import DateTime, Dialect, ForeignKey, String, TypeDecorator
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 NAME_LENGTH = 60
 MESSAGE_LENGTH = 1000
@@ -59,3 +59,23 @@ class Trial(Base):
     token: Mapped[str] = mapped_column(String(8), unique=True)
     answer: Mapped[str] = mapped_column(String(20))
     created: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
+
+
+class Drawer(Base):
+    """A drawer with coins in it, for the page that shows a conflict and a list."""
+
+    __tablename__ = "drawers"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    label: Mapped[str] = mapped_column(String(20))
+    coins: Mapped[list["Coin"]] = relationship(back_populates="drawer")
+
+
+class Coin(Base):
+    """A coin, which is in one drawer at a time."""
+
+    __tablename__ = "coins"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    drawer_id: Mapped[int] = mapped_column(ForeignKey("drawers.id"))
+    drawer: Mapped[Drawer] = relationship(back_populates="coins")

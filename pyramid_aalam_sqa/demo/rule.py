@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from pyramid_aalam_sqa import SqaRequest
 
 from .models import Trial
+from .sent import remember
 
 PAGE = "templates/rule.jinja2"
 ANSWERS = {
@@ -40,6 +41,7 @@ def includeme(config: Configurator) -> None:
     config.add_view(press, route_name="rule", request_method="POST", renderer=PAGE)
     config.add_exception_view(show_accident, context=Accident, renderer=PAGE)
     config.add_view(show_redirected, route_name="redirected", renderer=PAGE)
+    config.include(".sent")
     config.add_view(look, route_name="trials", renderer="templates/trials.jinja2", http_cache=0)
 
 
@@ -56,6 +58,7 @@ def press(request: SqaRequest) -> Any:
     trial = Trial(token=token_hex(4), answer=answer)
     request.sqa_session.add(trial)
     request.sqa_session.flush()  # the INSERT is sent now
+    remember(request, trial.token)  # for the frame that shows what was sent
     if answer == "raise":
         raise Accident(trial.token)
     if answer == "302":

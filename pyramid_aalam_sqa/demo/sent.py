@@ -1,0 +1,64 @@
+"""What a request has sent to the database, shown in a frame beside what it answered.
+
+The ini file has ``sqa.record = true``, so each request has ``request.sqa_statements``. The list is
+complete when the request is over, COMMIT or ROLLBACK included; the frame is asked for after that.
+"""
+
+from collections import OrderedDict
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from pyramid.config import Configurator
+
+from pyramid_aalam_sqa import SqaRequest
+
+# Recordings that are kept, in this process alone.
+MOST = 50
+RECORDINGS = "demo.recordings"
+# What the pool and the package do, which is not what the page is about.
+HIDDEN = {"CONNECT", "RESET", "SETUP"}
+
+
+def includeme(config: Configurator) -> None:
+    """Add the page for the frame, and the place where recordings are kept."""
+    config.registry[RECORDINGS] = OrderedDict()
+    config.add_route("sent", r"/sent/{token:\w+}")
+    config.add_view(show, route_name="sent", renderer="templates/sent.jinja2", http_cache=0)
+
+
+def remember(request: SqaRequest, token: str) -> None:
+    """Keep what *request* sends under *token*; nothing where sqa.record is off."""
+    recordings = request.registry[RECORDINGS]
+    recordings[token] = getattr(request, "sqa_statements", None)
+    while len(recordings) > MOST:
+        recordings.popitem(last=False)
+
+
+def show(request: SqaRequest) -> dict[str, object]:
+    """Show what was sent, attempt by attempt, from BEGIN to COMMIT or ROLLBACK."""
+    statements = request.registry[RECORDINGS].get(request.matchdict["token"])
+    timeline = statements.timeline if statements is not None else []
+    shown = [item for item in timeline if getattr(item, "kind", None) not in HIDDEN]
+    return {
+        "found": statements.n_plus_one if statements is not None else [],
+        "attempts": [
+            [_row(item) for item in items] for _, items in groupby(shown, attrgetter("attempt"))
+        ],
+    }
+
+
+def _row(item: Any) -> dict[str, object]:
+    """Return what the page shows of *item*, a statement or a step of a transaction."""
+    outcome = getattr(item, "outcome", None) or ""
+    undone = item.error or outcome.startswith("rolled back")
+    return {
+        "statement": item.statement,
+        "milliseconds": f"{item.duration * 1000:.1f}",
+        "parameters": getattr(item, "parameters", None),
+        "line": getattr(item, "line", None),
+        "lazy_load": getattr(item, "lazy_load", None),
+        "result": item.error or outcome,
+        # The colours of the page.
+        "tone": "gone" if undone else "kept" if outcome == "committed" else "",
+    }

@@ -1,0 +1,130 @@
+"""The demo shows what its requests send: the rule, a deadlock that is retried, N+1 and its cure."""
+
+from pathlib import Path
+
+import pytest
+from pyramid.paster import get_app
+from webtest import TestApp
+
+from pyramid_aalam_sqa import get_sqa
+from pyramid_aalam_sqa.demo import main
+
+INI = Path(__file__).parents[2] / "development.ini"
+
+
+@pytest.fixture
+def visitor(any_database):
+    """A browser at the demo, with the settings of its ini file that matter here."""
+    app = main({}, **{"sqlalchemy.url": any_database.url, **SETTINGS})
+    yield TestApp(app)
+    get_sqa(app).dispose()
+
+
+SETTINGS = {"sqa.record": "true", "jinja2.undefined": "strict", "sqa.retry_pause": "0"}
+
+
+def words(tag):
+    return " ".join(tag.get_text(" ").split())
+
+
+def sent(visitor, page):
+    """The frame with what was sent, which the browser asks for after the page."""
+    [frame] = [each["src"] for each in page.html.select("iframe") if "/sent/" in each["src"]]
+    return visitor.get(frame).html
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "end"),
+    [
+        ("200", 200, "COMMIT committed"),
+        ("302", 302, "COMMIT committed"),
+        ("404", 404, "ROLLBACK rolled back: 404"),
+        ("500", 500, "ROLLBACK rolled back: 500"),
+        ("raise", 500, "ROLLBACK rolled back: 500"),
+    ],
+)
+def test_each_button_shows_what_it_sent_from_begin_to_end(visitor, answer, status, end):
+    """With the INSERT, its line in the view, and what became of it."""
+    form = visitor.get("/rule").forms[0]
+    answered = form.submit("answer", value=answer, status=status)
+    page = answered.follow() if answer == "302" else answered
+
+    items = [words(item) for item in sent(visitor, page).select(".sent li")]
+    assert items[0].startswith("BEGIN")
+    assert items[1].startswith("INSERT INTO trials")
+    assert "press, line" in items[1]
+    kind, outcome = end.split(" ", 1)
+    assert items[2].startswith(kind)
+    assert items[2].endswith(outcome)
+
+
+def test_a_deadlock_is_retried_before_the_visitor(visitor):
+    """Two connections, and a real error of the database in the first attempt."""
+    page = visitor.get("/drawers").forms[0].submit(status=303).follow()
+
+    assert "2 attempts" in words(page.html.select_one(".said"))
+    shown = sent(visitor, page)
+    assert [words(each) for each in shown.select("h2")] == ["Attempt 1", "Attempt 2"]
+    first, second = shown.select("ol")
+    failed = words(first.select("li")[-2])
+    assert "Error" in failed or "DeadlockDetected" in failed
+    assert words(first.select("li")[-1]).endswith("rolled back: tried again")
+    assert words(second.select("li")[-1]).endswith("committed")
+
+
+def test_the_list_is_shown_with_n_plus_one_and_its_cure(visitor, caplog):
+    """Six statements, or two; the page names the option between them."""
+    guilty = visitor.get("/list")
+    shown = sent(visitor, guilty)
+    selects = [each for each in shown.select(".sent li") if words(each).startswith("SELECT")]
+    assert len(selects) == 6
+    assert "Add selectinload(Drawer.coins)" in words(shown.select_one(".verdict"))
+    assert "GET /list: N+1" in caplog.text
+
+    cured = visitor.get("/list?cured=yes")
+    shown = sent(visitor, cured)
+    selects = [each for each in shown.select(".sent li") if words(each).startswith("SELECT")]
+    assert len(selects) == 2
+    assert shown.select(".verdict") == []
+    assert words(guilty.html.select_one(".said ul")) == words(cured.html.select_one(".said ul"))
+
+
+def test_without_recording_the_pages_say_so(sqlite):
+    """They work all the same."""
+    app = main({}, **{"sqlalchemy.url": sqlite.url, **SETTINGS, "sqa.record": "false"})
+    visitor = TestApp(app)
+    page = visitor.get("/drawers").forms[0].submit(status=303).follow()
+
+    assert "It was stored" in words(page.html.select_one(".said"))
+    assert "Nothing is known of this request" in words(sent(visitor, page))
+    get_sqa(app).dispose()
+
+
+def test_an_address_of_no_request_is_not_found(visitor):
+    """And the frame of a request that is forgotten says that nothing is known."""
+    visitor.get("/drawers/0123abcd", status=404)
+    assert "Nothing is known" in visitor.get("/sent/0123abcd").text
+    for _ in range(51):
+        page = visitor.get("/list?cured=yes")
+        first = locals().setdefault("first", page)
+    assert "Nothing is known" in words(sent(visitor, first))
+    assert "Nothing is known" not in words(sent(visitor, page))
+
+
+def test_the_pages_work_without_scripts(visitor):
+    """As all of the demo do."""
+    for path in ("/drawers", "/list"):
+        page = visitor.get(path)
+        assert page.html.find("script") is None
+        assert all(words(button) for button in page.html.select("button"))
+
+
+def test_the_ini_file_of_the_demo_records(tmp_path):
+    """So that the pages show something when the demo is started as it is."""
+    text = INI.read_text().replace("%(here)s", str(tmp_path))
+    ini = tmp_path / "demo.ini"
+    ini.write_text(text)
+    app = get_app(str(ini))
+
+    assert get_sqa(app).settings.sqa_options["record"] is True
+    get_sqa(app).dispose()
