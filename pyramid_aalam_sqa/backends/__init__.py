@@ -13,12 +13,14 @@ from .registry import (
     is_impossible_value,
     sorting_of,
 )
+from .sorting import Comparable
 from .urls import is_file, is_memory, masked, read_url, with_name
 
 __all__ = [
     "LOCAL_HOSTS",
     "RESERVED_NAMES",
     "Backend",
+    "Comparable",
     "ErrorKind",
     "MySQLBackend",
     "attach_backend",

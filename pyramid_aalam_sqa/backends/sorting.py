@@ -4,22 +4,32 @@ Keyset pages need it: they keep the values of the last row and ask for the rows 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     REAL,
+    Boolean,
     ColumnElement,
     Double,
     Enum,
     Float,
     Integer,
+    Label,
+    LargeBinary,
     Numeric,
     String,
+    Text,
+    Time,
     TypeDecorator,
+    Uuid,
+    cast,
+    literal,
     literal_column,
     type_coerce,
 )
+from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import NullType, TypeEngine
 
@@ -30,33 +40,75 @@ Column = ColumnElement[Any]
 SINGLE_PRECISION_BITS = 24
 
 
+UNSORTABLE = (
+    "Keyset pages cannot be ordered by {column}, of type {type}: {reason}. Order by a part of it "
+    "as text or as a number, for example {column}[...].as_string()."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparable:
+    """A column as a value of it is kept, and compared with later.
+
+    ``kept`` selects the value. ``compared`` is the expression to compare, which sorts as the
+    column does. The value is sent as ``value_type``. If ``cast_to`` is not None, it is text, and
+    the database casts it to that type.
+    """
+
+    kept: Column
+    compared: Column
+    value_type: TypeEngine[Any]
+    cast_to: TypeEngine[Any] | None = None
+
+    def value(self, kept: Any) -> Column:
+        """Return the expression for a value that was *kept*."""
+        value = literal(kept, self.value_type)
+        return value if self.cast_to is None else cast(value, self.cast_to)
+
+    def of_label(self, label: Label[Any]) -> "Comparable":
+        """Return the same, comparing by the *label* under which ``kept`` is selected."""
+        column: Column = literal_column(label.name, self.value_type)
+        return replace(
+            self, compared=column if self.cast_to is None else cast(column, self.cast_to)
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Sorting:
     """How one product sorts and compares.
 
-    ``comparable``: see :meth:`exactly`, which calls it with a column and its type.
-    ``nulls_are_largest``: whether NULL sorts after all values.
-    ``having_takes_labels``: whether HAVING needs a label for an expression of GROUP BY.
+    - ``comparable``: see :meth:`exactly`, which calls it with a column, its type and the dialect.
+    - ``nulls_are_largest``: whether NULL sorts after all values.
+    - ``having_takes_labels``: whether HAVING needs a label to repeat an expression of GROUP BY.
     """
 
-    comparable: Callable[[Column, TypeEngine[Any]], Column]
+    comparable: Callable[[Column, TypeEngine[Any], Dialect], Comparable]
     nulls_are_largest: bool = False
     having_takes_labels: bool = False
 
-    def exactly(self, column: Column, dialect: Dialect) -> Column:
-        """Return *column* as an expression whose values can be kept and compared with it later.
+    def exactly(self, column: Column, dialect: Dialect) -> Comparable:
+        """Return how values of *column* can be kept, and compared with it later, without any loss.
 
-        The expression sorts as *column* does. *column* itself may not do: the Python side of its
-        type may round a value, or make an object of it that has no order, and some databases
-        compare a value in another way than they sort it.
+        The column itself may not do for that: the Python side of its type may round a value, or
+        make an object of it that has no order, or have no object for it. Some databases compare a
+        value in another way than they sort it. Raises TypeError for a type that has no order.
         """
         type_ = column.type
         while isinstance(type_, TypeDecorator):
-            type_ = type_.load_dialect_impl(dialect)
-        return self.comparable(column, type_)
+            own = type_.dialect_impl(dialect)
+            # Interval is a decorator only where the product has no intervals.
+            is_native = not isinstance(own, TypeDecorator)
+            type_ = own if is_native else type_.load_dialect_impl(dialect)
+        return self.comparable(column, type_, dialect)
 
 
-def _by_plain_type(column: Column, type_: TypeEngine[Any]) -> Column:
+def _plain(column: Column, type_: TypeEngine[Any]) -> Comparable:
+    """Return *column* with values of *type_*, which are kept and compared as they are."""
+    column = type_coerce(column, type_)
+    return Comparable(column, column, type_)
+
+
+def _by_plain_type(column: Column, type_: TypeEngine[Any], dialect: Dialect) -> Comparable:
     """Return *column* with the plainest type that loses nothing."""
     if isinstance(type_, Float):
         type_ = Double()
@@ -64,34 +116,63 @@ def _by_plain_type(column: Column, type_: TypeEngine[Any]) -> Column:
         type_ = Numeric()
     elif isinstance(type_, Enum):
         type_ = String()
-    return type_coerce(column, type_)
+    return _plain(column, type_)
 
 
-def _as_stored(column: Column, type_: TypeEngine[Any]) -> Column:
+def _as_stored(column: Column, type_: TypeEngine[Any], dialect: Dialect) -> Comparable:
     """Return *column* without a type: SQLite compares a value as it is stored."""
-    return type_coerce(column, NullType())
+    return _plain(column, NullType())
 
 
-def _by_number(column: Column, type_: TypeEngine[Any]) -> Column:
-    """Return *column* as a number where MySQL sorts it by a number that it does not show.
+def _by_mysql(column: Column, type_: TypeEngine[Any], dialect: Dialect) -> Comparable:
+    """Return *column* as MySQL or MariaDB sort it, which is not always as they show it.
 
-    MySQL sorts an ENUM by its number and compares it as text. It shows fewer digits of a FLOAT
-    than it stores.
+    They sort ENUM, SET and BIT by a number and show a text or bytes. They show fewer digits of a
+    FLOAT than they store. A TIME may be negative or longer than a day, which the drivers write in
+    different ways.
     """
-    if isinstance(type_, Enum) and type_.native_enum:
-        column = type_coerce(column, Integer()) + literal_column("0", Integer())
-    elif isinstance(type_, Float) and not isinstance(type_, Double):
+    if isinstance(type_, (mysql.SET, mysql.BIT)) or (isinstance(type_, Enum) and type_.native_enum):
+        number = cast(type_coerce(column, NullType()), mysql.BIGINT(unsigned=True))
+        return _plain(number, NullType())
+    if isinstance(type_, Time):
+        bare = type_coerce(column, NullType())
+        return Comparable(cast(bare, String()), bare, String(), mysql.TIME(fsp=6))
+    if isinstance(type_, JSON) and not getattr(dialect, "is_mariadb", False):
+        raise _unsortable(column, "MySQL does not sort its objects and arrays")
+    if isinstance(type_, Float) and not isinstance(type_, Double):
         column = _doubled(column)
-    return type_coerce(column, NullType())
+    return _plain(column, NullType())
 
 
-def _by_same_type(column: Column, type_: TypeEngine[Any]) -> Column:
-    """Return *column* with its type named, because PostgreSQL compares values of one type only."""
-    if isinstance(type_, Enum) and type_.native_enum:
-        return type_coerce(column, Enum(*type_.enums, name=type_.name, schema=type_.schema))
+# The types of which PostgreSQL's drivers have a Python object for each value.
+KEPT_AS_OBJECT = (Boolean, Integer, LargeBinary, Numeric, String, Uuid)
+
+
+def _by_postgresql(column: Column, type_: TypeEngine[Any], dialect: Dialect) -> Comparable:
+    """Return *column* for PostgreSQL, which compares values of one type only.
+
+    Of most types, Python has no object for each value, for example no date before Christ, no time
+    24:00 and no infinite timestamp. Every type has a text that PostgreSQL itself reads again.
+    """
+    if isinstance(type_, JSON) and not isinstance(type_, postgresql.JSONB):
+        raise _unsortable(column, "PostgreSQL does not sort it, but JSONB")
+    if isinstance(type_, postgresql.HSTORE):
+        raise _unsortable(column, "PostgreSQL has no operator < for it")
     if isinstance(type_, REAL) or (isinstance(type_, Float) and _is_single(type_)):
-        return type_coerce(_doubled(column), Double())
-    return _by_plain_type(column, type_)
+        return _plain(_doubled(column), Double())
+    is_native_enum = isinstance(type_, Enum) and type_.native_enum
+    if isinstance(type_, KEPT_AS_OBJECT) and not is_native_enum:
+        return _by_plain_type(column, type_, dialect)
+    bare = type_coerce(column, NullType())
+    if isinstance(type_, NullType):
+        # The type is not known here. PostgreSQL takes the text for a value of the column's type.
+        return Comparable(cast(bare, Text()), bare, NullType())
+    return Comparable(cast(bare, Text()), bare, Text(), type_)
+
+
+def _unsortable(column: Column, reason: str) -> TypeError:
+    name = type(column.type).__name__
+    return TypeError(UNSORTABLE.format(column=column, type=name, reason=reason))
 
 
 def _doubled(column: Column) -> Column:
@@ -104,6 +185,6 @@ def _is_single(type_: Float[Any]) -> bool:
 
 
 GENERIC_SORTING = Sorting(_by_plain_type)
-MYSQL_SORTING = Sorting(_by_number, having_takes_labels=True)
-POSTGRESQL_SORTING = Sorting(_by_same_type, nulls_are_largest=True)
+MYSQL_SORTING = Sorting(_by_mysql, having_takes_labels=True)
+POSTGRESQL_SORTING = Sorting(_by_postgresql, nulls_are_largest=True)
 SQLITE_SORTING = Sorting(_as_stored)

@@ -28,7 +28,10 @@ TYPES: Mapping[str, tuple[type[Any], Callable[[Any], str], Callable[[str], Any]]
 }
 
 
-UNKNOWN_TYPE = "Rows cannot be paged by a column of {type}: order by another column, or by text."
+UNKNOWN_TYPE = (
+    "Keyset pages cannot be ordered by values of type {type}, because a cursor cannot hold them: "
+    "order by another column, or by cast(column, String)."
+)
 
 
 def write_cursor(values: Sequence[object], order_signature: str, secret: bytes) -> str:
@@ -38,6 +41,11 @@ def write_cursor(values: Sequence[object], order_signature: str, secret: bytes) 
     """
     text: bytes = _signer(order_signature, secret).dumps(values)
     return text.decode()
+
+
+def check_place(values: Sequence[object]) -> None:
+    """Raise TypeError if a cursor cannot hold one of *values*."""
+    PlaceSerializer().dumps(values)
 
 
 def read_cursor(text: str, order_signature: str, secret: bytes) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from typing import Any, TypeVar, Unpack, overload
 from sqlalchemy import Select
 from sqlalchemy.orm import Session
 
-from .cursors import read_cursor, write_cursor
+from .cursors import check_place, read_cursor, write_cursor
 from .fetching import Place, count_rows, fetch_rows
 from .ordering import pageable
 from .page_request import KeysetOptions, PageRequest, not_found_or
@@ -90,6 +90,8 @@ class KeysetPages:
         # An empty page leads back to where the reader came from; onwards it leads to itself.
         begin = places[0] if places else (place if backwards else EDGE)
         end = places[-1] if places else (EDGE if backwards else place)
+        # A type that a cursor cannot hold is refused here, not only when a cursor is written.
+        check_place((*begin, *end))
         neighbours = {"prev": begin, "next": end, "last": EDGE}
         return KeysetPage(
             items,

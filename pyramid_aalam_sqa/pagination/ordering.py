@@ -11,14 +11,12 @@ from sqlalchemy import (
     Label,
     Select,
     TextClause,
-    asc,
-    desc,
-    nulls_first,
-    nulls_last,
+    UnaryExpression,
     select,
 )
 from sqlalchemy.orm import Query
 from sqlalchemy.sql import operators
+from sqlalchemy.sql.operators import OperatorType
 from sqlalchemy.sql.util import ClauseAdapter
 
 from .sort_keys import bound_values, check_sort_key, is_constant, refuse_constant
@@ -76,11 +74,11 @@ class Key:
 
     def clause(self) -> Column:
         """Return the key as ORDER BY takes it."""
-        # As functions, because some types do not have the methods.
-        clause: Column = desc(self.column) if self.descending else asc(self.column)
+        clause = _modified(self.column, operators.desc_op if self.descending else operators.asc_op)
         if self.nulls is None:
             return clause
-        return nulls_first(clause) if self.nulls == "first" else nulls_last(clause)
+        nulls_op = operators.nulls_first_op if self.nulls == "first" else operators.nulls_last_op
+        return _modified(clause, nulls_op)
 
 
 def pageable(statement: object) -> Select[Any]:
@@ -163,6 +161,15 @@ def order_signature(keys: Iterable[Key]) -> str:
         f"{key.clause()} {type(key.column.type).__name__} {bound_values(key.column) or ''}"
         for key in keys
     )
+
+
+def _modified(column: Column, modifier: OperatorType) -> Column:
+    if isinstance(column, Label):
+        # SQLAlchemy writes its name in place of its expression.
+        ordered: Column = column.operate(modifier)
+        return ordered
+    # asc() and its like warn of the types of some databases, or do not take them.
+    return UnaryExpression(column, modifier=modifier)
 
 
 def labelled(columns: Iterable[Any]) -> Iterator[Label[Any]]:

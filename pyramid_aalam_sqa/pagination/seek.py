@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, false, literal, literal_column, or_
+from sqlalchemy import ColumnElement, Select, and_, false, or_
 from sqlalchemy.engine import Dialect
 
-from ..backends import sorting_of
+from ..backends import Comparable, sorting_of
 from .fetching import Place
 from .ordering import Key, TotalOrder, labelled, order_signature
 from .statements import group_clauses, has_outer_join, is_never_null
@@ -18,32 +18,33 @@ Column = ColumnElement[Any]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Compares a :class:`Key` with values, as one database does.
+    """Compares a :class:`Key` with values that were kept, as one database does.
 
-    ``column`` has values that a cursor can hold. ``nulls_last`` is false where NULL comes first,
-    and where there is no NULL.
+    ``nulls_last`` is false where NULL comes first, and where there is no NULL.
     """
 
     key: Key
-    column: Column
+    comparable: Comparable
     nulls_last: bool
 
-    def after(self, value: Any) -> Column:
-        """Return the condition for what comes after *value*."""
-        if value is None:
-            return false() if self.nulls_last else self.column.is_not(None)
-        own = literal(value, self.column.type)
-        return self._or_null(self.column < own if self.key.descending else self.column > own)
+    def after(self, kept: Any) -> Column:
+        """Return the condition for what comes after the value that was *kept*."""
+        column = self.comparable.compared
+        if kept is None:
+            return false() if self.nulls_last else column.is_not(None)
+        value = self.comparable.value(kept)
+        return self._or_null(column < value if self.key.descending else column > value)
 
-    def at_or_after(self, value: Any) -> Column | None:
-        """Return the condition for *value* and what comes after it; None if that is every row."""
-        if value is None:
-            return self.column.is_(None) if self.nulls_last else None
-        own = literal(value, self.column.type)
-        return self._or_null(self.column <= own if self.key.descending else self.column >= own)
+    def at_or_after(self, kept: Any) -> Column | None:
+        """Return the condition for that value and what comes after it; None if it is every row."""
+        column = self.comparable.compared
+        if kept is None:
+            return column.is_(None) if self.nulls_last else None
+        value = self.comparable.value(kept)
+        return self._or_null(column <= value if self.key.descending else column >= value)
 
     def _or_null(self, condition: Column) -> Column:
-        return or_(condition, self.column.is_(None)) if self.nulls_last else condition
+        return or_(condition, self.comparable.compared.is_(None)) if self.nulls_last else condition
 
 
 class Keyset:
@@ -68,7 +69,7 @@ class Keyset:
         """
         keys = [key.reversed() for key in self._keys] if backwards else self._keys
         comparisons = [self._comparison(key) for key in keys]
-        columns = list(labelled(comparison.column for comparison in comparisons))
+        columns = list(labelled(comparison.comparable.kept for comparison in comparisons))
         ordered = self._statement.order_by(None).order_by(*(key.clause() for key in keys))
         statement = ordered.add_columns(*columns)
         if not place:
@@ -77,8 +78,8 @@ class Keyset:
             return statement.where(_after(comparisons, place))
         if self._sorting.having_takes_labels:
             comparisons = [
-                replace(comparison, column=literal_column(column.name, column.type))
-                for comparison, column in zip(comparisons, columns, strict=True)
+                replace(comparison, comparable=comparison.comparable.of_label(label))
+                for comparison, label in zip(comparisons, columns, strict=True)
             ]
         return statement.having(_after(comparisons, place))
 
@@ -87,8 +88,8 @@ class Keyset:
         if key.nulls is not None:
             nulls_last = key.nulls == "last"
         may_be_null = self._has_outer_join or not is_never_null(key.column)
-        column = self._sorting.exactly(key.column, self._dialect)
-        return Comparison(key, column, nulls_last and may_be_null)
+        comparable = self._sorting.exactly(key.column, self._dialect)
+        return Comparison(key, comparable, nulls_last and may_be_null)
 
 
 def _after(comparisons: Sequence[Comparison], place: Place) -> Column:

@@ -157,7 +157,11 @@ def unique_columns(statement: Select[Any]) -> tuple[Iterable[Any], str]:
     second value says why; else it is empty.
     """
     if is_distinct(statement):
-        return _entity_keys(statement) or _sortable_columns(statement), ""
+        if entity_keys := _entity_keys(statement):
+            return entity_keys, ""
+        has_json = any(isinstance(column.type, JSON) for column in statement.selected_columns)
+        doubt = "some of these may differ in nothing but JSON" if has_json else ""
+        return _sortable_columns(statement), doubt
     if group_clauses(statement):
         return group_clauses(statement), ""
     if not _selects_rows(statement):

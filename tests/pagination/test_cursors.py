@@ -21,7 +21,7 @@ from support.paged import SECRET, Author, first_page, library, opened, walk
 
 def test_a_value_that_no_cursor_can_hold_is_refused():
     """The error says so when the cursor is written."""
-    with pytest.raises(TypeError, match="column of list"):
+    with pytest.raises(TypeError, match="values of type list"):
         write_cursor([["x"]], "order", b"secret")
 
 

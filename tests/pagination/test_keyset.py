@@ -11,16 +11,14 @@ from sqlalchemy import (
     String,
     Table,
     delete,
-    func,
     insert,
     select,
-    text,
 )
 from sqlalchemy.orm import Session
 
 from pyramid_aalam_sqa import paginate
 from support.databases import plain_engine
-from support.paged import Author, Note, first_page, last_page, plain, sent, walk
+from support.paged import Author, Note, first_page, last_page, sent, walk
 
 things = Table(
     "thing",
@@ -133,18 +131,6 @@ def test_a_row_that_exists_throughout_is_shown_once_whatever_happens_to_others(
     assert existing - deleted <= set(shown)
 
 
-def test_rows_are_ordered_by_an_expression_too(session):
-    """By a label, by a function of a column, and by what the database computes."""
-    fill(session, [(n % 3, "xyz"[n % 3], n % 2) for n in range(7)])
-    high = func.coalesce(things.c.a, 0).label("high")
-    for statement in (
-        select(things.c.id, high).order_by(high.desc()),
-        select(things.c.id).order_by(things.c.a + things.c.c),
-        select(things.c.id, high).order_by("high"),
-    ):
-        assert len(set(plain(walk(first_page(session, statement))))) == 7
-
-
 NAMES = select(Author.name).order_by(Author.name)
 
 
@@ -227,16 +213,3 @@ def test_a_table_without_rows_has_one_empty_page(shelf):
 
     assert (page.items, page.has_prev, page.has_next) == ([], False, False)
     assert page.next().items == page.prev().items == []
-
-
-@pytest.mark.parametrize(
-    ("statement", "error", "says"),
-    [
-        (select(Author.name).order_by(text("name")), TypeError, r"text\('name'\)"),
-        (select(func.count(Author.id)), ValueError, "no entity and no column"),
-    ],
-)
-def test_an_order_that_has_no_places_is_refused(shelf, statement, error, says):
-    """Otherwise rows would be left out."""
-    with pytest.raises(error, match=says):
-        first_page(shelf, statement)
