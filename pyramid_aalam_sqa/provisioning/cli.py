@@ -79,10 +79,12 @@ def create(arguments: argparse.Namespace) -> int:
     """Make database, accounts and grants as they should be, and prove it."""
     with _provisioning(arguments) as provisioning:
         password = _read_secret(arguments.owner_password_file)
+        provisioning.require_password()
+        _print_server(provisioning)
         if arguments.dry_run:
             return _print_plan(provisioning.plan(password))
         _print_done(f"{step};" for step in provisioning.apply(password))
-        for sentence in provisioning.prove():
+        for sentence in provisioning.prove(password):
             _print(f"Proved: {sentence.rstrip('.')}.")
     return OK
 
@@ -91,6 +93,7 @@ def tables(arguments: argparse.Namespace) -> int:
     """Create the tables that are missing, as the owner account."""
     with _provisioning(arguments) as provisioning:
         metadatas = _metadatas(arguments.base, provisioning.settings.name)
+        _print_server(provisioning)
         if arguments.dry_run:
             return _print_plan(
                 statement for each in metadatas for statement in provisioning.plan_tables(each)
@@ -108,6 +111,7 @@ def check(arguments: argparse.Namespace) -> int:
     """Print what is wrong on the server."""
     with _provisioning(arguments) as provisioning:
         if arguments.admin_url or provisioning.has_administrator():
+            _print_server(provisioning)
             found = provisioning.check()
         else:
             _print("No administrator's account: this is what the application's own can see.")
@@ -122,8 +126,10 @@ def check(arguments: argparse.Namespace) -> int:
 def rotate(arguments: argparse.Namespace) -> int:
     """Give the application's account a new password; requests go on meanwhile."""
     with _provisioning(arguments) as provisioning:
+        steps = provisioning.plan_rotation()
+        _print_server(provisioning)
         if arguments.dry_run:
-            return _print_plan(provisioning.plan_rotation())
+            return _print_plan(steps)
         _print_done(f"{step};" for step in provisioning.rotate())
     return OK
 
@@ -132,6 +138,7 @@ def drop(arguments: argparse.Namespace) -> int:
     """Lock the accounts, end their connections, and remove everything."""
     with _provisioning(arguments) as provisioning:
         if arguments.dry_run:
+            _print_server(provisioning)
             return _print_plan(provisioning.plan_removal())
         if not arguments.yes:
             msg = (
@@ -139,6 +146,7 @@ def drop(arguments: argparse.Namespace) -> int:
                 "add --yes, or --dry-run to see how."
             )
             raise UsageError(msg)
+        _print_server(provisioning)
         _print_done(f"{step};" for step in provisioning.remove())
     return OK
 
@@ -239,6 +247,10 @@ def _print_plan(steps: Iterable[object]) -> int:
     if status == OK:
         _print("Nothing to change.")
     return status
+
+
+def _print_server(provisioning: Provisioning) -> None:
+    _print(f"Server: {provisioning.describe_server()}.", indent=4)
 
 
 def _print_done(lines: Iterable[str]) -> None:

@@ -27,7 +27,6 @@ from ..engines import (
     make_engine,
     missing_tables,
     next_password_path,
-    read_password,
     tables_with_bind_key,
 )
 from ..exceptions import ProvisioningError, SettingError
@@ -39,7 +38,7 @@ from ..settings import (
     read_section,
     read_settings,
 )
-from .passwords import new_password, replace_file, write_password
+from .passwords import new_password, read_own_password, replace_file, write_password
 from .server import Finding, Server, Step
 from .servers import server_class
 from .tenant import Tenant, account_name
@@ -102,27 +101,35 @@ class Provisioning:
         self._admin = _administrator_engine(self.tenant, self._admin_url)
         return server_class(self.tenant.url)(self.tenant, self._admin, self.wait)
 
+    def describe_server(self) -> str:
+        """Return the product, the version and the address of the server, and who is logged in.
+
+        It is proved before that the administrator and the application's URL lead to one server.
+        """
+        return self._server.describe()
+
     def plan(self, owner_password: str | None = None) -> Sequence[Step]:
         """Return the steps that make database, accounts and grants as they should be.
 
         The list is empty when they are. The owner account gets *owner_password*, or a random one
         that is not kept anywhere.
         """
-        self._require_password()
+        self.require_password()
         return self._server.plan(owner_password)
 
     def apply(self, owner_password: str | None = None) -> Iterator[Step]:
         """Run the steps of :meth:`plan` and yield each that is done."""
-        self._require_password()
+        self.require_password()
         with self._server.locked():
             yield from self._server.run(self._server.plan(owner_password))
 
-    def prove(self) -> Sequence[str]:
+    def prove(self, owner_password: str | None = None) -> Sequence[str]:
         """Log in as the application and return a sentence for each thing that was proved.
 
-        Raises :class:`ProvisioningError` when the application can do less or more than it should.
+        On PostgreSQL the owner makes a table for it, and logs in with *owner_password*. Raises
+        :class:`ProvisioningError` when the application can do less or more than it should.
         """
-        return self._server.prove()
+        return self._server.prove(owner_password)
 
     def check(self) -> Sequence[Finding]:
         """Return what is wrong on the server, as the administrator sees it."""
@@ -143,7 +150,7 @@ class Provisioning:
     def plan_tables(self, metadata: MetaData) -> Sequence[str]:
         """Return the CREATE TABLE statements for the tables of *metadata* that are missing."""
         tenant = self.tenant
-        with tenant.login(tenant.user, tenant.password) as engine, engine.connect() as connection:
+        with self._server.as_application() as engine, engine.connect() as connection:
             tables = self._own_tables(metadata)
             missing = missing_tables(connection, metadata, tenant.name, tables)
             return [str(CreateTable(table).compile(engine)).strip() for table in missing]
@@ -204,14 +211,15 @@ class Provisioning:
 
     def _logs_in(self, path: Path) -> bool:
         """Tell whether the application can log in with the password in the file at *path*."""
-        with suppress(DBAPIError, SettingError):
-            password = read_password(path)
+        with suppress(DBAPIError, SettingError, ProvisioningError):
+            password = read_own_password(path)
             with self.tenant.login(self.tenant.user, password) as engine:
                 engine.connect().close()
             return True
         return False
 
-    def _require_password(self) -> None:
+    def require_password(self) -> None:
+        """Raise :class:`SettingError` when no password is set for the application's account."""
         if self.tenant.user and self.tenant.password is None:
             msg = (
                 f"{self.tenant.url_key} has no password: write one there, or into a file that "
@@ -223,7 +231,7 @@ class Provisioning:
         path = self._sqa_options["password_file"]
         if path is None:
             raise SettingError(NO_FILE)
-        return Path(path).resolve()
+        return Path(path).absolute()
 
 
 def _named_database(settings: Settings, bind_key: str | None) -> Database:
@@ -272,7 +280,7 @@ def _tenant_of(database: Database, sqa_options: Mapping[str, Any]) -> Tenant:
     path = sqa_options["password_file"]
     password = given.get("password", given.get("passwd", database.url.password))
     if path:
-        password = read_password(Path(path).resolve())
+        password = read_own_password(Path(path).absolute())
     if database.url.get_backend_name() == "sqlite":
         user = owner = ""
     elif not user or user == owner:
@@ -293,7 +301,11 @@ def _administrator_engine(tenant: Tenant, given: str | URL | None) -> Engine | N
         raise ProvisioningError(msg)
     database = Database(
         kind.administrator_url(tenant, url),
-        {"isolation_level": "AUTOCOMMIT", "poolclass": NullPool},
+        {
+            "isolation_level": "AUTOCOMMIT",
+            "poolclass": NullPool,
+            "connect_args": dict(kind.ADMINISTRATOR_ARGUMENTS),
+        },
     )
     sqa_options = {
         **tenant.sqa_options,

@@ -1,17 +1,20 @@
 """Lists the settings in effect, without secrets, as ``psqa show`` prints them."""
 
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from ..backends import backend_for, is_file
+from ..backends import backend_for, is_file, is_memory
 from ..engines import make_engine
-from ..exceptions import SettingError
+from ..exceptions import ProvisioningError, SettingError
 from ..settings import DEFAULT_KEY, Database, Settings, all_options
 from .server import error_text
+from .sqlite import SQLiteServer
+from .tenant import Tenant
 
 MASK = "***"
 ENGINE_PREFIX = "sqlalchemy."
@@ -79,17 +82,25 @@ def _place(key: str, order: list[str]) -> tuple[int, str]:
 def login_problem(database: Database, sqa_options: Mapping[str, Any]) -> str | None:
     """Return why the application cannot log in to *database*; None when it can."""
     path = database.url.database
-    if is_file(database.url) and not Path(str(path)).exists():
+    if is_file(database.url) and not os.path.lexists(str(path)):
         # To connect would make the file.
         return f"{path} is not there"
     try:
-        engine = make_engine(database, {**sqa_options, "max_connections": None})
-        try:
-            engine.connect().close()
-        finally:
-            engine.dispose()
+        with _guard(database):
+            engine = make_engine(database, {**sqa_options, "max_connections": None})
+            try:
+                engine.connect().close()
+            finally:
+                engine.dispose()
     except DBAPIError as error:
         return error_text(error)
-    except SettingError as error:
+    except (SettingError, ProvisioningError) as error:
         return str(error)
     return None
+
+
+def _guard(database: Database) -> AbstractContextManager[None]:
+    """Return what has a connection to a file of SQLite opened with the rights of its owner."""
+    if database.url.get_backend_name() != "sqlite" or is_memory(database.url):
+        return nullcontext()
+    return SQLiteServer(Tenant("main", database.url, "", ""), None, 0).as_user_of_file()

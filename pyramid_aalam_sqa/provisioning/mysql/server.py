@@ -3,20 +3,22 @@
 The statements are those that MariaDB from 10.4 on and MySQL 8 both understand.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from getpass import getuser
 from pathlib import Path
 from time import monotonic, sleep
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sqlalchemy import text
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from ...backends import THIS_MACHINE
 from ...exceptions import ProvisioningError
 from ..passwords import new_password
-from ..server import Finding, Server, Step, error_text, execute, run_verbatim
+from ..server import NEEDS_URL, Finding, Server, Step, error_text, execute, run_verbatim
 from ..tenant import Tenant
 from .accounts import (
     Account,
@@ -28,6 +30,7 @@ from .accounts import (
 )
 from .findings import other_accounts, own_grants, tables_and_settings
 from .grants import OWNER, RUNTIME, Repair, grant_repairs, grant_step
+from .identity import address_of, prove_same_server
 from .proof import other_database, prove_usable_and_alone
 
 # Both servers have this collation; each lacks the default one of the other.
@@ -62,20 +65,36 @@ class MySQLServer(Server):
 
     @classmethod
     def administrator_url(cls, tenant: Tenant, given: URL | None) -> URL:
-        """Return the *given* URL, or a login on a socket of this machine as the system's user."""
+        """Return the *given* URL, or a login on a socket of this machine as the system's user.
+
+        The socket is the application's own, that of MYSQL_UNIX_PORT in the environment, or one of
+        :attr:`SOCKETS`. Raises ProvisioningError when the URL leads to another machine.
+        """
         if given is not None:
             return given.set(drivername="mysql+pymysql")._replace(database=None)
-        arguments = {**tenant.url.query, **tenant.options.get("connect_args", {})}
-        own = arguments.get("unix_socket")
-        places = [str(own)] if own else cls.SOCKETS
+        address = address_of(tenant)
+        if not address.unix_socket and address.host not in THIS_MACHINE:
+            msg = f"{tenant.url_key} leads to {address.host}, which is another machine: {NEEDS_URL}"
+            raise ProvisioningError(msg)
+        own = address.unix_socket or os.environ.get("MYSQL_UNIX_PORT")
+        places = [own] if own else cls.SOCKETS
         socket = next((path for path in places if Path(path).exists()), None)
         if socket is None:
-            msg = (
-                f"There is no socket of a server here ({', '.join(places)}): write the URL of an "
-                "administrator into a file for --admin-url-file, or into SQA_ADMIN_URL."
-            )
+            msg = f"There is no socket of a server here ({', '.join(places)}): {NEEDS_URL}"
             raise ProvisioningError(msg)
         return URL.create("mysql+pymysql", getuser(), query={"unix_socket": socket})
+
+    def description(self, connection: Connection) -> str:
+        """Return for example ``MariaDB 10.11.6 at 127.0.0.1:3306, as root@localhost``."""
+        dialect: Any = connection.dialect
+        product = "MariaDB" if dialect.is_mariadb else "MySQL"
+        version, user = connection.execute(text("SELECT VERSION(), CURRENT_USER()")).one()
+        number = str(version).partition("-")[0]
+        return f"{product} {number} at {address_of(self.tenant)}, as {user}"
+
+    def prove_same_server(self, connection: Connection) -> None:
+        """Find in the server's list a connection that was made at the application's address."""
+        prove_same_server(connection, self.tenant)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -168,7 +187,7 @@ class MySQLServer(Server):
                 yield Repair(problem, (step,))
             yield from grant_repairs(connection, account, name, wanted)
 
-    def prove(self) -> Sequence[str]:
+    def prove(self, owner_password: str | None = None) -> Sequence[str]:
         """Log in as the application, use its database, and be denied another one."""
         tenant = self.tenant
         with self.connection() as connection, other_database(connection, tenant.name) as other:

@@ -5,54 +5,58 @@ and a running application is denied nothing in between.
 """
 
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
-from sqlalchemy import event, text
+from sqlalchemy import text
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from ...backends import THIS_MACHINE
 from ...exceptions import ProvisioningError
 from ..passwords import new_password
-from ..server import MASKED, Finding, Server, Step, error_text, execute
+from ..server import MASKED, NEEDS_URL, Finding, Server, Step, error_text, execute
 from ..tenant import Tenant
 from .catalog import quote_name, quote_text, roles_by_name, rows_about
 from .drift import drifts
 from .findings import seen_by_application, seen_by_everybody
+from .identity import prove_same_server, shown_address
 from .proof import prove_denied, prove_usable
 
 # The key of psqa's advisory lock: the letters sqa, a number that nothing else is likely to use.
 LOCK = 0x737161
-ADMINISTRATORS = "SELECT rolname FROM pg_roles WHERE oid = 10 OR rolname = session_user"
+ADMINISTRATORS = "SELECT rolname FROM pg_catalog.pg_roles WHERE oid = 10 OR rolname = session_user"
 # The application's roles that an administrator, who is not a superuser, is not a member of yet.
 NOT_A_MEMBER = """
     SELECT name FROM unnest(ARRAY[:owner, :user]) wanted (name)
-    WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = session_user)
-      AND NOT EXISTS (SELECT FROM pg_roles r
+    WHERE NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = session_user)
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles r
         WHERE r.rolname = name AND pg_has_role(session_user, r.oid, 'USAGE'))
 """
 # Another application whose account the user is: its search_path leads to a schema, and that of
 # the schema's owner does too.
 OTHER_APPLICATIONS = """
-    SELECT nspname FROM pg_db_role_setting own
-    JOIN pg_roles ON pg_roles.oid = setrole JOIN pg_database d ON d.oid = setdatabase
-    JOIN pg_namespace ON setconfig @> ARRAY['search_path=' || quote_ident(nspname)]
+    SELECT nspname FROM pg_catalog.pg_db_role_setting own
+    JOIN pg_catalog.pg_roles ON pg_roles.oid = setrole
+    JOIN pg_catalog.pg_database d ON d.oid = setdatabase
+    JOIN pg_catalog.pg_namespace ON setconfig @> ARRAY['search_path=' || quote_ident(nspname)]
     WHERE datname = current_database() AND rolname = :user AND nspname <> :name
-      AND EXISTS (SELECT FROM pg_db_role_setting theirs
+      AND EXISTS (SELECT FROM pg_catalog.pg_db_role_setting theirs
         WHERE theirs.setrole = nspowner AND theirs.setdatabase = own.setdatabase
           AND theirs.setconfig @> own.setconfig)
 """
-TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+TERMINATE = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
 # Within a transaction pg_stat_activity stays as it was at first, unless its snapshot is cleared.
 END_CONNECTIONS = """
     BEGIN
       FOR i IN 0..{rounds} LOOP
-        PERFORM pg_stat_clear_snapshot();
-        PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename IN ({names});
+        PERFORM pg_catalog.pg_stat_clear_snapshot();
+        PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+        WHERE usename IN ({names});
         EXIT WHEN NOT FOUND;
         IF i = {rounds} THEN RAISE 'connections of the application do not end'; END IF;
-        PERFORM pg_sleep(0.05);
+        PERFORM pg_catalog.pg_sleep(0.05);
       END LOOP;
     END"""
 ROUNDS_PER_SECOND = 20
@@ -63,21 +67,42 @@ class PostgreSQLServer(Server):
 
     LONGEST_ACCOUNT = 63
 
+    # An application may have planted a function or an operator in a schema that would be searched.
+    ADMINISTRATOR_ARGUMENTS: ClassVar[Mapping[str, str]] = {
+        "options": "-c search_path=pg_catalog,pg_temp"
+    }
+
     @classmethod
     def administrator_url(cls, tenant: Tenant, given: URL | None) -> URL:
         """Return the *given* URL, or the login on libpq's socket; it leads to the same database.
 
         The socket is that of the application's port, in the application's folder if its URL has
         one. The driver is psycopg, whatever the application's is, because it can hash a password.
+        Raises ProvisioningError when the URL leads to another machine.
         """
         url = tenant.url
-        folder = str(url.query.get("host", ""))
-        query = {name: url.query[name] for name in ("host", "port") if name in url.query}
-        if not folder.startswith("/"):
-            query.pop("host", None)
+        arguments = {**url.query, **tenant.options.get("connect_args", {})}
+        host = arguments.get("host", url.host) or arguments.get("hostaddr") or None
+        folder = str(host) if str(host).startswith(("/", "@")) else None
+        if given is None and not folder and (host not in THIS_MACHINE or "service" in arguments):
+            msg = f"{tenant.url_key} leads to {host}, which is another machine: {NEEDS_URL}"
+            raise ProvisioningError(msg)
+        query = {"port": str(arguments["port"])} if "port" in arguments else {}
+        if folder:
+            query["host"] = folder
         socket = URL.create(url.drivername, port=url.port, query=query)
         found = super().administrator_url(tenant, given or socket)
         return found._replace(drivername="postgresql+psycopg")
+
+    def description(self, connection: Connection) -> str:
+        """Return for example ``PostgreSQL 15.4 at localhost, port 5432, as postgres``."""
+        query = "SELECT pg_catalog.current_setting('server_version'), session_user"
+        version, user = connection.execute(text(query)).one()
+        return f"PostgreSQL {version.split()[0]} at {shown_address(self.tenant)}, as {user}"
+
+    def prove_same_server(self, connection: Connection) -> None:
+        """Find in the server's list a connection that was made at the application's address."""
+        prove_same_server(connection, self.tenant)
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
@@ -128,7 +153,7 @@ class PostgreSQLServer(Server):
         """Keep out the runs for all applications of this database, whose privileges they share."""
         with self.connection() as connection:
             # The lock ends with the connection, which the administrator's engine does not keep.
-            take = f"SELECT pg_advisory_lock({LOCK})"
+            take = f"SELECT pg_catalog.pg_advisory_lock({LOCK})"
             execute(connection, Step(take, "Another run of psqa goes on"))
             yield
 
@@ -168,7 +193,7 @@ class PostgreSQLServer(Server):
                 raise
         yield from steps
 
-    def prove(self) -> Sequence[str]:
+    def prove(self, owner_password: str | None = None) -> Sequence[str]:
         """Log in as the application, beside a schema that is made for the proof and dropped."""
         tenant = self.tenant
         with self.connection() as admin:
@@ -176,7 +201,7 @@ class PostgreSQLServer(Server):
             if left:
                 msg = f"{left[0]}, still: only the role that granted it can revoke it."
                 raise ProvisioningError(msg)
-            with self.as_owner(None) as owner, self._application() as own:
+            with self.as_owner(owner_password) as owner, self.as_application() as own:
                 token = secrets.token_hex(8)
                 return [
                     *prove_usable(own, owner, tenant, token),
@@ -186,7 +211,7 @@ class PostgreSQLServer(Server):
     def check(self) -> Sequence[Finding]:
         """Return what is wrong on the server; the catalogs show it to every account."""
         if self.admin is None:
-            with self._application() as engine, engine.connect() as connection:
+            with self.as_application() as engine, engine.connect() as connection:
                 found = self._findings(connection)
         else:
             with self.connection() as connection:
@@ -205,7 +230,7 @@ class PostgreSQLServer(Server):
         ]
         found += seen_by_everybody(connection, self.tenant)
         try:
-            with self._application() as engine, engine.connect() as own:
+            with self.as_application() as engine, engine.connect() as own:
                 found += seen_by_application(own, self.tenant)
         except DBAPIError as error:
             found.append(Finding("the application cannot log in", error_text(error)))
@@ -225,7 +250,7 @@ class PostgreSQLServer(Server):
         with self.connection() as connection:
             roles = roles_by_name(connection)
             known = [name for name in (tenant.user, tenant.owner) if name in roles]
-            query = "SELECT FROM pg_namespace WHERE nspname = :name"
+            query = "SELECT FROM pg_catalog.pg_namespace WHERE nspname = :name"
             schema = rows_about(connection, query, tenant)
             owned = [
                 item.statement
@@ -256,29 +281,23 @@ class PostgreSQLServer(Server):
 
     @contextmanager
     def as_owner(self, password: str | None) -> Iterator[Engine]:
-        """Lend an engine of the owner account.
+        """Lend an engine of the owner account, which logs in itself.
 
-        Without a *password* the administrator becomes the owner, so that none has to be set.
+        It never works in the administrator's session: there a function of the application would run
+        with the administrator's rights. Without a *password* the account may log in for the block
+        alone, with a random one.
         """
-        if password is not None:
-            with self.tenant.login(self.tenant.owner, password) as engine:
+        owner = self.tenant.owner
+        once = password or new_password()
+        if password is None:
+            login = Step(f"ALTER ROLE {quote_name(owner)} LOGIN")
+            list(self.run([*self.password_steps(owner, once), login]))
+        try:
+            with self.tenant.login(owner, once) as engine:
                 yield engine
-            return
-        with self.connection() as connection:
-            engine = connection.engine.execution_options(isolation_level="READ COMMITTED")
-        role, schema = quote_name(self.tenant.owner), quote_name(self.tenant.name)
-
-        def become_owner(connection: Connection) -> None:
-            # It lasts as long as the connection, which the engine does not keep.
-            connection.exec_driver_sql(f"SET ROLE {role}")
-            connection.exec_driver_sql(f"SET search_path = {schema}")
-            connection.commit()
-
-        event.listen(engine, "engine_connect", become_owner)
-        yield engine
-
-    def _application(self) -> AbstractContextManager[Engine]:
-        return self.tenant.login(self.tenant.user, self.tenant.password)
+        finally:
+            if password is None:
+                list(self.run([Step(f"ALTER ROLE {quote_name(owner)} NOLOGIN PASSWORD NULL")]))
 
     def _logs_in(self, account: str, password: str) -> bool:
         try:
