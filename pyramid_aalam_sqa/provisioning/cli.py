@@ -112,7 +112,7 @@ def check(arguments: argparse.Namespace) -> int:
     with _provisioning(arguments) as provisioning:
         if arguments.admin_url or provisioning.has_administrator():
             _print_server(provisioning)
-            found = provisioning.check()
+            found = provisioning.check(_read_secret(arguments.owner_password_file))
         else:
             _print("No administrator's account: this is what the application's own can see.")
             found = provisioning.check_as_application()
@@ -172,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--bind", metavar="KEY", help="for the bind KEY, not the default one")
         if function is not check:
             command.add_argument("--dry-run", action="store_true", help="only print what is to do")
-        if function in {create, tables}:
+        if function in {create, tables, check}:
             command.add_argument(
                 "--owner-password-file",
                 metavar="FILE",

@@ -8,7 +8,7 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
-from stat import S_IMODE
+from stat import S_IMODE, S_IRWXO
 
 from ..engines import read_password
 from ..exceptions import ProvisioningError
@@ -32,6 +32,16 @@ def read_own_password(path: Path) -> str:
     Raises ProvisioningError for a link, and SettingError when the file has no password.
     """
     return read_password(path, open_planted)
+
+
+def is_open_to_others(path: Path) -> bool:
+    """Tell whether every user of the system can read or write the file at *path*."""
+    try:
+        with open_folder(path.parent) as (folder, _):
+            mode = os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return False
+    return bool(mode & S_IRWXO)
 
 
 def write_password(path: Path, password: str, *, like: Path) -> None:

@@ -38,7 +38,13 @@ from ..settings import (
     read_section,
     read_settings,
 )
-from .passwords import new_password, read_own_password, replace_file, write_password
+from .passwords import (
+    is_open_to_others,
+    new_password,
+    read_own_password,
+    replace_file,
+    write_password,
+)
 from .server import Finding, Server, Step
 from .servers import server_class
 from .tenant import Tenant, account_name
@@ -131,13 +137,18 @@ class Provisioning:
         """
         return self._server.prove(owner_password)
 
-    def check(self) -> Sequence[Finding]:
-        """Return what is wrong on the server, as the administrator sees it."""
-        return self._server.check()
+    def check(self, owner_password: str | None = None) -> Sequence[Finding]:
+        """Return what is wrong on the server, as the administrator sees it, and with the files.
+
+        *owner_password* is what the owner account should have; without it, it should not be able
+        to log in.
+        """
+        return [*self._file_findings(), *self._server.check(owner_password)]
 
     def check_as_application(self) -> Sequence[Finding]:
         """Return what is wrong on the server, as far as the application's own account sees it."""
-        return server_class(self.tenant.url)(self.tenant, None, self.wait).check()
+        server = server_class(self.tenant.url)(self.tenant, None, self.wait)
+        return [*self._file_findings(), *server.check()]
 
     def has_administrator(self) -> bool:
         """Tell whether the administrator can log in; true on SQLite, which needs none."""
@@ -227,6 +238,14 @@ class Provisioning:
             )
             raise SettingError(msg)
 
+    def _file_findings(self) -> Iterator[Finding]:
+        """Yield the files with a password that other users of the system can open."""
+        path = self._sqa_options["password_file"]
+        for each in (Path(path), next_password_path(Path(path))) if path else ():
+            if is_open_to_others(each.absolute()):
+                problem = f"{each}, which has a password, is open to every user of the system"
+                yield Finding(problem, f"chmod o-rwx {each}, then psqa rotate.")
+
     def _password_file(self) -> Path:
         path = self._sqa_options["password_file"]
         if path is None:
@@ -312,5 +331,7 @@ def _administrator_engine(tenant: Tenant, given: str | URL | None) -> Engine | N
         "password_file": None,
         "reset_connection": False,
         "statement_timeout": LONGEST_STATEMENT,
+        # An application may have chosen one in which names and texts are quoted in another way.
+        "mysql.sql_mode": "TRADITIONAL",
     }
     return make_engine(database, sqa_options)

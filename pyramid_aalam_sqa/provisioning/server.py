@@ -133,8 +133,8 @@ class Server(ABC):
         """
 
     @abstractmethod
-    def check(self) -> Sequence[Finding]:
-        """Return what is wrong on the server.
+    def check(self, owner_password: str | None = None) -> Sequence[Finding]:
+        """Return what is wrong on the server, the owner account having *owner_password* or none.
 
         Without an administrator it is what the application's own account can see of it.
         """

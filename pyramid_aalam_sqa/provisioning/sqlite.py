@@ -110,7 +110,7 @@ class SQLiteServer(Server):
             raise ProvisioningError(msg) from None
         return [f"{path} can be read and written", f"{path} is closed to other users of the system"]
 
-    def check(self) -> Sequence[Finding]:
+    def check(self, owner_password: str | None = None) -> Sequence[Finding]:
         """Return what is wrong with the file, which is only read."""
         path = self._path()
         with self._folder() as folder:

@@ -123,10 +123,17 @@ class Drift:
     statement: str
 
 
-def drifts(connection: Connection, tenant: Tenant) -> Iterator[Drift]:
-    """Yield everything that differs but passwords; grants come before revokes."""
+def drifts(
+    connection: Connection, tenant: Tenant, *, owner_logs_in: bool = False
+) -> Iterator[Drift]:
+    """Yield everything that differs but passwords; grants come before revokes.
+
+    The owner account may log in only if *owner_logs_in*.
+    """
+    yield from compare_accounts(connection, tenant)
+    if not owner_logs_in:
+        yield from compare_owner_login(connection, tenant)
     for compare in (
-        compare_accounts,
         compare_owners,
         compare_search_paths,
         compare_privileges,
@@ -149,6 +156,14 @@ def compare_accounts(connection: Connection, tenant: Tenant) -> Iterator[Drift]:
         if role.expired:
             forever = f"ALTER ROLE {quote_name(name)} VALID UNTIL 'infinity'"
             yield Drift(f"the password of {name} has expired", forever)
+
+
+def compare_owner_login(connection: Connection, tenant: Tenant) -> Iterator[Drift]:
+    """Yield that the owner may log in: it may have an old password, or none."""
+    role = roles_by_name(connection).get(tenant.owner)
+    if role is not None and role.rolcanlogin:
+        problem = f"the role {tenant.owner} may log in, and its password may be known"
+        yield Drift(problem, f"ALTER ROLE {quote_name(tenant.owner)} NOLOGIN PASSWORD NULL")
 
 
 def compare_powers(connection: Connection, tenant: Tenant) -> Iterator[Drift]:

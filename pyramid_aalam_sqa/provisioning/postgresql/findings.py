@@ -77,6 +77,21 @@ TABLES = """
 """
 
 
+# A function that runs with the rights of its owner, which is another role. Those of the server and
+# of extensions are left out.
+DEFINERS = """
+    SELECT format('%I.%I', nspname, proname), quote_ident(pg_get_userbyid(proowner))
+    FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = pronamespace
+    WHERE prosecdef AND pg_get_userbyid(proowner) NOT IN (:user, :owner)
+      AND nspname NOT IN ('pg_catalog', 'information_schema')
+      AND has_function_privilege(:user, p.oid, 'EXECUTE')
+      AND has_schema_privilege(:user, n.oid, 'USAGE')
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend
+        WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e')
+    ORDER BY 1
+"""
+
+
 def seen_by_everybody(connection: Connection, tenant: Tenant) -> Iterator[Finding]:
     """Yield what the catalogs show to every account."""
     for what, grantee in rows_about(connection, STRANGERS, tenant):
@@ -110,6 +125,9 @@ def _of_tables(connection: Connection, tenant: Tenant) -> Iterator[Finding]:
     if rows_about(connection, query, tenant):
         for (table,) in rows_about(connection, OPEN_TABLES, tenant):
             yield Finding(f"{table} is open to everybody", f"REVOKE ALL ON {table} FROM PUBLIC")
+        for function, role in rows_about(connection, DEFINERS, tenant):
+            problem = f"the function {function} runs with the rights of {role}"
+            yield Finding(problem, "drop it, or ALTER FUNCTION ... SECURITY INVOKER")
 
 
 def seen_by_application(connection: Connection, tenant: Tenant) -> Iterator[Finding]:

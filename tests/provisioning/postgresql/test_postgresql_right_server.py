@@ -118,6 +118,7 @@ def test_an_administrators_url_of_another_server_changes_nothing(site, decoy, sa
 def test_each_command_says_which_server_it_talks_to(site, tmp_path):
     """Its product, version and address, and as whom."""
     (tmp_path / "password").write_text("secret\n")
+    (tmp_path / "password").chmod(0o600)
     app = app_at(site, tmp_path, f"127.0.0.1:{site.server.port}", site.admin.url)
     tolds = [app.psqa(*command) for command in (["create"], ["check"], ["drop", "--yes"])]
 
@@ -130,6 +131,7 @@ def test_each_command_says_which_server_it_talks_to(site, tmp_path):
 def test_the_usual_socket_is_used_where_it_is_the_servers_own(site, tmp_path):
     """Its folder is that of libpq, its port that of the URL."""
     (tmp_path / "password").write_text("secret\n")
+    (tmp_path / "password").chmod(0o600)
     app = app_at(site, tmp_path, f"127.0.0.1:{site.server.port}")
     told = app.psqa("create", PGHOST=str(site.server.folder), PGUSER="postgres")
 
