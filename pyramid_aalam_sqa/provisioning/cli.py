@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from shutil import get_terminal_size
-from typing import Any
+from typing import Any, NoReturn
 
 from pyramid.paster import get_appsettings
 from sqlalchemy import MetaData
@@ -31,12 +31,33 @@ is well, 1 when something differs, is wrong or was refused, 2 when psqa was call
 """
 
 
+URL_ON_COMMAND_LINE = (
+    "a URL on the command line can be read by every user of the system: write it into a file for "
+    f"--admin-url-file, or into {ADMIN_URL}. If it had a password, change that password now."
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """Repeats no word of the command line that it does not know, which may be a password."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print how psqa is called and what is wrong, and end the process with status 2."""
+        kind, colon, words = message.partition(": ")
+        if kind == "unrecognized arguments":
+            names = [word.partition("=")[0] for word in words.split() if word.startswith("-")]
+            message = kind + (colon + " ".join(names) if names else " after the ini file")
+        super().error(message)
+
+
 class UsageError(Exception):
     """The command line or the ini file is wrong; the exit status is 2."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in *argv* and return its exit status."""
+    given = sys.argv[1:] if argv is None else argv
+    if any("://" in word or "@" in word.partition("=")[2] for word in given):
+        return _fail(URL_ON_COMMAND_LINE, USAGE)
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.function
     try:
@@ -152,7 +173,7 @@ def drop(arguments: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "psqa",
         description="An application's database and accounts.",
         epilog=EPILOG,

@@ -107,7 +107,7 @@ def test_rotate_says_that_there_is_nothing_to_rotate(app):
         (["create"], "the following arguments are required: ini"),
         (["create", "x.ini", "--frobnicate"], "unrecognized arguments: --frobnicate"),
         (["tables", "x.ini"], "the following arguments are required: --base"),
-        (["create", "x.ini", "--admin-url", "mysql://"], "--admin-url"),
+        (["create", "x.ini", "--admin-url", "root"], "unrecognized arguments: --admin-url"),
     ],
 )
 def test_a_wrong_call_is_told_with_the_usage(arguments, says):
@@ -117,6 +117,29 @@ def test_a_wrong_call_is_told_with_the_usage(arguments, says):
     assert told.status == 2
     assert says in told.err
     assert told.err.startswith("usage: psqa")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["create", "x.ini", "--admin-url", f"mysql+pymysql://root:{SECRET}@h/"],
+        ["create", "x.ini", f"--admin-url=mysql+pymysql://root:{SECRET}@h/"],
+        ["create", f"mysql+pymysql://root:{SECRET}@h/", "x.ini"],
+        ["create", "x.ini", "--admin-url-file", f"mysql+pymysql://root:{SECRET}@h/"],
+        ["create", "x.ini", f"--admin-url-file=root:{SECRET}@h"],
+        ["create", "x.ini", "--owner-password", SECRET],
+        ["create", "x.ini", f"--password={SECRET}"],
+        ["drop", "x.ini", SECRET],
+        ["show", f"postgresql://root:{SECRET}@h/"],
+        [f"mysql://root:{SECRET}@h/"],
+    ],
+)
+def test_a_secret_on_the_command_line_is_refused_and_not_repeated(arguments):
+    """Every user of the system could read it there, and the output is kept in logs."""
+    told = psqa(*arguments)
+
+    assert told.status == 2
+    assert SECRET not in told.out + told.err
 
 
 @pytest.mark.parametrize("options", [["--help"], ["create", "--help"]])
@@ -357,6 +380,31 @@ def test_show_masks_what_may_be_secret(tmp_path):
     assert "sqlalchemy.connect_args.ssl_key_password = ***  ([app:main])" in told.lines
     assert "sqlalchemy.connect_args.connect_timeout = 1  ([app:main])" in told.lines
     assert "aalam_base: Can't connect to MySQL server" in told.out
+
+
+def test_show_masks_every_option_that_is_secret(tmp_path):
+    """Of the default database, of a bind, of the package, and URLs in the wrong place."""
+    app = Provisioned(
+        tmp_path,
+        f"mysql+pymysql://u:{SECRET}@127.0.0.1:1",
+        settings=[
+            f"sqa.cursor_secret = {SECRET}-of-the-cursors-of-pages",
+            f"sqlalchemy.binds.audit.url = mysql+pymysql://u:{SECRET}@127.0.0.1:1/audit",
+            f"sqlalchemy.binds.audit.connect_args.passwd = {SECRET}",
+            f'sqlalchemy.execution_options = {{"note": "https://u:{SECRET}@h/"}}',
+            f"sqlalchemy.logging_name = mysql://u:{SECRET}@h/",
+        ],
+    )
+    told = app.psqa("show", columns=200)
+
+    assert SECRET not in told.out + told.err
+    for key in (
+        "sqa.cursor_secret",
+        "sqlalchemy.binds.audit.connect_args.passwd",
+        "sqlalchemy.execution_options",
+        "sqlalchemy.logging_name",
+    ):
+        assert f"{key} = ***  ([app:main])" in told.lines
 
 
 def test_show_needs_no_password_that_is_right(tmp_path):

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from ...backends import THIS_MACHINE
+from ...backends import LOCAL_HOSTS
 from ...exceptions import ProvisioningError
 from ..passwords import new_password
 from ..server import NEEDS_URL, Finding, Server, Step, error_text, execute, run_verbatim
@@ -86,7 +86,7 @@ class MySQLServer(Server):
         if given is not None:
             return given.set(drivername="mysql+pymysql")._replace(database=None)
         address = address_of(tenant)
-        if not address.unix_socket and address.host not in THIS_MACHINE:
+        if not address.unix_socket and address.host not in LOCAL_HOSTS:
             msg = f"{tenant.url_key} leads to {address.host}, which is another machine: {NEEDS_URL}"
             raise ProvisioningError(msg)
         own = address.unix_socket or os.environ.get("MYSQL_UNIX_PORT")

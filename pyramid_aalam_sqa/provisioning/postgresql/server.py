@@ -10,11 +10,12 @@ from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from typing import Any, ClassVar
 
+from psycopg import pq
 from sqlalchemy import text
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from ...backends import THIS_MACHINE
+from ...backends import LOCAL_HOSTS
 from ...exceptions import ProvisioningError
 from ..passwords import new_password
 from ..server import MASKED, NEEDS_URL, Finding, Server, Step, error_text, execute, run_verbatim
@@ -98,6 +99,8 @@ END_CONNECTIONS = """
 ROUNDS_PER_SECOND = 20
 # How often the wait for a lock is interrupted to end the application's connections.
 LOCK_TRIES = 10
+# The first libpq with require_auth.
+REQUIRE_AUTH_SINCE = 160000
 LOCKED = "canceling statement due to lock timeout"
 
 
@@ -108,7 +111,8 @@ class PostgreSQLServer(Server):
 
     # An application may have planted a function or an operator in a schema that would be searched.
     ADMINISTRATOR_ARGUMENTS: ClassVar[Mapping[str, str]] = {
-        "options": "-c search_path=pg_catalog,pg_temp"
+        "options": "-c search_path=pg_catalog,pg_temp",
+        **({"require_auth": "!password,!md5"} if pq.version() >= REQUIRE_AUTH_SINCE else {}),
     }
 
     @classmethod
@@ -123,7 +127,7 @@ class PostgreSQLServer(Server):
         arguments = {**url.query, **tenant.options.get("connect_args", {})}
         host = arguments.get("host", url.host) or arguments.get("hostaddr") or None
         folder = str(host) if str(host).startswith(("/", "@")) else None
-        if given is None and not folder and (host not in THIS_MACHINE or "service" in arguments):
+        if given is None and not folder and (host not in LOCAL_HOSTS or "service" in arguments):
             msg = f"{tenant.url_key} leads to {host}, which is another machine: {NEEDS_URL}"
             raise ProvisioningError(msg)
         query = {"port": str(arguments["port"])} if "port" in arguments else {}
