@@ -54,11 +54,7 @@ NO_FILE_OF_BIND = (
     "sqa.password_file is that of the default database: the password of a bind stands in its URL, "
     "and psqa does not change an ini file."
 )
-UNNAMED = (
-    "sqa.provider and sqa.app are missing: write both in the application's section, "
-    "for example sqa.provider = aalam and sqa.app = base."
-)
-# The name of a bind's database is written by hand; every statement quotes it all the same.
+# A name that the settings do not make is written by hand; every statement quotes it all the same.
 PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 # Seconds. A statement of an application is short, but to drop a large database takes a while.
 LONGEST_STATEMENT = 600
@@ -67,7 +63,8 @@ LONGEST_STATEMENT = 600
 class Provisioning:
     """What an administrator does for the application that *settings* describe.
 
-    *settings* are those that ``get_appsettings()`` returns. *admin_url* is the URL of an
+    *settings* are those of ``get_appsettings()``. Without ``sqa.provider`` and ``sqa.app``
+    the database and its account are named by ``sqlalchemy.url``. *admin_url* is the URL of an
     administrator's account; without it the administrator logs in through the server's socket. With
     *bind_key* all of it is about the bind of that key, and the administrator is that of the bind's
     server. *wait* is how many seconds to wait for another run of psqa, for a lock that somebody
@@ -106,6 +103,12 @@ class Provisioning:
     def _server(self) -> Server:
         self._admin = _administrator_engine(self.tenant, self._admin_url)
         return server_class(self.tenant.url)(self.tenant, self._admin, self.wait)
+
+    def doing(self) -> str:
+        """Return which step is being run, or what is waited for, for a report on long work."""
+        # Not made here: to make it may itself take long, in another thread.
+        server: Server | None = self.__dict__.get("_server")
+        return "connecting to the server" if server is None else server.doing
 
     def describe_server(self) -> str:
         """Return the product, the version and the address of the server, and who is logged in.
@@ -163,7 +166,7 @@ class Provisioning:
         tenant = self.tenant
         with self._server.as_application() as engine, engine.connect() as connection:
             tables = self._own_tables(metadata)
-            missing = missing_tables(connection, metadata, tenant.name, tables)
+            missing = missing_tables(connection, metadata, tenant.schema, tables)
             return [str(CreateTable(table).compile(engine)).strip() for table in missing]
 
     def create_tables(self, metadata: MetaData, owner_password: str | None = None) -> Sequence[str]:
@@ -174,7 +177,7 @@ class Provisioning:
         """
         tables = self._own_tables(metadata)
         with self._server.locked(), self._server.as_owner(owner_password) as engine:
-            return create_tables(engine, metadata, self.tenant.name, tables)
+            return create_tables(engine, metadata, self.tenant.schema, tables)
 
     def plan_rotation(self) -> Sequence[Step]:
         """Return the steps that change the password of the application's account."""
@@ -255,35 +258,34 @@ class Provisioning:
 
 def _named_database(settings: Settings, bind_key: str | None) -> Database:
     """Return the database of *bind_key* with a name; SettingError says what is missing for one."""
-    database = settings.database if bind_key is None else _named_bind(settings, bind_key)
+    database = settings.database if bind_key is None else settings.binds.get(bind_key)
+    if database is None and bind_key is not None:
+        known = ", ".join(sorted(settings.binds)) or "none"
+        msg = f"There is no bind {bind_key!r}, only: {known}."
+        raise SettingError(msg)
     if database is None:
         raise SettingError(NO_DATABASE)
-    if database.name is None:
-        raise SettingError(UNNAMED)
     if database.engine is not None:
         msg = f"{database.prefix}engine: psqa needs a URL; write {database.prefix}url."
         raise SettingError(msg)
-    return database
+    return database if database.name else replace(database, name=_name_in_url(database, bind_key))
 
 
-def _named_bind(settings: Settings, key: str) -> Database:
-    """Return the bind called *key*, named for what it has of its own on its server."""
-    database = settings.binds.get(key)
-    if database is None:
-        known = ", ".join(sorted(settings.binds)) or "none"
-        msg = f"There is no bind {key!r}, only: {known}."
-        raise SettingError(msg)
+def _name_in_url(database: Database, bind_key: str | None) -> str:
+    """Return what a database without sqa.provider and sqa.app has of its own on its server."""
+    kind = database.url.get_backend_name()
+    if kind == "sqlite":
+        return bind_key or str(database.url.database)
     # In PostgreSQL it is a schema that is called as the user, because search_path leads there.
-    names = {"postgresql": database.url.username, "sqlite": key}
-    name = names.get(database.url.get_backend_name(), database.url.database)
+    part = "user" if kind == "postgresql" else "database"
+    name = database.url.username if kind == "postgresql" else database.url.database
     if not PLAIN_NAME.fullmatch(name or ""):
-        part = "user" if database.url.get_backend_name() == "postgresql" else "database"
         msg = (
             f"{database.prefix}url: write a {part} of lower-case letters, digits and underscores, "
             "a letter first."
         )
         raise SettingError(msg)
-    return replace(database, name=name)
+    return str(name)
 
 
 def _tenant_of(database: Database, sqa_options: Mapping[str, Any]) -> Tenant:
@@ -306,7 +308,9 @@ def _tenant_of(database: Database, sqa_options: Mapping[str, Any]) -> Tenant:
         msg = f"{url_key}: write the application's account, for example {name}."
         raise SettingError(msg)
     options = database.options
-    return Tenant(name, database.url, user, owner, password, options, sqa_options, url_key)
+    # The file of an application without a name has no schema.
+    schema = None if name == database.url.database and not user else name
+    return Tenant(name, database.url, user, owner, password, options, sqa_options, url_key, schema)
 
 
 def _administrator_engine(tenant: Tenant, given: str | URL | None) -> Engine | None:

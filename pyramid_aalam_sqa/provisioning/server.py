@@ -67,6 +67,8 @@ class Server(ABC):
         self.admin = admin
         self.wait = wait
         self._is_proved = False
+        # What it is doing just now, as a person would say it.
+        self.doing = ""
 
     @classmethod
     def administrator_url(cls, tenant: Tenant, given: URL | None) -> URL:
@@ -101,6 +103,7 @@ class Server(ABC):
         """
         with self.connection() as connection:
             for step in steps:
+                self.doing = str(step)
                 execute(connection, step)
                 yield step
 

@@ -99,7 +99,7 @@ class SQLiteServer(Server):
     def prove(self, owner_password: str | None = None) -> Sequence[str]:
         """Create a table in the file, write a row, and roll both back."""
         path = self._path()
-        table = f'"{self.tenant.name}".sqa_proof'
+        table = f'"{self.tenant.schema or "main"}".sqa_proof'
         try:
             with self.as_owner(None) as engine, engine.connect() as connection:
                 connection.exec_driver_sql(f"CREATE TABLE {table} (body TEXT)")

@@ -78,6 +78,8 @@ def psqa(*arguments, columns=80, admin_url=None, **environment):
 
 def told(status, out, err):
     """Return what a command answered, its line about the server apart from the rest."""
+    # Each wrapped line of an error as one.
+    err = err.replace("\n    ", " ")
     found = re.match(r"Server: .*\n(?:    .*\n)*", out)
     if not found:
         return Told(status, out, err)

@@ -129,6 +129,7 @@ class MySQLServer(Server):
         name = {"name": f"psqa {self.tenant.owner}"}
         deadline = monotonic() + self.wait
         with self.connection() as connection:
+            self.doing = "waiting for another psqa"
             while not connection.scalar(TAKE_LOCK, name):
                 for number in connection.scalars(FOREIGN_HOLDER, name).all():
                     _kill(connection, Step(f"KILL CONNECTION {number:d}"))
@@ -303,11 +304,11 @@ class MySQLServer(Server):
         """Lock the accounts, end connections until none is left, then drop everything."""
         with self.connection() as connection:
             accounts = self._own_accounts(connection)
-            yield from _run(connection, _lock_steps(accounts))
+            yield from self._run(connection, _lock_steps(accounts))
             yield from self._end_connections(connection)
             steps = self._drop_steps(connection, accounts)
             try:
-                yield from _run(connection, steps)
+                yield from self._run(connection, steps)
             except ProvisioningError as error:
                 if f"({LOCK_WAIT_TIMEOUT})" not in str(error):
                     raise
@@ -321,6 +322,7 @@ class MySQLServer(Server):
         A login that had begun before is listed a moment later, so that psqa looks once more.
         """
         deadline = monotonic() + self.wait
+        self.doing = "waiting for the application's connections to end"
         quiet = 0
         while quiet < QUIET_LOOKS:
             kills = self._kill_steps(connection)
@@ -333,6 +335,12 @@ class MySQLServer(Server):
                 raise ProvisioningError(msg)
             # The server takes a moment to end a statement that is running.
             sleep(0.02)
+
+    def _run(self, connection: Connection, steps: Sequence[Step]) -> Iterator[Step]:
+        for step in steps:
+            self.doing = str(step)
+            execute(connection, step)
+            yield step
 
     def _own_accounts(self, connection: Connection) -> list[Account]:
         self._refuse_accounts_of_others(connection)
@@ -354,12 +362,6 @@ class MySQLServer(Server):
 
 def _lock_steps(accounts: Sequence[Account]) -> list[Step]:
     return [Step(f"ALTER USER {account.sql} ACCOUNT LOCK") for account in accounts]
-
-
-def _run(connection: Connection, steps: Sequence[Step]) -> Iterator[Step]:
-    for step in steps:
-        execute(connection, step)
-        yield step
 
 
 def _kill(connection: Connection, step: Step) -> None:

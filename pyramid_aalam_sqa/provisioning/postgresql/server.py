@@ -209,6 +209,7 @@ class PostgreSQLServer(Server):
         with self.connection() as connection:
             # The lock ends with the connection, which the administrator's engine does not keep.
             take = text(f"SELECT pg_catalog.pg_try_advisory_lock({LOCK})")
+            self.doing = "waiting for another psqa"
             while not connection.scalar(take):
                 for pid, prepared in rows_about(connection, FOREIGN_HOLDERS, self.tenant):
                     end = f"SELECT pg_catalog.pg_terminate_backend({pid})"
@@ -259,6 +260,7 @@ class PostgreSQLServer(Server):
         connection.exec_driver_sql("BEGIN")
         try:
             for step in steps:
+                self.doing = str(step)
                 execute(connection, step)
             connection.exec_driver_sql("COMMIT")
         except BaseException as error:
