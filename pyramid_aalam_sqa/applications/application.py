@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import cast
 
+from sqlalchemy import MetaData
 from sqlalchemy.engine import Engine
 
 from ..exceptions import SettingError
@@ -20,7 +21,8 @@ class Sqa:
     """The engines and the sessions of one application; :func:`get_sqa` returns it.
 
     ``settings`` are the settings as they were read. ``engines`` has every engine by its bind key,
-    the application's own as ``default``, in the order of their COMMITs.
+    the application's own as ``default``, in the order of their COMMITs. ``bases`` has each MetaData
+    that ``init_engine()`` was called with.
     """
 
     def __init__(self, sessions: SessionFactory) -> None:
@@ -28,6 +30,7 @@ class Sqa:
         self.counters: Counters = sessions.counters
         self.settings: Settings = sessions.settings
         self.engines: Mapping[str, Engine] = sessions.engines
+        self.bases: list[MetaData] = []
 
     @property
     def engine(self) -> Engine:

@@ -59,6 +59,8 @@ def init_engine(
         msg = f"init_engine({db_name!r}, ...): write the declarative base of the models after it."
         raise SettingError(msg)
     sqa = sqa_for_init_engine(db_name, settings, module_of_caller())
+    if metadata not in sqa.bases:
+        sqa.bases.append(metadata)
     if create_tables:
         for part in tables_by_database(sqa, declarative_base):
             create_missing_tables(part.engine, part.metadata, part.name, part.tables)

@@ -71,13 +71,18 @@ class MySQLBackend(Backend):
         **dict.fromkeys(("2006", "2013", "2055", "4031"), ErrorKind.DISCONNECT),
         **dict.fromkeys(("1047", "1053", "1927", "3169"), ErrorKind.DISCONNECT),
         **dict.fromkeys(("1290", "1792", "1836"), ErrorKind.READ_ONLY_SERVER),
+        # An administrator has ended the statement by KILL, and may have ended the connection.
+        "1317": ErrorKind.UNREACHABLE,
         # 1040: the server has no free connection; 1203: the account has none; 1226: the account has
         # used up what it may have in an hour.
         **dict.fromkeys(("2002", "2003", "2005", "1040", "1203", "1226"), ErrorKind.UNREACHABLE),
     }
-    # The account is wrong, locked or dropped, or the database is forbidden, missing or dropped.
-    # They count only while connecting: a statement may name another database, too.
-    LOGIN_REFUSED_CODES = frozenset({"1044", "1045", "1049", "1698", "3118", "4151"})
+    # The account is wrong, locked or dropped, or the database is forbidden, missing or dropped, or
+    # the host is refused (1129, 1130), or the password has expired (1820, 1862). They count only
+    # while connecting: a statement may name another database, too.
+    LOGIN_REFUSED_CODES = frozenset(
+        {"1044", "1045", "1049", "1129", "1130", "1698", "1820", "1862", "3118", "4151"}
+    )
     # 2006: writing to the socket failed; 0: PyMySQL had closed the connection before.
     NOT_SENT_CODES = frozenset({"2006", "0"})
     ACCESS_DENIED_CODES = frozenset({"1044", "1142"})

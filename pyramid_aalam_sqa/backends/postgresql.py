@@ -1,6 +1,7 @@
 """PostgreSQL through psycopg: every wait bounded, one schema, otherwise SQLAlchemy's own ways."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from math import ceil
 from typing import Any, ClassVar
@@ -15,6 +16,8 @@ from .sorting import POSTGRESQL_SORTING, Sorting
 
 # What psycopg and libpq call PQTRANS_INERROR: a statement failed, and only a rollback can follow.
 TRANSACTION_FAILED = 3
+# The first libpq with require_auth.
+REQUIRE_AUTH_SINCE = 160000
 
 
 class PostgreSQLBackend(Backend):
@@ -50,6 +53,19 @@ class PostgreSQLBackend(Backend):
     READ_ONLY_SQL = "SET TRANSACTION READ ONLY"
     # Checks deferred constraints now; otherwise COMMIT would fail over them.
     PRE_COMMIT_SQL = "SET CONSTRAINTS ALL IMMEDIATE"
+
+    def engine_defaults(self) -> Mapping[str, str]:
+        """Return the options; libpq sends no password in clear text, if it is new enough.
+
+        A URL with ``sslmode=verify-full`` or ``verify-ca`` names the server for certain.
+        """
+        defaults = dict(super().engine_defaults())
+        proved = str(self.url.query.get("sslmode", "")).startswith("verify-")
+        if self.url.get_driver_name() == "psycopg" and not proved:
+            libpq: Any = self.url.get_dialect().import_dbapi()
+            if libpq.pq.version() >= REQUIRE_AUTH_SINCE and "PGREQUIREAUTH" not in os.environ:
+                defaults["connect_args.require_auth"] = "!password"
+        return defaults
 
     def prepare(self, engine: Engine) -> None:
         """Add the listener that sets up each new connection."""

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -19,17 +19,29 @@ from ..exceptions import SettingError
 log = logging.getLogger(__name__)
 
 
-# PyMySQL's number for "SSL connection error", also when the server cannot encrypt at all.
-SERVER_WITHOUT_TLS = 2026
+# Addresses (host, port) of servers without TLS of which the log has a line. It decides nothing: a
+# server that once seemed to have no TLS is asked again for each connection.
+_logged: set[tuple[Any, Any]] = set()
 
 
-# Addresses (host, port) of servers that cannot encrypt. One set for the whole process, because
-# each database has an engine of its own, and finding out costs a connection.
-ADDRESSES_WITHOUT_TLS: set[tuple[Any, Any]] = set()
+# Plugins with which a server asks for the password itself, and not for a proof of it.
+CLEAR_PASSWORD_PLUGINS = ("mysql_clear_password", "dialog")
+CLEAR_TEXT_REFUSED = (
+    "The server asks for the password in clear text, and nothing proves that it is the right one: "
+    "set sqa.mysql.tls_ca, or give the account another authentication plugin."
+)
 
 
 # Hosts to which a connection does not leave this machine.
 LOCAL_HOSTS = {None, "localhost", "127.0.0.1", "::1"}
+
+
+# The flag CLIENT_SSL: the client asks for TLS.
+CLIENT_SSL = 1 << 11
+
+
+# PyMySQL's number for an authentication plugin that reports an error.
+AUTHENTICATION_ERROR = 2061
 
 
 # The packet COM_QUIT, with its length and number.
@@ -66,21 +78,10 @@ class PyMySQLConnect:
             kwargs["password"] = kwargs["password"].encode()
         if self._has_own_tls(kwargs):
             return _connect(dialect, args, kwargs)
-        address = kwargs.get("host"), kwargs.get("port")
-        without = address in ADDRESSES_WITHOUT_TLS or kwargs.get("unix_socket")
-        if self.mode == "off" or (self.optional and without):
+        if self.mode == "off" or (self.optional and kwargs.get("unix_socket")):
             return _connect(dialect, args, {**kwargs, "ssl_disabled": True})
-        try:
-            return _connect(
-                dialect, args, {**kwargs, "ssl": tls_context(self.mode, self.authority)}
-            )
-        except dialect.loaded_dbapi.OperationalError as error:
-            if not (self.optional and error.args[0] == SERVER_WITHOUT_TLS):
-                raise
-        if kwargs.get("host") not in LOCAL_HOSTS:
-            log.warning("%s has no TLS: connections to it are not encrypted.", kwargs["host"])
-        ADDRESSES_WITHOUT_TLS.add(address)
-        return _connect(dialect, args, {**kwargs, "ssl_disabled": True})
+        context = tls_context(self.mode, self.authority)
+        return _connect(dialect, args, {**kwargs, "ssl": context}, optional=self.optional)
 
     def _has_own_tls(self, kwargs: Mapping[str, Any]) -> bool:
         """Return whether the arguments themselves say how to encrypt, maybe in an option file."""
@@ -88,13 +89,55 @@ class PyMySQLConnect:
         return in_file or any(name.startswith("ssl") for name in kwargs)
 
 
-def _connect(dialect: Dialect, args: tuple[Any, ...], kwargs: dict[str, Any]) -> DBAPIConnection:
-    """Connect without PyMySQL's SET NAMES, because SQLAlchemy sends its own at once."""
+def _connect(
+    dialect: Dialect, args: tuple[Any, ...], kwargs: dict[str, Any], *, optional: bool = False
+) -> DBAPIConnection:
+    """Connect without PyMySQL's SET NAMES, because SQLAlchemy sends its own at once.
+
+    If TLS is *optional*, this one connection goes on without it where the server offers none.
+    """
     connection: Any = dialect.connect(*args, **{**kwargs, "defer_connect": True})
+    if optional:
+        # What PyMySQL calls preferred; it has no argument for that and a context together.
+        connection._ssl_required = False  # noqa: SLF001 - it has no public name
+        connection.client_flag &= ~CLIENT_SSL
+    if not (kwargs.get("unix_socket") or _proves_server(connection)):
+        own = connection._auth_plugin_map  # noqa: SLF001 - the argument, as PyMySQL keeps it
+        refused = dict.fromkeys(CLEAR_PASSWORD_PLUGINS, RefuseClearPassword)
+        connection._auth_plugin_map = {**refused, **own}  # noqa: SLF001 - as above
     connection.set_character_set = _send_nothing
     connection.connect()
     del connection.set_character_set
+    if optional:
+        _log_without_tls(connection)
     return cast("DBAPIConnection", connection)
+
+
+def _proves_server(connection: Any) -> bool:
+    """Tell whether PyMySQL's *connection* is to be encrypted to a server that proves itself."""
+    if not (connection.ssl and connection._ssl_required):  # noqa: SLF001 - it has no public name
+        return False
+    return bool(connection.ctx.verify_mode == ssl.CERT_REQUIRED)
+
+
+class RefuseClearPassword:
+    """Takes the place of PyMySQL's plugins that send the password itself."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+
+    def authenticate(self, _packet: object) -> NoReturn:
+        """Raise PyMySQL's OperationalError, and send nothing."""
+        raise self.connection.OperationalError(AUTHENTICATION_ERROR, CLEAR_TEXT_REFUSED)
+
+
+def _log_without_tls(connection: Any) -> None:
+    """Write a warning, once for each server on another machine that offers no TLS."""
+    address = connection.host, connection.port
+    encrypted = isinstance(socket_of(connection), ssl.SSLSocket)
+    if not (encrypted or connection.host in LOCAL_HOSTS or address in _logged):
+        _logged.add(address)
+        log.warning("%s has no TLS: connections to it are not encrypted.", connection.host)
 
 
 def _send_nothing(_charset: str, _collation: str | None) -> None:

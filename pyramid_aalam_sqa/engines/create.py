@@ -100,7 +100,13 @@ def _budget_options(
             "or sqa.max_connections."
         )
         raise SettingError(msg)
-    return {**BUDGET_DEFAULTS, "max_connections": max(1, limit - reserve)}
+    if limit <= reserve:
+        msg = (
+            f"sqa.max_connections = {limit}: the server counts a connection for a moment after it "
+            f"was closed, and {reserve} is kept free for that; write {reserve + 1} or more."
+        )
+        raise SettingError(msg)
+    return {**BUDGET_DEFAULTS, "max_connections": limit, "reserve": reserve}
 
 
 def _with_defaults(

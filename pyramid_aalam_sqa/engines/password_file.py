@@ -5,6 +5,7 @@ it on the server, and renames ``<file>.next`` over the file. A login that the se
 between these steps is tried again with the other password.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,15 @@ def use_password_file(engine: Engine, path: str, arguments: dict[str, Any]) -> N
     event.listen(engine, "do_connect", PasswordFile(path))
 
 
-def read_password(path: Path) -> str:
+def read_password(path: Path, opener: Callable[[str, int], int] | None = None) -> str:
     """Return the password in the file at *path*, its first and only line.
 
-    Raises :class:`SettingError` when the file cannot be read or has no or several lines.
+    *opener* is what :func:`open` takes. Raises :class:`SettingError` when the file cannot be read
+    or has no or several lines.
     """
     try:
-        text = path.read_text("utf-8")
+        with open(path, encoding="utf-8", opener=opener) as file:
+            text = file.read()
     except (OSError, UnicodeError) as error:
         # The text of a UnicodeError would show the bytes, which are the password.
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"

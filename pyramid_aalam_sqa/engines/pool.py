@@ -142,10 +142,13 @@ class Budget:
         finally:
             del self._queue[ticket]
         if not granted:
+            kept_free = pool.max_connections - pool.limit
+            rest = f", and {kept_free} is kept free for one that the server is closing"
             msg = (
                 f"No connection came back within {pool.timeout:g} seconds: {pool.opened} of "
                 f"{pool.bound} to this database (pool_size + max_overflow) and {len(self)} of "
-                f"{pool.limit} to all (sqa.max_connections) are open."
+                f"{pool.max_connections} to all (sqa.max_connections) are open"
+                f"{rest if kept_free else ''}."
             )
             raise PoolTimeoutError(msg)
 
@@ -169,17 +172,20 @@ class BudgetPool(Pool):
     another pool needs its place. A detached connection has left the pool, and so the budget.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - each is an option of create_engine
         self,
         creator: Any,
         max_connections: int,
+        reserve: int = 0,
         pool_size: int = 1,
         max_overflow: int = 4,
         timeout: float = 30,
         **options: Any,
     ) -> None:
         super().__init__(creator, **options)
-        self.limit = max_connections
+        self.max_connections = max_connections
+        # What is left of it for this pool: the reserve is for those that the server is closing.
+        self.limit = max_connections - reserve
         self.bound = inf if pool_size == 0 or max_overflow == -1 else pool_size + max_overflow
         self.timeout = timeout
         self.opened = 0
@@ -188,6 +194,7 @@ class BudgetPool(Pool):
         self.disposed = False
         self._arguments: dict[str, Any] = {
             "max_connections": max_connections,
+            "reserve": reserve,
             "pool_size": pool_size,
             "max_overflow": max_overflow,
             "timeout": timeout,
@@ -205,7 +212,7 @@ class BudgetPool(Pool):
         """Return as text how many connections the pool and the process have open."""
         return (
             f"{self.checkedout()} in use, {self.checkedin()} idle; "
-            f"{len(BUDGET)} of {self.limit} in the process"
+            f"{len(BUDGET)} of {self.max_connections} in the process"
         )
 
     def recreate(self) -> "BudgetPool":

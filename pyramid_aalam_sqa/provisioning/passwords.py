@@ -1,11 +1,18 @@
-"""Makes new passwords and writes them into files; ``engines`` reads those files when it logs in."""
+"""Makes new passwords, and reads and writes the files that have them.
+
+An application reads its file too, by ``engines``, for each new connection. Here the file may stand
+in a folder of the application's user, so that no link to it is followed: see ``files``.
+"""
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
-from stat import S_IMODE
+from stat import S_IMODE, S_IRWXO
 
-from ..exceptions import ProvisioningError
+from ..engines import read_password
+from ..exceptions import ProvisioningError, SettingError
+from .files import open_folder, open_planted, open_regular
 
 # A file with a password is never readable by every user of the system.
 NOT_OTHERS = 0o640
@@ -19,32 +26,62 @@ def new_password() -> str:
     return f"{secrets.token_urlsafe(32)}-aA1"
 
 
+def read_own_password(path: Path) -> str:
+    """Return the password in the application's file at *path*; a link is not followed.
+
+    Raises ProvisioningError for a link, and SettingError when the file has no password.
+    """
+    if not os.path.lexists(path):
+        msg = (
+            f"The file with the password, {path}, is not there: make one that only the application "
+            f"can read, for example: (umask 077; openssl rand -base64 24 > {path})"
+        )
+        raise SettingError(msg)
+    return read_password(path, open_planted)
+
+
+def is_open_to_others(path: Path) -> bool:
+    """Tell whether every user of the system can read or write the file at *path*."""
+    try:
+        with open_folder(path.parent) as (folder, _):
+            mode = os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return False
+    return bool(mode & S_IRWXO)
+
+
 def write_password(path: Path, password: str, *, like: Path) -> None:
     """Write *password* into a new file at *path*, with the owner and the mode of the file *like*.
 
-    The password is on the disk when this returns. Raises ProvisioningError when the system refuses.
+    Both are in one folder. The password is on the disk when this returns. Raises ProvisioningError
+    when the system refuses.
     """
     try:
-        path.unlink(missing_ok=True)
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            model = like.stat()
-            os.fchown(file, model.st_uid, model.st_gid)
-            os.fchmod(file, S_IMODE(model.st_mode) & NOT_OTHERS | 0o600)
-            os.write(file, f"{password}\n".encode())
-            os.fsync(file)
-        finally:
-            os.close(file)
+        with open_folder(path.parent) as (folder, _):
+            model_file = open_regular(like.name, os.O_RDONLY, folder)
+            model = os.fstat(model_file)
+            os.close(model_file)
+            with suppress(FileNotFoundError):
+                os.unlink(path.name, dir_fd=folder)
+            file = open_regular(path.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, folder)
+            try:
+                os.fchown(file, model.st_uid, model.st_gid)
+                os.fchmod(file, S_IMODE(model.st_mode) & NOT_OTHERS | 0o600)
+                os.write(file, f"{password}\n".encode())
+                os.fsync(file)
+            finally:
+                os.close(file)
     except OSError as error:
         msg = f"The new password cannot be written to {path}: {error.strerror}."
         raise ProvisioningError(msg) from None
 
 
 def replace_file(path: Path, *, by: Path) -> None:
-    """Rename the file *by* to *path*; the new name is on the disk when this returns."""
-    by.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    """Rename the file *by* to *path* in the same folder; it is on the disk when this returns."""
+    with open_folder(path.parent) as (folder, _):
+        os.rename(by.name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        whole = os.open(".", os.O_RDONLY, dir_fd=folder)
+        try:
+            os.fsync(whole)
+        finally:
+            os.close(whole)

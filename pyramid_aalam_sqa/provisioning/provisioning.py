@@ -27,7 +27,6 @@ from ..engines import (
     make_engine,
     missing_tables,
     next_password_path,
-    read_password,
     tables_with_bind_key,
 )
 from ..exceptions import ProvisioningError, SettingError
@@ -39,7 +38,13 @@ from ..settings import (
     read_section,
     read_settings,
 )
-from .passwords import new_password, replace_file, write_password
+from .passwords import (
+    is_open_to_others,
+    new_password,
+    read_own_password,
+    replace_file,
+    write_password,
+)
 from .server import Finding, Server, Step
 from .servers import server_class
 from .tenant import Tenant, account_name
@@ -49,11 +54,7 @@ NO_FILE_OF_BIND = (
     "sqa.password_file is that of the default database: the password of a bind stands in its URL, "
     "and psqa does not change an ini file."
 )
-UNNAMED = (
-    "sqa.provider and sqa.app are missing: write both in the application's section, "
-    "for example sqa.provider = aalam and sqa.app = base."
-)
-# The name of a bind's database is written by hand; every statement quotes it all the same.
+# A name that the settings do not make is written by hand; every statement quotes it all the same.
 PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 # Seconds. A statement of an application is short, but to drop a large database takes a while.
 LONGEST_STATEMENT = 600
@@ -62,7 +63,8 @@ LONGEST_STATEMENT = 600
 class Provisioning:
     """What an administrator does for the application that *settings* describe.
 
-    *settings* are those that ``get_appsettings()`` returns. *admin_url* is the URL of an
+    *settings* are those of ``get_appsettings()``. Without ``sqa.provider`` and ``sqa.app``
+    the database and its account are named by ``sqlalchemy.url``. *admin_url* is the URL of an
     administrator's account; without it the administrator logs in through the server's socket. With
     *bind_key* all of it is about the bind of that key, and the administrator is that of the bind's
     server. *wait* is how many seconds to wait for another run of psqa, for a lock that somebody
@@ -102,35 +104,54 @@ class Provisioning:
         self._admin = _administrator_engine(self.tenant, self._admin_url)
         return server_class(self.tenant.url)(self.tenant, self._admin, self.wait)
 
+    def doing(self) -> str:
+        """Return which step is being run, or what is waited for, for a report on long work."""
+        # Not made here: to make it may itself take long, in another thread.
+        server: Server | None = self.__dict__.get("_server")
+        return "connecting to the server" if server is None else server.doing
+
+    def describe_server(self) -> str:
+        """Return the product, the version and the address of the server, and who is logged in.
+
+        It is proved before that the administrator and the application's URL lead to one server.
+        """
+        return self._server.describe()
+
     def plan(self, owner_password: str | None = None) -> Sequence[Step]:
         """Return the steps that make database, accounts and grants as they should be.
 
         The list is empty when they are. The owner account gets *owner_password*, or a random one
         that is not kept anywhere.
         """
-        self._require_password()
+        self.require_password()
         return self._server.plan(owner_password)
 
     def apply(self, owner_password: str | None = None) -> Iterator[Step]:
         """Run the steps of :meth:`plan` and yield each that is done."""
-        self._require_password()
+        self.require_password()
         with self._server.locked():
             yield from self._server.run(self._server.plan(owner_password))
 
-    def prove(self) -> Sequence[str]:
+    def prove(self, owner_password: str | None = None) -> Sequence[str]:
         """Log in as the application and return a sentence for each thing that was proved.
 
-        Raises :class:`ProvisioningError` when the application can do less or more than it should.
+        On PostgreSQL the owner makes a table for it, and logs in with *owner_password*. Raises
+        :class:`ProvisioningError` when the application can do less or more than it should.
         """
-        return self._server.prove()
+        return self._server.prove(owner_password)
 
-    def check(self) -> Sequence[Finding]:
-        """Return what is wrong on the server, as the administrator sees it."""
-        return self._server.check()
+    def check(self, owner_password: str | None = None) -> Sequence[Finding]:
+        """Return what is wrong on the server, as the administrator sees it, and with the files.
+
+        *owner_password* is what the owner account should have; without it, it should not be able
+        to log in.
+        """
+        return [*self._file_findings(), *self._server.check(owner_password)]
 
     def check_as_application(self) -> Sequence[Finding]:
         """Return what is wrong on the server, as far as the application's own account sees it."""
-        return server_class(self.tenant.url)(self.tenant, None, self.wait).check()
+        server = server_class(self.tenant.url)(self.tenant, None, self.wait)
+        return [*self._file_findings(), *server.check()]
 
     def has_administrator(self) -> bool:
         """Tell whether the administrator can log in; true on SQLite, which needs none."""
@@ -143,9 +164,9 @@ class Provisioning:
     def plan_tables(self, metadata: MetaData) -> Sequence[str]:
         """Return the CREATE TABLE statements for the tables of *metadata* that are missing."""
         tenant = self.tenant
-        with tenant.login(tenant.user, tenant.password) as engine, engine.connect() as connection:
+        with self._server.as_application() as engine, engine.connect() as connection:
             tables = self._own_tables(metadata)
-            missing = missing_tables(connection, metadata, tenant.name, tables)
+            missing = missing_tables(connection, metadata, tenant.schema, tables)
             return [str(CreateTable(table).compile(engine)).strip() for table in missing]
 
     def create_tables(self, metadata: MetaData, owner_password: str | None = None) -> Sequence[str]:
@@ -156,7 +177,7 @@ class Provisioning:
         """
         tables = self._own_tables(metadata)
         with self._server.locked(), self._server.as_owner(owner_password) as engine:
-            return create_tables(engine, metadata, self.tenant.name, tables)
+            return create_tables(engine, metadata, self.tenant.schema, tables)
 
     def plan_rotation(self) -> Sequence[Step]:
         """Return the steps that change the password of the application's account."""
@@ -204,14 +225,15 @@ class Provisioning:
 
     def _logs_in(self, path: Path) -> bool:
         """Tell whether the application can log in with the password in the file at *path*."""
-        with suppress(DBAPIError, SettingError):
-            password = read_password(path)
+        with suppress(DBAPIError, SettingError, ProvisioningError):
+            password = read_own_password(path)
             with self.tenant.login(self.tenant.user, password) as engine:
                 engine.connect().close()
             return True
         return False
 
-    def _require_password(self) -> None:
+    def require_password(self) -> None:
+        """Raise :class:`SettingError` when no password is set for the application's account."""
         if self.tenant.user and self.tenant.password is None:
             msg = (
                 f"{self.tenant.url_key} has no password: write one there, or into a file that "
@@ -219,44 +241,51 @@ class Provisioning:
             )
             raise SettingError(msg)
 
+    def _file_findings(self) -> Iterator[Finding]:
+        """Yield the files with a password that other users of the system can open."""
+        path = self._sqa_options["password_file"]
+        for each in (Path(path), next_password_path(Path(path))) if path else ():
+            if is_open_to_others(each.absolute()):
+                problem = f"{each}, which has a password, is open to every user of the system"
+                yield Finding(problem, f"chmod o-rwx {each}, then psqa rotate.")
+
     def _password_file(self) -> Path:
         path = self._sqa_options["password_file"]
         if path is None:
             raise SettingError(NO_FILE)
-        return Path(path).resolve()
+        return Path(path).absolute()
 
 
 def _named_database(settings: Settings, bind_key: str | None) -> Database:
     """Return the database of *bind_key* with a name; SettingError says what is missing for one."""
-    database = settings.database if bind_key is None else _named_bind(settings, bind_key)
+    database = settings.database if bind_key is None else settings.binds.get(bind_key)
+    if database is None and bind_key is not None:
+        known = ", ".join(sorted(settings.binds)) or "none"
+        msg = f"There is no bind {bind_key!r}, only: {known}."
+        raise SettingError(msg)
     if database is None:
         raise SettingError(NO_DATABASE)
-    if database.name is None:
-        raise SettingError(UNNAMED)
     if database.engine is not None:
         msg = f"{database.prefix}engine: psqa needs a URL; write {database.prefix}url."
         raise SettingError(msg)
-    return database
+    return database if database.name else replace(database, name=_name_in_url(database, bind_key))
 
 
-def _named_bind(settings: Settings, key: str) -> Database:
-    """Return the bind called *key*, named for what it has of its own on its server."""
-    database = settings.binds.get(key)
-    if database is None:
-        known = ", ".join(sorted(settings.binds)) or "none"
-        msg = f"There is no bind {key!r}, only: {known}."
-        raise SettingError(msg)
+def _name_in_url(database: Database, bind_key: str | None) -> str:
+    """Return what a database without sqa.provider and sqa.app has of its own on its server."""
+    kind = database.url.get_backend_name()
+    if kind == "sqlite":
+        return bind_key or str(database.url.database)
     # In PostgreSQL it is a schema that is called as the user, because search_path leads there.
-    names = {"postgresql": database.url.username, "sqlite": key}
-    name = names.get(database.url.get_backend_name(), database.url.database)
+    part = "user" if kind == "postgresql" else "database"
+    name = database.url.username if kind == "postgresql" else database.url.database
     if not PLAIN_NAME.fullmatch(name or ""):
-        part = "user" if database.url.get_backend_name() == "postgresql" else "database"
         msg = (
             f"{database.prefix}url: write a {part} of lower-case letters, digits and underscores, "
             "a letter first."
         )
         raise SettingError(msg)
-    return replace(database, name=name)
+    return str(name)
 
 
 def _tenant_of(database: Database, sqa_options: Mapping[str, Any]) -> Tenant:
@@ -272,14 +301,16 @@ def _tenant_of(database: Database, sqa_options: Mapping[str, Any]) -> Tenant:
     path = sqa_options["password_file"]
     password = given.get("password", given.get("passwd", database.url.password))
     if path:
-        password = read_password(Path(path).resolve())
+        password = read_own_password(Path(path).absolute())
     if database.url.get_backend_name() == "sqlite":
         user = owner = ""
     elif not user or user == owner:
         msg = f"{url_key}: write the application's account, for example {name}."
         raise SettingError(msg)
     options = database.options
-    return Tenant(name, database.url, user, owner, password, options, sqa_options, url_key)
+    # The file of an application without a name has no schema.
+    schema = None if name == database.url.database and not user else name
+    return Tenant(name, database.url, user, owner, password, options, sqa_options, url_key, schema)
 
 
 def _administrator_engine(tenant: Tenant, given: str | URL | None) -> Engine | None:
@@ -293,12 +324,18 @@ def _administrator_engine(tenant: Tenant, given: str | URL | None) -> Engine | N
         raise ProvisioningError(msg)
     database = Database(
         kind.administrator_url(tenant, url),
-        {"isolation_level": "AUTOCOMMIT", "poolclass": NullPool},
+        {
+            "isolation_level": "AUTOCOMMIT",
+            "poolclass": NullPool,
+            "connect_args": dict(kind.ADMINISTRATOR_ARGUMENTS),
+        },
     )
     sqa_options = {
         **tenant.sqa_options,
         "password_file": None,
         "reset_connection": False,
         "statement_timeout": LONGEST_STATEMENT,
+        # An application may have chosen one in which names and texts are quoted in another way.
+        "mysql.sql_mode": "TRADITIONAL",
     }
     return make_engine(database, sqa_options)

@@ -1,10 +1,10 @@
 """The steps that psqa runs, the findings that it reports, and what each kind of server can do."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy.engine import URL, Connection, CursorResult, Engine
 from sqlalchemy.exc import DBAPIError
@@ -15,6 +15,9 @@ from .tenant import Tenant
 
 # What stands in the place of a password where a statement is shown.
 MASKED = "'***'"
+NEEDS_URL = (
+    "write the URL of an administrator into a file for --admin-url-file, or into SQA_ADMIN_URL."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +59,16 @@ class Server(ABC):
 
     # The longest name of an account that every server of this kind takes.
     LONGEST_ACCOUNT = 63
+    # What the driver is told besides for an administrator's connection.
+    ADMINISTRATOR_ARGUMENTS: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, tenant: Tenant, admin: Engine | None, wait: float) -> None:
         self.tenant = tenant
         self.admin = admin
         self.wait = wait
+        self._is_proved = False
+        # What it is doing just now, as a person would say it.
+        self.doing = ""
 
     @classmethod
     def administrator_url(cls, tenant: Tenant, given: URL | None) -> URL:
@@ -70,6 +78,19 @@ class Server(ABC):
         """
         url = given or URL.create(tenant.url.drivername)
         return url._replace(database=tenant.url.database)
+
+    def describe(self) -> str:
+        """Return the product, the version and the address of the server, and who is logged in."""
+        with self.connection() as connection:
+            return self.description(connection)
+
+    @abstractmethod
+    def description(self, connection: Connection) -> str:
+        """Return what :meth:`describe` returns, for the account that *connection* logged in as."""
+
+    @abstractmethod
+    def prove_same_server(self, connection: Connection) -> None:
+        """Raise ProvisioningError unless the administrator is on the server of the URL."""
 
     @abstractmethod
     def plan(self, owner_password: str | None = None) -> Sequence[Step]:
@@ -82,36 +103,41 @@ class Server(ABC):
         """
         with self.connection() as connection:
             for step in steps:
+                self.doing = str(step)
                 execute(connection, step)
                 yield step
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """Lend a connection of the administrator.
+        """Lend a connection of the administrator, which leads to the application's own server.
 
-        Raises ProvisioningError when there is no administrator, and in place of every error of
-        the server that the block does not catch.
+        Raises ProvisioningError when there is no administrator, when it is on another server than
+        the application, and in place of every error of the server that the block does not catch.
         """
         if self.admin is None:
             msg = "This needs an administrator's account."
             raise ProvisioningError(msg)
         try:
             with self.admin.connect() as connection:
+                if not self._is_proved:
+                    self.prove_same_server(connection)
+                    self._is_proved = True
                 yield connection
         except DBAPIError as error:
             msg = f"{masked(self.admin.url)}: {error_text(error)}"
             raise ProvisioningError(msg) from None
 
     @abstractmethod
-    def prove(self) -> Sequence[str]:
+    def prove(self, owner_password: str | None = None) -> Sequence[str]:
         """Log in as the application and return a sentence for each thing that was proved.
 
-        Raises ProvisioningError when the application can do less or more than it should.
+        *owner_password* is for :meth:`as_owner`. Raises ProvisioningError when the application can
+        do less or more than it should.
         """
 
     @abstractmethod
-    def check(self) -> Sequence[Finding]:
-        """Return what is wrong on the server.
+    def check(self, owner_password: str | None = None) -> Sequence[Finding]:
+        """Return what is wrong on the server, the owner account having *owner_password* or none.
 
         Without an administrator it is what the application's own account can see of it.
         """
@@ -137,6 +163,10 @@ class Server(ABC):
 
         Raises ProvisioningError when another run lasts longer than ``wait`` seconds.
         """
+
+    def as_application(self) -> AbstractContextManager[Engine]:
+        """Lend an engine of the application's own account."""
+        return self.tenant.login(self.tenant.user, self.tenant.password)
 
     @abstractmethod
     def as_owner(self, password: str | None) -> AbstractContextManager[Engine]:

@@ -1,20 +1,20 @@
 """Finds what psqa can do on the kind of server that a URL names."""
 
 from collections.abc import Mapping
+from pkgutil import resolve_name
+from typing import cast
 
 from sqlalchemy.engine import URL
 
 from ..exceptions import ProvisioningError
-from .mysql.server import MySQLServer
-from .postgresql.server import PostgreSQLServer
 from .server import Server
-from .sqlite import SQLiteServer
 
-SERVERS: Mapping[str, type[Server]] = {
-    "mariadb": MySQLServer,
-    "mysql": MySQLServer,
-    "postgresql": PostgreSQLServer,
-    "sqlite": SQLiteServer,
+# Imported when they are needed: psycopg is not installed where there is no PostgreSQL.
+SERVERS: Mapping[str, str] = {
+    "mariadb": "mysql.server:MySQLServer",
+    "mysql": "mysql.server:MySQLServer",
+    "postgresql": "postgresql.server:PostgreSQLServer",
+    "sqlite": "sqlite:SQLiteServer",
 }
 
 
@@ -27,4 +27,8 @@ def server_class(url: URL) -> type[Server]:
     if name not in SERVERS:
         msg = f"Databases on {name} are made by hand: psqa knows {', '.join(sorted(SERVERS))}."
         raise ProvisioningError(msg)
-    return SERVERS[name]
+    try:
+        return cast("type[Server]", resolve_name(f"{__package__}.{SERVERS[name]}"))
+    except ImportError as error:
+        msg = f"psqa needs {error.name} for {name}: pip install 'pyramid_aalam_sqa[postgresql]'."
+        raise ProvisioningError(msg) from None

@@ -1,21 +1,27 @@
 """Lists the settings in effect, without secrets, as ``psqa show`` prints them."""
 
+import os
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from ..backends import backend_for, is_file
+from ..backends import backend_for, is_file, is_memory
 from ..engines import make_engine
-from ..exceptions import SettingError
+from ..exceptions import ProvisioningError, SettingError
 from ..settings import DEFAULT_KEY, Database, Settings, all_options
 from .server import error_text
+from .sqlite import SQLiteServer
+from .tenant import Tenant
 
 MASK = "***"
 ENGINE_PREFIX = "sqlalchemy."
 ARGUMENTS = "connect_args"
+BIND = re.compile(r"^sqlalchemy\.binds\.[^.]*\.")
+SECRET_NAME = re.compile(r"passwd|password(?!_file)|secret|token|private", re.IGNORECASE)
 FROM_DEFAULTS = "default"
 # How the keys begin that this package reads.
 PREFIXES = ("sqlalchemy.", "sqa.", "tm.", "retry.")
@@ -49,14 +55,28 @@ def settings_in_effect(
     for heading, section in sections.items():
         for key, given in section.items():
             if key.startswith(PREFIXES):
-                # An argument of a driver may be a password, whatever the driver calls it.
-                secret = ARGUMENTS in key and key not in defaults
-                found[key] = ShownSetting(key, MASK if secret else str(given), heading)
+                shown = MASK if _is_secret(key, str(given), defaults) else str(given)
+                found[key] = ShownSetting(key, shown, heading)
     for each in settings.databases.values():
         for key in {f"{each.prefix}url", f"{each.prefix}engine"} & found.keys():
             found[key] = ShownSetting(key, str(each), found[key].origin)
     order = [option.key for option in all_options()]
     return iter(sorted(found.values(), key=lambda each: _place(each.key, order)))
+
+
+def _is_secret(key: str, value: str, defaults: Mapping[str, str]) -> bool:
+    """Tell whether *value* must not be shown.
+
+    An argument of a driver may be a password, whatever the driver calls it, and a URL in the wrong
+    place has one. The URLs of the databases are shown without theirs later.
+    """
+    # A bind has the options of the default database.
+    option = BIND.sub(ENGINE_PREFIX, key)
+    if option in {f"{ENGINE_PREFIX}url", f"{ENGINE_PREFIX}engine"}:
+        return False
+    secret = {each.key for each in all_options() if each.secret}
+    of_driver = ARGUMENTS in option and option not in defaults
+    return option in secret or of_driver or "://" in value or bool(SECRET_NAME.search(option))
 
 
 def _defaults(database: Database, sqa_options: Mapping[str, Any]) -> dict[str, str]:
@@ -79,17 +99,25 @@ def _place(key: str, order: list[str]) -> tuple[int, str]:
 def login_problem(database: Database, sqa_options: Mapping[str, Any]) -> str | None:
     """Return why the application cannot log in to *database*; None when it can."""
     path = database.url.database
-    if is_file(database.url) and not Path(str(path)).exists():
+    if is_file(database.url) and not os.path.lexists(str(path)):
         # To connect would make the file.
         return f"{path} is not there"
     try:
-        engine = make_engine(database, {**sqa_options, "max_connections": None})
-        try:
-            engine.connect().close()
-        finally:
-            engine.dispose()
+        with _guard(database):
+            engine = make_engine(database, {**sqa_options, "max_connections": None})
+            try:
+                engine.connect().close()
+            finally:
+                engine.dispose()
     except DBAPIError as error:
         return error_text(error)
-    except SettingError as error:
+    except (SettingError, ProvisioningError) as error:
         return str(error)
     return None
+
+
+def _guard(database: Database) -> AbstractContextManager[None]:
+    """Return what has a connection to a file of SQLite opened with the rights of its owner."""
+    if database.url.get_backend_name() != "sqlite" or is_memory(database.url):
+        return nullcontext()
+    return SQLiteServer(Tenant("main", database.url, "", ""), None, 0).as_user_of_file()

@@ -23,7 +23,8 @@ class Tenant:
     *name* is that of its database, or of its schema in PostgreSQL. *user* is the account that
     serves, *owner* the account that owns the tables; both are empty on SQLite, which has no
     accounts. *url* is the application's own, *url_key* is the setting that it stands in, and
-    *options* and *sqa_options* are those that its engine is made with.
+    *options* and *sqa_options* are those that its engine is made with. *schema* is where its models
+    are; None where they name no schema and the database has only one.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Tenant:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     sqa_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     url_key: str = "sqlalchemy.url"
+    schema: str | None = None
 
     @contextmanager
     def login(
@@ -50,7 +52,7 @@ class Tenant:
         arguments = {name: given[name] for name in given.keys() - LOGIN_ARGUMENTS}
         options = {"poolclass": NullPool, "connect_args": arguments}
         sqa_options = {**self.sqa_options, "password_file": None, "reset_connection": False}
-        engine = make_engine(Database(url, options, name=self.name), sqa_options)
+        engine = make_engine(Database(url, options, name=self.schema), sqa_options)
         try:
             yield engine
         finally:

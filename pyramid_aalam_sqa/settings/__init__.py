@@ -1,6 +1,6 @@
 """Ini text becomes one frozen Settings object."""
 
-from .ini import context_in_use, is_loading, read_section
+from .ini import context_in_use, is_loading, read_app_settings, read_section
 from .names import check_name, database_name, name_in_environment
 from .options import PYRAMID_OPTIONS, all_options
 from .parsing import RawSetting, read_options
@@ -21,6 +21,7 @@ __all__ = [
     "database_name",
     "is_loading",
     "name_in_environment",
+    "read_app_settings",
     "read_name",
     "read_options",
     "read_section",

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import unquote
 
-from paste.deploy.loadwsgi import ConfigLoader, LoaderContext
+from paste.deploy.loadwsgi import APP, ConfigLoader, LoaderContext
 
 from ..exceptions import SettingError
 
@@ -48,6 +49,49 @@ def read_section(settings: Mapping[str, object]) -> dict[str, str]:
             "and give each %(name)s a value."
         )
         raise SettingError(msg) from None
+
+
+def read_app_settings(path: str, name: str = "main") -> Any:
+    """Return the settings of the application *name* in the ini file at *path*, importing nothing.
+
+    They are what ``get_appsettings()`` returns, of the application at the end of a pipeline too,
+    and have the global configuration as ``global_conf``. The package that ``use`` names is neither
+    imported nor looked for. Raises what PasteDeploy raises.
+    """
+    context = SettingsLoader(path).get_context(APP, name)
+    while (inner := _application_behind(context)) is not None:
+        context = inner
+    return context.config()
+
+
+def _application_behind(context: Any) -> Any:
+    """Return the context of the application behind a pipeline or a filter; None for one itself."""
+    return getattr(context, "app_context", None) or getattr(context, "next_context", None)
+
+
+class SettingsLoader(ConfigLoader):  # type: ignore[misc]  # paste has no types
+    """Reads what an application is told, and does not import the application."""
+
+    def get_context(
+        self, object_type: Any, name: str | None = None, global_conf: Any = None
+    ) -> LoaderContext:
+        """Return the context of the section *name*; where it would be imported, an empty one."""
+        kind, colon, rest = (name or "").partition(":")
+        if not colon or not self.absolute_name(name):
+            return super().get_context(object_type, name, global_conf)
+        if kind != "config":
+            return LoaderContext(None, object_type, None, global_conf or {}, {}, self)
+        path, _, section = rest.partition("#")
+        whole = Path(self.filename).parent / unquote(path.removeprefix("//"))
+        loader = SettingsLoader(str(whole))
+        loader.update_defaults(global_conf or {}, overwrite=False)
+        return loader.get_context(object_type, section or None, global_conf)
+
+    def _context_from_explicit(
+        self, object_type: Any, local_conf: Any, global_conf: Any, *_: Any
+    ) -> LoaderContext:
+        """Return the context of a section that names its factory itself."""
+        return LoaderContext(None, object_type, None, global_conf, local_conf, self)
 
 
 def _section(parser: configparser.ConfigParser) -> list[tuple[str, str]]:

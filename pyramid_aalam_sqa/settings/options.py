@@ -145,6 +145,12 @@ SQA_OPTIONS = (
         "Connections that all databases of this process together may have open.",
     ),
     Option(
+        "base",
+        NAMES,
+        "The declarative bases whose tables psqa creates, each as package.module:Base; without it "
+        "they are those of the application's init_engine().",
+    ),
+    Option(
         "commit_order",
         NAMES,
         "The keys of the databases in the order of their COMMITs; those that are not named follow, "

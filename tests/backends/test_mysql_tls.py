@@ -1,6 +1,9 @@
 """Whether PyMySQL encrypts a connection, and whom it trusts."""
 
 import logging
+import socket
+import threading
+from contextlib import contextmanager
 
 import pytest
 import trustme
@@ -8,7 +11,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
-from pyramid_aalam_sqa import SettingError
+from pyramid_aalam_sqa import SettingError, engine_from_settings
 from pyramid_aalam_sqa.backends.pymysql_driver import tls_context
 from support.engines import driver_of
 from support.servers import MariaDB
@@ -197,3 +200,63 @@ def test_names_are_quoted_as_our_sql_mode_wants_it(make, plain_server):
         connection.execute(table.insert().values(select=7))
 
         assert connection.execute(table.select()).scalar() == 7
+
+
+@contextmanager
+def hiding_tls_once(port):
+    """Lend the port of a proxy that hides the TLS of the server at *port* in its first greeting."""
+    hidden = []
+
+    def pump(source, target, change=None):
+        try:
+            while data := source.recv(65536):
+                target.sendall(change(data) if change else data)
+                change = None
+        except OSError:
+            pass
+        finally:
+            target.close()
+
+    def hide(greeting):
+        if hidden:
+            return greeting
+        hidden.append(True)
+        at = greeting.index(b"\x00", 5) + 1 + 4 + 8 + 1
+        flags = int.from_bytes(greeting[at : at + 2], "little") & ~0x800
+        return greeting[:at] + flags.to_bytes(2, "little") + greeting[at + 2 :]
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept():
+            try:
+                while True:
+                    client, _ = listener.accept()
+                    upstream = socket.create_connection(("127.0.0.1", port))
+                    threading.Thread(target=pump, args=(client, upstream), daemon=True).start()
+                    threading.Thread(
+                        target=pump, args=(upstream, client, hide), daemon=True
+                    ).start()
+            except OSError:
+                pass  # The test is over.
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]
+
+
+def test_tls_that_was_hidden_once_is_used_for_the_next_connection(tls_server):
+    """It is not switched off for the rest of the process."""
+    from sqlalchemy import text
+    from sqlalchemy.pool import NullPool
+
+    with hiding_tls_once(tls_server.port) as port:
+        url = f"mysql+pymysql://root@127.0.0.1:{port}/mysql"
+        engine = engine_from_settings({"sqlalchemy.url": url, "sqlalchemy.poolclass": NullPool})
+        ciphers = []
+        for _ in range(2):
+            with engine.connect() as connection:
+                [(_, cipher)] = connection.execute(text("SHOW STATUS LIKE 'Ssl_cipher'")).all()
+                ciphers.append(cipher)
+        engine.dispose()
+
+    assert ciphers[0] == ""
+    assert ciphers[1] != ""

@@ -90,6 +90,34 @@ def test_a_full_budget_is_waited_for_as_long_as_pool_timeout_says(files):
     use(second)
 
 
+def test_the_error_and_the_status_show_the_number_that_was_set(mariadb_url):
+    """On MariaDB one place of it is kept free, and the error says so."""
+    settings = {
+        "sqlalchemy.url": mariadb_url,
+        "sqa.max_connections": "2",
+        "sqlalchemy.pool_timeout": "0",
+    }
+    engine = engine_from_settings(settings)
+    with engine.connect():
+        status = engine.pool.status()
+        with pytest.raises(PoolTimeoutError) as caught:
+            engine.connect()
+    engine.dispose()
+
+    assert status.endswith("1 of 2 in the process")
+    assert str(caught.value).endswith(
+        "1 of 2 to all (sqa.max_connections) are open, and 1 is kept free for one that the server "
+        "is closing."
+    )
+
+
+def test_a_budget_of_one_is_refused_where_the_server_would_count_two(mariadb_url):
+    """It counts a connection for a moment after it was closed."""
+    settings = {"sqlalchemy.url": mariadb_url, "sqa.max_connections": "1"}
+    with pytest.raises(SettingError, match=r"sqa.max_connections = 1: .*; write 2 or more"):
+        engine_from_settings(settings)
+
+
 def test_who_waits_goes_on_when_a_connection_comes_back(files):
     """It takes the place of another database's."""
     first, second = files(2, 1, pool_timeout=30)
@@ -188,7 +216,7 @@ def reading(request):
 
 def test_two_applications_share_the_budget_and_a_full_one_is_a_503(six, serve):
     """Until a connection comes back."""
-    given = {"sqa.max_connections": "1", "sqlalchemy.pool_timeout": "0"}
+    given = {"sqa.max_connections": "2", "sqlalchemy.pool_timeout": "0"}
     first, second = (serve(url, with_view(reading), **given) for url in six[:2])
     with get_sqa(first).engine.connect():
         answer = TestApp(second).get("/", status=503)

@@ -106,8 +106,7 @@ def test_rotate_says_that_there_is_nothing_to_rotate(app):
         (["crate", "x.ini"], "invalid choice: 'crate'"),
         (["create"], "the following arguments are required: ini"),
         (["create", "x.ini", "--frobnicate"], "unrecognized arguments: --frobnicate"),
-        (["tables", "x.ini"], "the following arguments are required: --base"),
-        (["create", "x.ini", "--admin-url", "mysql://"], "--admin-url"),
+        (["create", "x.ini", "--admin-url", "root"], "unrecognized arguments: --admin-url"),
     ],
 )
 def test_a_wrong_call_is_told_with_the_usage(arguments, says):
@@ -117,6 +116,29 @@ def test_a_wrong_call_is_told_with_the_usage(arguments, says):
     assert told.status == 2
     assert says in told.err
     assert told.err.startswith("usage: psqa")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["create", "x.ini", "--admin-url", f"mysql+pymysql://root:{SECRET}@h/"],
+        ["create", "x.ini", f"--admin-url=mysql+pymysql://root:{SECRET}@h/"],
+        ["create", f"mysql+pymysql://root:{SECRET}@h/", "x.ini"],
+        ["create", "x.ini", "--admin-url-file", f"mysql+pymysql://root:{SECRET}@h/"],
+        ["create", "x.ini", f"--admin-url-file=root:{SECRET}@h"],
+        ["create", "x.ini", "--owner-password", SECRET],
+        ["create", "x.ini", f"--password={SECRET}"],
+        ["drop", "x.ini", SECRET],
+        ["show", f"postgresql://root:{SECRET}@h/"],
+        [f"mysql://root:{SECRET}@h/"],
+    ],
+)
+def test_a_secret_on_the_command_line_is_refused_and_not_repeated(arguments):
+    """Every user of the system could read it there, and the output is kept in logs."""
+    told = psqa(*arguments)
+
+    assert told.status == 2
+    assert SECRET not in told.out + told.err
 
 
 @pytest.mark.parametrize("options", [["--help"], ["create", "--help"]])
@@ -140,9 +162,8 @@ def test_help_tells_of_the_administrator_and_of_the_exit_status(options):
             "[app:main]\nuse = call:support.rule_app:main\nx = Tr0ub4dor%h\n",
             "[app:main] x: write a percent",
         ),
-        ("[app:main]\nuse = call:no_such_app:main\n", "No module named 'no_such_app'"),
-        ("[app:main]\nuse = call:support.rule_app:no_main\n", "no_main"),
-        (INI.format(url="sqlite://", settings=""), "sqa.provider and sqa.app are missing"),
+        (INI.format(url="mysql+pymysql://u:p@h", settings=""), "sqlalchemy.url: write a database"),
+        (INI.format(url="postgresql+psycopg://h/d", settings=""), "sqlalchemy.url: write a user"),
         (INI.format(url="sqlite://", settings="sqa.app = base"), "sqa.provider is missing"),
         (
             INI.format(url="", settings="").replace(
@@ -295,7 +316,7 @@ def test_show_tells_where_each_setting_comes_from(tmp_path, monkeypatch):
         f"[sqlalchemy]\nurl = sqlite:///{tmp_path}/app.sqlite\necho = true\npool_size = 2\n"
     )
     (tmp_path / "app.sqlite").touch()
-    told = psqa("show", f"{ini}#other")
+    told = psqa("show", "--all", f"{ini}#other")
 
     assert told.status == 0
     for line in (
@@ -359,6 +380,31 @@ def test_show_masks_what_may_be_secret(tmp_path):
     assert "aalam_base: Can't connect to MySQL server" in told.out
 
 
+def test_show_masks_every_option_that_is_secret(tmp_path):
+    """Of the default database, of a bind, of the package, and URLs in the wrong place."""
+    app = Provisioned(
+        tmp_path,
+        f"mysql+pymysql://u:{SECRET}@127.0.0.1:1",
+        settings=[
+            f"sqa.cursor_secret = {SECRET}-of-the-cursors-of-pages",
+            f"sqlalchemy.binds.audit.url = mysql+pymysql://u:{SECRET}@127.0.0.1:1/audit",
+            f"sqlalchemy.binds.audit.connect_args.passwd = {SECRET}",
+            f'sqlalchemy.execution_options = {{"note": "https://u:{SECRET}@h/"}}',
+            f"sqlalchemy.logging_name = mysql://u:{SECRET}@h/",
+        ],
+    )
+    told = app.psqa("show", columns=200)
+
+    assert SECRET not in told.out + told.err
+    for key in (
+        "sqa.cursor_secret",
+        "sqlalchemy.binds.audit.connect_args.passwd",
+        "sqlalchemy.execution_options",
+        "sqlalchemy.logging_name",
+    ):
+        assert f"{key} = ***  ([app:main])" in told.lines
+
+
 def test_show_needs_no_password_that_is_right(tmp_path):
     """A file without one is what is wrong, and shown so."""
     file = tmp_path / "password"
@@ -375,7 +421,10 @@ def test_show_needs_no_password_that_is_right(tmp_path):
 @pytest.mark.parametrize("columns", [80, 50])
 def test_what_is_printed_fits_the_terminal(app, columns):
     """No line is wider, unless a single word is."""
-    outputs = [app.psqa(command, columns=columns).out for command in ("create", "check", "show")]
+    outputs = [
+        app.psqa(*words, columns=columns).out
+        for words in (["create"], ["check"], ["show", "--all"])
+    ]
     lines = "".join(outputs).splitlines()
 
     assert len(lines) > 20

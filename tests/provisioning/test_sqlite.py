@@ -222,11 +222,16 @@ def test_drop_removes_the_file_and_what_stands_beside_it(created, path):
     assert created.plan_removal() == []
 
 
-def test_drop_removes_a_file_that_is_no_database(created, path):
-    """There is nothing in it to lose."""
+def test_drop_removes_an_empty_file_and_keeps_one_that_is_not_a_database(created, path):
+    """The ini file may name a file of another program by mistake."""
     path.write_bytes(b"no database" * 100)
+    with pytest.raises(ProvisioningError, match="is not a database of SQLite"):
+        list(created.remove())
+    kept = path.exists()
+    path.write_bytes(b"")
     list(created.remove())
 
+    assert kept
     assert not path.exists()
 
 

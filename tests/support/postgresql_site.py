@@ -27,7 +27,8 @@ class Far(PostgreSQL):
     """One with a second address, to which a connection comes from the first."""
 
     def command(self):
-        return [*super().command(), "-c", "listen_addresses=127.0.0.1,127.0.0.2"]
+        options = ("listen_addresses=127.0.0.1,127.0.0.2", "max_prepared_transactions=10")
+        return [*super().command(), *(word for option in options for word in ("-c", option))]
 
 
 class Site:
@@ -104,6 +105,9 @@ class Site:
         for made in self.made:
             made.__exit__()
         roles = set(self.roles()) - self.before
+        for (gid,) in self.admin.rows("SELECT quote_literal(gid) FROM pg_prepared_xacts"):
+            with self.here.connect() as connection:
+                connection.exec_driver_sql(f"ROLLBACK PREPARED {gid}")
         self.asked(self.root, f"DROP DATABASE {self.database} WITH (FORCE)")
         for role in roles:
             self.asked(self.root, f"DROP OWNED BY {role}")

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -49,6 +50,8 @@ class Told:
     status: int
     out: str
     err: str
+    # The first line of what it printed, which names the server.
+    server: str = ""
 
     @property
     def lines(self):
@@ -56,10 +59,10 @@ class Told:
         return self.out.replace("\n    ", " ").replace("\n  ", " ").splitlines()
 
 
-def psqa(*arguments, columns=80, admin_url=None):
-    """Run the command in this process."""
+def psqa(*arguments, columns=80, admin_url=None, **environment):
+    """Run the command in this process, with more variables in its *environment*."""
     out, err = io.StringIO(), io.StringIO()
-    environment = {"COLUMNS": str(columns), **({"SQA_ADMIN_URL": admin_url} if admin_url else {})}
+    environment |= {"COLUMNS": str(columns), "SQA_ADMIN_URL": admin_url or ""}
     with (
         mock.patch.dict(os.environ, environment),
         mock.patch("plaster.loaders.find_loaders", loaders),
@@ -70,7 +73,17 @@ def psqa(*arguments, columns=80, admin_url=None):
             status = main([str(each) for each in arguments])
         except SystemExit as exit_:  # argparse's own
             status = exit_.code
-    return Told(status, out.getvalue(), err.getvalue())
+    return told(status, out.getvalue(), err.getvalue())
+
+
+def told(status, out, err):
+    """Return what a command answered, its line about the server apart from the rest."""
+    # Each wrapped line of an error as one.
+    err = err.replace("\n    ", " ")
+    found = re.match(r"Server: .*\n(?:    .*\n)*", out)
+    if not found:
+        return Told(status, out, err)
+    return Told(status, out[found.end() :], err, " ".join(found[0].split()))
 
 
 def psqa_process(*arguments, admin_url=None):
@@ -90,7 +103,7 @@ def psqa_process(*arguments, admin_url=None):
         text=True,
         check=False,
     )
-    return Told(done.returncode, done.stdout, done.stderr)
+    return told(done.returncode, done.stdout, done.stderr)
 
 
 class Provisioned:

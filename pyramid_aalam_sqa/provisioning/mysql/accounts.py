@@ -12,6 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from ..server import MASKED, Step, run_verbatim
 from ..tenant import Tenant
 
+# MySQL's limit; MariaDB takes 128 characters.
+LONGEST_ACCOUNT = 32
 NATIVE = "mysql_native_password"
 ACCOUNTS = text(
     "SELECT Host, plugin, authentication_string FROM mysql.user WHERE User = :user ORDER BY Host"
@@ -48,10 +50,23 @@ def new_account(connection: Connection, user: str) -> Account:
     return Account(user, "%", quote(connection, "%s@%s", user, "%"), NATIVE, "", locked=False)
 
 
-def password_step(verb: str, connection: Connection, account: Account, password: str) -> Step:
-    """Return the step, CREATE USER or ALTER USER by its *verb*, that gives *account* *password*."""
-    start = f"{verb} {account.sql} IDENTIFIED BY "
-    return Step(start + quote(connection, "%s", password), start + MASKED)
+def password_step(
+    verb: str, connection: Connection, account: Account, password: str, option: str = ""
+) -> Step:
+    """Return the step, CREATE USER or ALTER USER by its *verb*, that gives *account* *password*.
+
+    MariaDB is told the hash, so that none of its logs has the password. MySQL, which has another
+    kind of hash, writes the statement into its logs without the password by itself. *option* is
+    for example ``ACCOUNT LOCK``.
+    """
+    dialect: Any = connection.dialect
+    if dialect.is_mariadb:
+        secret = f"VIA {NATIVE} USING '{_native_digest(password)}'"
+    else:
+        secret = "BY " + quote(connection, "%s", password)
+    start = f"{verb} {account.sql} IDENTIFIED "
+    end = f" {option}" if option else ""
+    return Step(f"{start}{secret}{end}", f"{start}BY {MASKED}{end}")
 
 
 def login_fails(tenant: Tenant, account: Account, password: str) -> bool:

@@ -13,6 +13,35 @@ from .grants import RUNTIME, escaped_pattern, excess, read_grants
 
 ANONYMOUS = text("SELECT Host FROM mysql.user WHERE User = '' ORDER BY Host")
 FOR_EVERYBODY = text("SELECT DISTINCT Db FROM mysql.db WHERE User IN ('', 'PUBLIC') ORDER BY Db")
+FOR_EVERYBODY_TOO = text(
+    "SELECT 'all databases', '*.*' FROM mysql.user WHERE User IN ('', 'PUBLIC') AND 'Y' IN ("
+    "Select_priv, Insert_priv, Update_priv, Delete_priv, Create_priv, Drop_priv, Alter_priv, "
+    "Execute_priv, File_priv, Process_priv, Super_priv, Create_user_priv) "
+    "UNION SELECT CONCAT('the table ', Db, '.', Table_name), CONCAT(Db, '.', Table_name) "
+    "FROM mysql.tables_priv WHERE User IN ('', 'PUBLIC') "
+    "UNION SELECT CONCAT('the ', LOWER(Routine_type), ' ', Db, '.', Routine_name), "
+    "CONCAT(Routine_type, ' ', Db, '.', Routine_name) "
+    "FROM mysql.procs_priv WHERE User IN ('', 'PUBLIC') ORDER BY 1"
+)
+# What runs with the rights of its definer: in this database with those of others, and elsewhere
+# with those of this application's accounts.
+DEFINED = text("""
+    SELECT kind, place, name, definer FROM (
+        SELECT LOWER(ROUTINE_TYPE) kind, ROUTINE_SCHEMA place, ROUTINE_NAME name, DEFINER definer
+        FROM information_schema.ROUTINES WHERE SECURITY_TYPE = 'DEFINER'
+        UNION ALL
+        SELECT 'view', TABLE_SCHEMA, TABLE_NAME, DEFINER
+        FROM information_schema.VIEWS WHERE SECURITY_TYPE = 'DEFINER'
+        UNION ALL
+        SELECT 'trigger', TRIGGER_SCHEMA, TRIGGER_NAME, DEFINER FROM information_schema.TRIGGERS
+        UNION ALL
+        SELECT 'event', EVENT_SCHEMA, EVENT_NAME, DEFINER FROM information_schema.EVENTS
+    ) defined
+    WHERE (place = :name) <> (
+        LEFT(definer, CHAR_LENGTH(definer) - CHAR_LENGTH(SUBSTRING_INDEX(definer, '@', -1)) - 1)
+        IN (:user, :owner))
+    ORDER BY place, kind, name
+""")
 OTHERS = text(
     "SELECT User, Host, CONCAT('`', Db, '`.*') FROM mysql.db "
     "WHERE :name LIKE Db AND User NOT IN ('', 'PUBLIC', :user, :owner) "
@@ -61,11 +90,23 @@ def other_accounts(connection: Connection, tenant: Tenant) -> Iterator[Finding]:
             f"Every account may use the databases called `{name}`",
             f"REVOKE ALL PRIVILEGES ON `{name}`.* FROM PUBLIC, or delete the row from mysql.db.",
         )
+    for what, target in connection.execute(FOR_EVERYBODY_TOO).all():
+        yield Finding(f"Every account may use {what}", f"REVOKE ALL ON {target} FROM PUBLIC.")
     names = {"name": tenant.name, "user": tenant.user, "owner": tenant.owner}
     for user, host, target in connection.execute(OTHERS, names).all():
         yield Finding(
             f"'{user}'@'{host}' can use {tenant.name} through its grant on {target}",
             f"REVOKE it, or grant on {escaped_pattern(tenant.name)} what is meant.",
+        )
+
+
+def rights_of_others(connection: Connection, tenant: Tenant) -> Iterator[Finding]:
+    """Yield what runs with rights that its caller does not have: it may read rows of others."""
+    names = {"name": tenant.name, "user": tenant.user, "owner": tenant.owner}
+    for kind, place, name, definer in connection.execute(DEFINED, names).all():
+        yield Finding(
+            f"The {kind} {name} in {place} runs with the rights of {definer}",
+            "drop it, or make it again with SQL SECURITY INVOKER or another DEFINER.",
         )
 
 

@@ -8,7 +8,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from ..server import Finding, Step
-from .accounts import Account, first_column
+from ..tenant import Tenant, account_name
+from .accounts import LONGEST_ACCOUNT, Account, find_accounts, first_column
 
 # The account that serves changes no tables: with DROP on a database it could drop the database.
 RUNTIME = ("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE TEMPORARY TABLES", "EXECUTE")
@@ -102,6 +103,30 @@ def read_grants(lines: Sequence[str]) -> list[Grant]:
 def grants_of(connection: Connection, account: Account) -> list[Grant]:
     """Return the grants to *account*."""
     return read_grants(first_column(connection, f"SHOW GRANTS FOR {account.sql}"))
+
+
+def other_use(connection: Connection, tenant: Tenant) -> str | None:
+    """Return what the account that serves is used for, if that is not this application.
+
+    It is this application's when it is called as the database, or has a grant on the database, or
+    no grant at all. It is another application's, whatever it has here, when it has a grant on a
+    database that has an owner account of psqa's.
+    """
+    if tenant.user == tenant.name:
+        return None
+    targets = {
+        grant.target or "a role"
+        for account in find_accounts(connection, tenant.user)
+        for grant in grants_of(connection, account)
+        if grant.what != "USAGE" or grant.grant_option
+    }
+    others = sorted(targets - {escaped_pattern(tenant.name), f"`{tenant.name}`.*"})
+    for target in others:
+        database = target.removesuffix(".*").strip("`").replace("\\_", "_")
+        owner = account_name(f"{database}__own", LONGEST_ACCOUNT)
+        if database != tenant.name and find_accounts(connection, owner):
+            return f"the application of the database {database}"
+    return others[0] if others and len(others) == len(targets) else None
 
 
 def excess(grants: Sequence[Grant], name: str, wanted: Sequence[str]) -> Iterator[str]:

@@ -3,22 +3,25 @@
 The statements are those that MariaDB from 10.4 on and MySQL 8 both understand.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from getpass import getuser
 from pathlib import Path
 from time import monotonic, sleep
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sqlalchemy import text
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from ...backends import LOCAL_HOSTS
 from ...exceptions import ProvisioningError
 from ..passwords import new_password
-from ..server import Finding, Server, Step, error_text, execute, run_verbatim
+from ..server import NEEDS_URL, Finding, Server, Step, error_text, execute, run_verbatim
 from ..tenant import Tenant
 from .accounts import (
+    LONGEST_ACCOUNT,
     Account,
     error_number,
     find_accounts,
@@ -26,8 +29,9 @@ from .accounts import (
     new_account,
     password_step,
 )
-from .findings import other_accounts, own_grants, tables_and_settings
-from .grants import OWNER, RUNTIME, Repair, grant_repairs, grant_step
+from .findings import other_accounts, own_grants, rights_of_others, tables_and_settings
+from .grants import OWNER, RUNTIME, Repair, grant_repairs, grant_step, other_use
+from .identity import address_of, prove_same_server
 from .proof import other_database, prove_usable_and_alone
 
 # Both servers have this collation; each lacks the default one of the other.
@@ -37,6 +41,19 @@ CHARSET_OF_DATABASE = text(
 )
 CONNECTIONS = text("SELECT ID FROM information_schema.PROCESSLIST WHERE USER IN (:user, :owner)")
 NO_SUCH_CONNECTION = 1094
+# How often in a row no connection is to be seen.
+QUIET_LOOKS = 3
+LOCK_WAIT_TIMEOUT = 1205
+# An option of the server decides whether it quotes names where it needs no quotes; what SHOW GRANTS
+# prints depends on it.
+QUOTE_NAMES = text("SET SESSION sql_quote_show_create = 1")
+READ_GRANTS = text("SET SESSION sql_mode = 'TRADITIONAL', sql_quote_show_create = 1")
+TAKE_LOCK = text("SELECT GET_LOCK(:name, 0)")
+# The connection that holds the lock, where its account may make no accounts.
+FOREIGN_HOLDER = text(
+    "SELECT ID FROM information_schema.PROCESSLIST p WHERE ID = IS_USED_LOCK(:name) "
+    "AND NOT EXISTS (SELECT 1 FROM mysql.user u WHERE u.User = p.USER AND Create_user_priv = 'Y')"
+)
 SYSTEM_ACCOUNTS = {
     "debian-sys-maint",
     "mariadb.sys",
@@ -51,8 +68,7 @@ SYSTEM_ACCOUNTS = {
 class MySQLServer(Server):
     """What an administrator of MySQL or MariaDB does for one application."""
 
-    # MySQL's limit; MariaDB takes 128 characters.
-    LONGEST_ACCOUNT = 32
+    LONGEST_ACCOUNT = LONGEST_ACCOUNT
     # Where packages of MySQL and MariaDB put the server's socket.
     SOCKETS: ClassVar[Sequence[str]] = (
         "/run/mysqld/mysqld.sock",
@@ -62,30 +78,65 @@ class MySQLServer(Server):
 
     @classmethod
     def administrator_url(cls, tenant: Tenant, given: URL | None) -> URL:
-        """Return the *given* URL, or a login on a socket of this machine as the system's user."""
+        """Return the *given* URL, or a login on a socket of this machine as the system's user.
+
+        The socket is the application's own, that of MYSQL_UNIX_PORT in the environment, or one of
+        :attr:`SOCKETS`. Raises ProvisioningError when the URL leads to another machine.
+        """
         if given is not None:
             return given.set(drivername="mysql+pymysql")._replace(database=None)
-        arguments = {**tenant.url.query, **tenant.options.get("connect_args", {})}
-        own = arguments.get("unix_socket")
-        places = [str(own)] if own else cls.SOCKETS
+        address = address_of(tenant)
+        if not address.unix_socket and address.host not in LOCAL_HOSTS:
+            msg = f"{tenant.url_key} leads to {address.host}, which is another machine: {NEEDS_URL}"
+            raise ProvisioningError(msg)
+        own = address.unix_socket or os.environ.get("MYSQL_UNIX_PORT")
+        places = [own] if own else cls.SOCKETS
         socket = next((path for path in places if Path(path).exists()), None)
         if socket is None:
-            msg = (
-                f"There is no socket of a server here ({', '.join(places)}): write the URL of an "
-                "administrator into a file for --admin-url-file, or into SQA_ADMIN_URL."
-            )
+            msg = f"There is no socket of a server here ({', '.join(places)}): {NEEDS_URL}"
             raise ProvisioningError(msg)
         return URL.create("mysql+pymysql", getuser(), query={"unix_socket": socket})
 
+    def description(self, connection: Connection) -> str:
+        """Return for example ``MariaDB 10.11.6 at 127.0.0.1:3306, as root@localhost``."""
+        dialect: Any = connection.dialect
+        product = "MariaDB" if dialect.is_mariadb else "MySQL"
+        version, user = connection.execute(text("SELECT VERSION(), CURRENT_USER()")).one()
+        number = str(version).partition("-")[0]
+        return f"{product} {number} at {address_of(self.tenant)}, as {user}"
+
+    def prove_same_server(self, connection: Connection) -> None:
+        """Find in the server's list a connection that was made at the application's address."""
+        prove_same_server(connection, self.tenant)
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """Lend a connection of the administrator, on which the server quotes names as psqa reads.
+
+        Raises ProvisioningError as :meth:`Server.connection` does.
+        """
+        with super().connection() as connection:
+            connection.execute(QUOTE_NAMES)
+            yield connection
+
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs for this application out with GET_LOCK."""
-        name = f"psqa {self.tenant.owner}"
+        """Keep other runs for this application out with GET_LOCK.
+
+        Every account may take such a lock. One that is not an administrator's is ended, and with
+        it the lock that it holds.
+        """
+        name = {"name": f"psqa {self.tenant.owner}"}
+        deadline = monotonic() + self.wait
         with self.connection() as connection:
-            take = text("SELECT GET_LOCK(:name, :wait)")
-            if not connection.scalar(take, {"name": name, "wait": self.wait}):
-                msg = f"Another psqa is at work for {self.tenant.name}: try again later."
-                raise ProvisioningError(msg)
+            self.doing = "waiting for another psqa"
+            while not connection.scalar(TAKE_LOCK, name):
+                for number in connection.scalars(FOREIGN_HOLDER, name).all():
+                    _kill(connection, Step(f"KILL CONNECTION {number:d}"))
+                if monotonic() > deadline:
+                    msg = f"Another psqa is at work for {self.tenant.name}: try again later."
+                    raise ProvisioningError(msg)
+                sleep(0.05)
             # The server releases the lock when the connection is closed.
             yield
 
@@ -93,7 +144,7 @@ class MySQLServer(Server):
         """Return the steps that make database, accounts and grants as they should be."""
         return [step for repair in self._repairs(owner_password) for step in repair.steps]
 
-    def check(self) -> Sequence[Finding]:
+    def check(self, owner_password: str | None = None) -> Sequence[Finding]:
         """Return what is wrong, as the administrator sees it or else as the application does."""
         tenant = self.tenant
         if self.admin is None:
@@ -101,26 +152,27 @@ class MySQLServer(Server):
                 tenant.login(tenant.user, tenant.password) as engine,
                 engine.connect() as connection,
             ):
+                connection.execute(READ_GRANTS)
                 return [
                     *own_grants(connection, tenant),
                     *tables_and_settings(connection, tenant),
                 ]
-        found = [repair.finding for repair in self._repairs(None)]
+        found = [repair.finding for repair in self._repairs(owner_password)]
         with self.connection() as connection:
             found += other_accounts(connection, tenant)
+            found += rights_of_others(connection, tenant)
             found += tables_and_settings(connection, tenant)
         return found
 
     def _repairs(self, owner_password: str | None) -> list[Repair]:
         tenant = self.tenant
         with self.connection() as connection:
-            self._refuse_administrators(connection)
+            self._refuse_accounts_of_others(connection)
             repairs = list(self._database_repairs(connection))
-            for user, password, wanted in (
-                (tenant.user, tenant.password, RUNTIME),
-                (tenant.owner, owner_password, OWNER),
-            ):
-                repairs += self._account_repairs(connection, user, password, wanted)
+            user, owner = tenant.user, tenant.owner
+            repairs += self._user_repairs(connection, find_accounts(connection, user))
+            accounts = find_accounts(connection, owner)
+            repairs += self._owner_repairs(connection, accounts, owner_password)
         return repairs
 
     def _refuse_administrators(self, connection: Connection) -> None:
@@ -134,6 +186,20 @@ class MySQLServer(Server):
                 )
                 raise ProvisioningError(msg)
 
+    def _refuse_accounts_of_others(self, connection: Connection) -> None:
+        """Raise when the ini file names an account that belongs to an administrator or a neighbour.
+
+        psqa would change its password, take its grants away, and drop it.
+        """
+        self._refuse_administrators(connection)
+        other = other_use(connection, self.tenant)
+        if other:
+            msg = (
+                f"{self.tenant.url_key}: {self.tenant.user!r} is used for {other}; "
+                "give the application an account of its own."
+            )
+            raise ProvisioningError(msg)
+
     def _database_repairs(self, connection: Connection) -> Iterator[Repair]:
         name = self.tenant.name
         charset = connection.scalar(CHARSET_OF_DATABASE, {"name": name})
@@ -144,19 +210,15 @@ class MySQLServer(Server):
             step = Step(f"ALTER DATABASE `{name}` {CHARACTER_SET}")
             yield Repair(f"New tables of {name} are in {charset}, not in utf8mb4", (step,))
 
-    def _account_repairs(
-        self, connection: Connection, user: str, password: str | None, wanted: Sequence[str]
+    def _user_repairs(
+        self, connection: Connection, accounts: Sequence[Account]
     ) -> Iterator[Repair]:
-        """Yield what makes *user*, its *password* and its grants; a password of None is kept."""
-        name = self.tenant.name
-        accounts = find_accounts(connection, user)
+        """Yield what makes the account that serves, its password and its grants."""
+        name, password = self.tenant.name, self.tenant.password
         if not accounts:
-            account = new_account(connection, user)
-            first = password or new_password()
-            steps = (
-                password_step("CREATE USER", connection, account, first),
-                grant_step(account, name, wanted),
-            )
+            account = new_account(connection, self.tenant.user)
+            first = password_step("CREATE USER", connection, account, password or new_password())
+            steps = (first, grant_step(account, name, RUNTIME))
             yield Repair(f"There is no account {account.sql}", steps)
         for account in accounts:
             if account.locked:
@@ -166,9 +228,31 @@ class MySQLServer(Server):
                 step = password_step("ALTER USER", connection, account, password)
                 problem = f"{account.sql} does not log in with the password that is set"
                 yield Repair(problem, (step,))
-            yield from grant_repairs(connection, account, name, wanted)
+            yield from grant_repairs(connection, account, name, RUNTIME)
 
-    def prove(self) -> Sequence[str]:
+    def _owner_repairs(
+        self, connection: Connection, accounts: Sequence[Account], password: str | None
+    ) -> Iterator[Repair]:
+        """Yield what makes the owner account and its grants; without a *password* it is locked."""
+        name = self.tenant.name
+        lock = "" if password else "ACCOUNT LOCK"
+        once = password or new_password()
+        if not accounts:
+            account = new_account(connection, self.tenant.owner)
+            first = password_step("CREATE USER", connection, account, once, lock)
+            steps = (first, grant_step(account, name, OWNER))
+            yield Repair(f"There is no account {account.sql}", steps)
+        for account in accounts:
+            step = password_step("ALTER USER", connection, account, once, lock or "ACCOUNT UNLOCK")
+            if not password and not account.locked:
+                problem = f"{account.sql} can log in, and its password may be known"
+                yield Repair(problem, (step,))
+            if password and (account.locked or login_fails(self.tenant, account, password)):
+                problem = f"{account.sql} does not log in with the password in the file"
+                yield Repair(problem, (step,))
+            yield from grant_repairs(connection, account, name, OWNER)
+
+    def prove(self, owner_password: str | None = None) -> Sequence[str]:
         """Log in as the application, use its database, and be denied another one."""
         tenant = self.tenant
         with self.connection() as connection, other_database(connection, tenant.name) as other:
@@ -178,11 +262,14 @@ class MySQLServer(Server):
             f"{tenant.user} is denied {other}, and sees no other database.",
         ]
 
-    def password_steps(self, account: str, password: str) -> Sequence[Step]:
+    def password_steps(self, account: str, password: str, option: str = "") -> Sequence[Step]:
         """Return the steps that give *account* a new password for each host it may come from."""
         with self.connection() as connection:
+            self._refuse_accounts_of_others(connection)
             found = find_accounts(connection, account)
-            steps = [password_step("ALTER USER", connection, each, password) for each in found]
+            steps = [
+                password_step("ALTER USER", connection, each, password, option) for each in found
+            ]
         if not steps:
             msg = f"There is no account {account!r}: run psqa create first."
             raise ProvisioningError(msg)
@@ -190,17 +277,21 @@ class MySQLServer(Server):
 
     @contextmanager
     def as_owner(self, password: str | None) -> Iterator[Engine]:
-        """Lend an engine of the owner; where none is given, its password is for the block alone."""
+        """Lend an engine of the owner; without a *password* it is unlocked for the block alone."""
         owner = self.tenant.owner
         once = password or new_password()
         if password is None:
-            list(self.run(self.password_steps(owner, once)))
+            self._set_owner(once, "ACCOUNT UNLOCK")
         try:
             with self.tenant.login(owner, once) as engine:
                 yield engine
         finally:
             if password is None:
-                list(self.run(self.password_steps(owner, new_password())))
+                self._set_owner(new_password(), "ACCOUNT LOCK")
+
+    def _set_owner(self, password: str, option: str) -> None:
+        steps = self.password_steps(self.tenant.owner, password, option)
+        list(self.run(steps))
 
     def plan_removal(self) -> Sequence[Step]:
         """Return the steps that remove the accounts and the database."""
@@ -213,21 +304,46 @@ class MySQLServer(Server):
         """Lock the accounts, end connections until none is left, then drop everything."""
         with self.connection() as connection:
             accounts = self._own_accounts(connection)
-            yield from _run(connection, _lock_steps(accounts))
-            deadline = monotonic() + self.wait
-            while kills := self._kill_steps(connection):
-                for step in kills:
-                    _kill(connection, step)
-                    yield step
-                # The server takes a moment to end a statement that is running.
-                sleep(0.01)
-                if monotonic() > deadline:
-                    msg = f"The connections of {self.tenant.user!r} do not end: try again."
-                    raise ProvisioningError(msg)
-            yield from _run(connection, self._drop_steps(connection, accounts))
+            yield from self._run(connection, _lock_steps(accounts))
+            yield from self._end_connections(connection)
+            steps = self._drop_steps(connection, accounts)
+            try:
+                yield from self._run(connection, steps)
+            except ProvisioningError as error:
+                if f"({LOCK_WAIT_TIMEOUT})" not in str(error):
+                    raise
+                # It keeps its locks without a connection, and the server does not say whose it is.
+                msg = f"{error}: XA RECOVER lists prepared transactions; end this application's."
+                raise ProvisioningError(msg) from None
+
+    def _end_connections(self, connection: Connection) -> Iterator[Step]:
+        """End the connections of the locked accounts and yield each step, until none is left.
+
+        A login that had begun before is listed a moment later, so that psqa looks once more.
+        """
+        deadline = monotonic() + self.wait
+        self.doing = "waiting for the application's connections to end"
+        quiet = 0
+        while quiet < QUIET_LOOKS:
+            kills = self._kill_steps(connection)
+            for step in kills:
+                _kill(connection, step)
+                yield step
+            quiet = 0 if kills else quiet + 1
+            if kills and monotonic() > deadline:
+                msg = f"The connections of {self.tenant.user!r} do not end: try again."
+                raise ProvisioningError(msg)
+            # The server takes a moment to end a statement that is running.
+            sleep(0.02)
+
+    def _run(self, connection: Connection, steps: Sequence[Step]) -> Iterator[Step]:
+        for step in steps:
+            self.doing = str(step)
+            execute(connection, step)
+            yield step
 
     def _own_accounts(self, connection: Connection) -> list[Account]:
-        self._refuse_administrators(connection)
+        self._refuse_accounts_of_others(connection)
         users = (self.tenant.user, self.tenant.owner)
         return [account for user in users for account in find_accounts(connection, user)]
 
@@ -246,12 +362,6 @@ class MySQLServer(Server):
 
 def _lock_steps(accounts: Sequence[Account]) -> list[Step]:
     return [Step(f"ALTER USER {account.sql} ACCOUNT LOCK") for account in accounts]
-
-
-def _run(connection: Connection, steps: Sequence[Step]) -> Iterator[Step]:
-    for step in steps:
-        execute(connection, step)
-        yield step
 
 
 def _kill(connection: Connection, step: Step) -> None:

@@ -38,5 +38,5 @@ def rows_about(connection: Connection, query: str, tenant: Tenant) -> list[Any]:
 def roles_by_name(connection: Connection) -> Mapping[str, Row[Any]]:
     """Return every role of the server: whether it may log in, its powers, whether it expired."""
     columns = ", ".join(["rolcanlogin", *POWERS])
-    query = f"SELECT rolname, {columns}, rolvaliduntil < now() AS expired FROM pg_roles"  # noqa: S608 - constants
+    query = f"SELECT rolname, {columns}, rolvaliduntil < now() AS expired FROM pg_catalog.pg_roles"  # noqa: S608 - constants
     return {row.rolname: row for row in connection.execute(text(query))}

@@ -35,10 +35,10 @@ KINDS = {
 }
 OWNED_BY_OTHERS = """
     SELECT format('%I.%I', nspname, relname), pg_get_userbyid(relowner)
-    FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
     WHERE nspname = :name AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       AND pg_get_userbyid(relowner) <> :owner AND NOT EXISTS (
-        SELECT FROM pg_depend d
+        SELECT FROM pg_catalog.pg_depend d
         WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
           AND (deptype = 'e' OR relkind = 'S' AND deptype IN ('a', 'i')))
     ORDER BY 1
@@ -49,12 +49,12 @@ PRIVILEGES = """
     WITH object (label, prefix, target, holder, acl) AS (
         SELECT 'database', '', 'DATABASE ' || quote_ident(datname), datdba,
             coalesce(datacl, acldefault('d', datdba))
-        FROM pg_database WHERE datname = current_database()
+        FROM pg_catalog.pg_database WHERE datname = current_database()
         UNION ALL
         SELECT label, '', 'SCHEMA ' || quote_ident(schema), nspowner,
             coalesce(nspacl, acldefault('n', nspowner))
         FROM (VALUES ('schema', :name), ('public', 'public')) wanted (label, schema)
-        LEFT JOIN pg_namespace ON nspname = schema
+        LEFT JOIN pg_catalog.pg_namespace ON nspname = schema
         WHERE label = 'schema' OR nspname IS NOT NULL
         UNION ALL
         SELECT label, 'ALTER DEFAULT PRIVILEGES FOR ROLE ' || quote_ident(:owner)
@@ -63,17 +63,17 @@ PRIVILEGES = """
         FROM (VALUES ('table', 'TABLES', 'r', :name), ('sequence', 'SEQUENCES', 'S', :name),
             ('default', 'TABLES', 'r', NULL), ('default', 'SEQUENCES', 'S', NULL)
         ) wanted (label, kind, letter, schema)
-        LEFT JOIN pg_default_acl ON defaclobjtype = letter::"char"
+        LEFT JOIN pg_catalog.pg_default_acl ON defaclobjtype = letter::"char"
             AND pg_get_userbyid(defaclrole) = :owner
             AND defaclnamespace = coalesce(
-                (SELECT oid FROM pg_namespace WHERE nspname = schema), 0::oid)
+                (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = schema), 0::oid)
         UNION ALL
         SELECT CASE relkind WHEN 'S' THEN 'sequence' ELSE 'table' END, '',
             CASE relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END
             || format('%I.%I', nspname, relname), relowner,
             coalesce(relacl, acldefault(
                 CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner))
-        FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
         WHERE nspname = :name AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
     )
     SELECT label, prefix, target, privilege_type, is_grantable,
@@ -87,27 +87,29 @@ PRIVILEGES = """
 # Objects outside the schema, in this database or shared by all, on which an account has something.
 ELSEWHERE = """
     SELECT rolname, deptype::text, type, identity
-    FROM pg_shdepend s JOIN pg_roles ON pg_roles.oid = refobjid
-    CROSS JOIN LATERAL pg_identify_object(s.classid, s.objid, 0)
+    FROM pg_catalog.pg_shdepend s JOIN pg_catalog.pg_roles ON pg_roles.oid = refobjid
+    CROSS JOIN LATERAL pg_catalog.pg_identify_object(s.classid, s.objid, 0)
     WHERE refclassid = 'pg_authid'::regclass AND rolname IN (:user, :owner)
       AND deptype IN ('a', 'o')
-      AND dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+      AND dbid IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
       AND schema IS DISTINCT FROM :name
       AND (type, identity) NOT IN (('schema', quote_ident(:name)),
                                    ('database', quote_ident(current_database())))
       AND NOT (s.classid = 'pg_default_acl'::regclass AND (deptype = 'o' OR EXISTS (
-        SELECT FROM pg_default_acl
+        SELECT FROM pg_catalog.pg_default_acl
         WHERE oid = s.objid AND pg_get_userbyid(defaclrole) = :owner)))
     GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
 """
 MEMBERSHIPS = """
     SELECT m.rolname, g.rolname
-    FROM pg_auth_members JOIN pg_roles m ON m.oid = member JOIN pg_roles g ON g.oid = roleid
+    FROM pg_catalog.pg_auth_members JOIN pg_catalog.pg_roles m ON m.oid = member
+    JOIN pg_catalog.pg_roles g ON g.oid = roleid
     WHERE m.rolname IN (:user, :owner) GROUP BY 1, 2 ORDER BY 1, 2
 """
 SEARCH_PATHS = """
-    SELECT rolname FROM pg_db_role_setting
-    JOIN pg_roles ON pg_roles.oid = setrole JOIN pg_database d ON d.oid = setdatabase
+    SELECT rolname FROM pg_catalog.pg_db_role_setting
+    JOIN pg_catalog.pg_roles ON pg_roles.oid = setrole
+    JOIN pg_catalog.pg_database d ON d.oid = setdatabase
     WHERE datname = current_database()
       AND setconfig @> ARRAY['search_path=' || quote_ident(:name)]
 """
@@ -121,10 +123,17 @@ class Drift:
     statement: str
 
 
-def drifts(connection: Connection, tenant: Tenant) -> Iterator[Drift]:
-    """Yield everything that differs but passwords; grants come before revokes."""
+def drifts(
+    connection: Connection, tenant: Tenant, *, owner_logs_in: bool = False
+) -> Iterator[Drift]:
+    """Yield everything that differs but passwords; grants come before revokes.
+
+    The owner account may log in only if *owner_logs_in*.
+    """
+    yield from compare_accounts(connection, tenant)
+    if not owner_logs_in:
+        yield from compare_owner_login(connection, tenant)
     for compare in (
-        compare_accounts,
         compare_owners,
         compare_search_paths,
         compare_privileges,
@@ -149,6 +158,14 @@ def compare_accounts(connection: Connection, tenant: Tenant) -> Iterator[Drift]:
             yield Drift(f"the password of {name} has expired", forever)
 
 
+def compare_owner_login(connection: Connection, tenant: Tenant) -> Iterator[Drift]:
+    """Yield that the owner may log in: it may have an old password, or none."""
+    role = roles_by_name(connection).get(tenant.owner)
+    if role is not None and role.rolcanlogin:
+        problem = f"the role {tenant.owner} may log in, and its password may be known"
+        yield Drift(problem, f"ALTER ROLE {quote_name(tenant.owner)} NOLOGIN PASSWORD NULL")
+
+
 def compare_powers(connection: Connection, tenant: Tenant) -> Iterator[Drift]:
     """Yield what the two roles may do beyond any schema."""
     known = roles_by_name(connection)
@@ -165,7 +182,7 @@ def compare_owners(connection: Connection, tenant: Tenant) -> Iterator[Drift]:
     The owner of an object may do everything with it, and may grant it to others.
     """
     name, owner = quote_name(tenant.name), quote_name(tenant.owner)
-    query = "SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = :name"
+    query = "SELECT pg_get_userbyid(nspowner) FROM pg_catalog.pg_namespace WHERE nspname = :name"
     schema = rows_about(connection, query, tenant)
     if not schema:
         problem = f"the schema {tenant.name} is missing"
@@ -174,7 +191,7 @@ def compare_owners(connection: Connection, tenant: Tenant) -> Iterator[Drift]:
         problem = f"the schema {tenant.name} belongs to {schema[0][0]}"
         yield Drift(problem, f"ALTER SCHEMA {name} OWNER TO {owner}")
     query = """
-        SELECT quote_ident(datname), pg_get_userbyid(datdba) FROM pg_database
+        SELECT quote_ident(datname), pg_get_userbyid(datdba) FROM pg_catalog.pg_database
         WHERE datname = current_database() AND pg_get_userbyid(datdba) IN (:user, :owner)"""
     for database, holder in rows_about(connection, query, tenant):
         problem = f"the database {database} belongs to {holder}"

@@ -14,14 +14,15 @@ from .catalog import quote_name, rows_about
 DENIED = "42501"
 # The schemas of other applications. A schema of an extension may well be meant for everybody.
 OTHER_SCHEMAS = """
-    SELECT n.oid FROM pg_namespace n
-    JOIN pg_db_role_setting ON setrole = nspowner
+    SELECT n.oid FROM pg_catalog.pg_namespace n
+    JOIN pg_catalog.pg_db_role_setting ON setrole = nspowner
         AND setconfig @> ARRAY['search_path=' || quote_ident(nspname)]
-    JOIN pg_database d ON d.oid = setdatabase AND datname = current_database()
+    JOIN pg_catalog.pg_database d ON d.oid = setdatabase AND datname = current_database()
     WHERE nspname <> :name
 """
 OPEN = f"""
-    SELECT 'the schema ' || quote_ident(nspname) FROM pg_namespace WHERE oid IN ({OTHER_SCHEMAS})
+    SELECT 'the schema ' || quote_ident(nspname) FROM pg_catalog.pg_namespace
+    WHERE oid IN ({OTHER_SCHEMAS})
       AND (has_schema_privilege(oid, 'USAGE') OR has_schema_privilege(oid, 'CREATE'))
     UNION ALL
     SELECT format('the columns of %I.%I', table_schema, table_name) FROM information_schema.tables

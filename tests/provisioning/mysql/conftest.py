@@ -74,6 +74,7 @@ def with_file(make, tmp_path):
     """The same with its password in a file."""
     file = tmp_path / "password"
     file.write_text("first\n")
+    file.chmod(0o600)
     app = make(password=None, settings=[f"sqa.password_file = {file}", PLAIN])
     assert app.psqa("create").status == 0
     return app, file

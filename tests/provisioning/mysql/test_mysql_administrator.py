@@ -119,30 +119,35 @@ def test_without_a_url_the_administrator_logs_in_on_the_applications_socket(
     assert app.psqa("check").lines == ["Nothing is wrong."]
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_else_on_the_usual_socket(make, server, monkeypatch, tmp_path, there):
-    """The first of the usual places that is there; when none is, the error names one."""
-    monkeypatch.setenv("LOGNAME", "root")
-    last = f"{server.folder}/socket" if there else f"{tmp_path}/nothing"
-    monkeypatch.setattr(MySQLServer, "SOCKETS", (f"{tmp_path}/no-socket", last))
+def test_without_a_socket_the_error_names_the_places_and_the_way_out(make, monkeypatch, tmp_path):
+    """The socket of the environment, else the usual ones, of which none may be there."""
     app = make()
     app.admin_url = None
-    told = app.psqa("create")
+    told = app.psqa("create", MYSQL_UNIX_PORT=f"{tmp_path}/nothing")
+    monkeypatch.setattr(MySQLServer, "SOCKETS", (f"{tmp_path}/no", f"{tmp_path}/nor"))
+    usual = app.psqa("create", MYSQL_UNIX_PORT="")
 
-    assert told.status == (0 if there else 1)
-    assert there or told.err == (
-        f"psqa: There is no socket of a server here ({tmp_path}/no-socket, {tmp_path}/nothing): "
+    assert (told.status, usual.status) == (1, 1)
+    assert told.err == (
+        f"psqa: There is no socket of a server here ({tmp_path}/nothing): "
         "write the URL of an administrator into a file for --admin-url-file, or into "
         "SQA_ADMIN_URL.\n"
     )
+    assert f"({tmp_path}/no, {tmp_path}/nor)" in usual.err
 
 
 def test_an_error_while_looking_is_one_sentence(created, admin, server):
     """An account that may not read the accounts is no administrator."""
     admin.run("CREATE USER clerk IDENTIFIED BY 'c'")
     created.admin_url = server.url().replace("root", "clerk:c")
+    blind = created.psqa("create")
+    admin.run("GRANT PROCESS ON *.* TO clerk")
     told = created.psqa("create")
 
+    assert blind.err == (
+        "psqa: The administrator's account lacks PROCESS, and cannot see the server's "
+        "connections.\n"
+    )
     assert told.status == 1
     assert told.err.startswith("psqa: mysql+pymysql://clerk:***@127.0.0.1:")
     assert "denied" in told.err

@@ -2,7 +2,6 @@
 
 import pytest
 
-from pyramid_aalam_sqa.provisioning.mysql.server import MySQLServer
 from support.mysql_accounts import PLAIN
 
 
@@ -73,7 +72,7 @@ def test_without_an_administrator_check_tells_what_the_application_sees(
     created, admin, tmp_path, monkeypatch
 ):
     """And says that it is not all; an administrator who was named and is refused is an error."""
-    monkeypatch.setattr(MySQLServer, "SOCKETS", (f"{tmp_path}/no-socket",))
+    monkeypatch.setenv("MYSQL_UNIX_PORT", f"{tmp_path}/no-socket")
     before = created.psqa("check", admin_url=None)
     admin.run("GRANT SELECT ON mysql.* TO aalam_base", "CREATE TABLE aalam_base.loose (id INT)")
     after = created.psqa("check", admin_url=None)

@@ -2,10 +2,12 @@
 
 import re
 import threading
+from queue import Queue
 
 import pymysql
 import pytest
-from sqlalchemy import create_engine, event
+from pyramid.response import Response
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.pool import NullPool
 
 from pyramid_aalam_sqa import ProvisioningError
@@ -76,6 +78,41 @@ def test_a_crowd_that_keeps_coming_is_locked_out_before_it_is_ended(created, ser
         thread.join(10)
 
     assert told.status == 0
+
+
+def count(request):
+    """A view that reads rows."""
+    return Response(str(request.sqa_session.scalar(text("SELECT COUNT(*) FROM note, note b"))))
+
+
+def test_a_request_at_the_moment_of_the_drop_is_a_503(created, admin):
+    """Whatever its connection is doing: logging in, reading, waiting."""
+    answers = Queue()
+
+    def visit(client, stop):
+        while not stop.is_set():
+            answers.put(client.get("/count", expect_errors=True).status_int)
+
+    for _ in range(3):
+        assert created.psqa("create").status == 0
+        admin.run("CREATE TABLE aalam_base.note (id INT PRIMARY KEY)")
+        stop = threading.Event()
+        settings = {"sqa.reset_connection": "true", "retry.attempts": "1"}
+        with created.served(count, **settings) as client:
+            threads = [threading.Thread(target=visit, args=(client, stop)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            first = [answers.get(timeout=30) for _ in range(8)]
+            assert created.psqa("drop", "--yes").status == 0
+            last = [answers.get(timeout=30) for _ in range(8)]
+            stop.set()
+            for thread in threads:
+                thread.join(30)
+        seen = {*first, *last, *answers.queue}
+        answers.queue.clear()
+
+        assert set(first) == {200}
+        assert seen == {200, 503}
 
 
 def test_connections_that_do_not_end_are_told(created, server):

@@ -203,6 +203,6 @@ def test_a_run_that_never_ends_is_not_waited_for_for_ever(site):
     """The other one says why it does nothing."""
     with (
         PostgreSQLServer(site.provisioning().tenant, site.here, wait=1).locked(),
-        pytest.raises(ProvisioningError, match="Another run of psqa goes on"),
+        pytest.raises(ProvisioningError, match="Another psqa is at work in"),
     ):
         list(Provisioning(site.settings(), site.admin.url, wait=0.01).apply())
