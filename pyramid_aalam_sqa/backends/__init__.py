@@ -13,6 +13,7 @@ from .registry import (
     is_impossible_value,
     sorting_of,
 )
+from .unsafe_options import check_options, check_ready_engine
 from .urls import is_file, is_memory, masked, read_url, with_name
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "backend_class",
     "backend_for",
     "backend_of",
+    "check_options",
+    "check_ready_engine",
     "has_backend",
     "is_file",
     "is_impossible_value",

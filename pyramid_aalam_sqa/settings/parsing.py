@@ -1,7 +1,7 @@
 """Turns one setting after the other, as it was written, into a value of its real type."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -17,6 +17,10 @@ ARGUMENT_PREFIX = "connect_args."
 
 # Arguments of a driver that stay text, however much they look like a number.
 TEXT_ARGUMENTS = {"user", "username", "password", "passwd", "host", "database", "db", "dbname"}
+
+
+# The isolation level in which there are no transactions.
+AUTOCOMMIT = "AUTOCOMMIT"
 
 
 # Options of SQLAlchemy's dialects that create_engine passes to them itself.
@@ -110,10 +114,14 @@ def _driver_argument(argument: str, item: RawSetting) -> object:
 
 
 def _isolation_level(dialect: Any) -> Option:
-    """Return the option whose values are the levels that *dialect* knows."""
+    """Return the option whose values are the levels that *dialect* knows.
+
+    AUTOCOMMIT is not offered. It is refused later, with the reason.
+    """
     try:
-        levels = dialect().get_isolation_level_values(None)
+        levels = set(dialect().get_isolation_level_values(None)) - {AUTOCOMMIT}
     except NotImplementedError:
-        levels = ["nothing, since this database has none"]
-    type_ = one_of(*sorted(levels), fold=lambda text: text.upper().replace("_", " "))
+        levels = {"nothing, since this database has none"}
+    usual = one_of(*sorted(levels), fold=lambda text: text.upper().replace("_", " "))
+    type_ = replace(usual, fits=lambda value: value == AUTOCOMMIT or usual.fits(value))
     return Option("isolation_level", type_, "")
