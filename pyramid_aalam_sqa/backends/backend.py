@@ -265,13 +265,13 @@ class Backend:
                 event.listen(engine, name, self._note_change)
             event.listen(engine, "do_execute_no_params", self._note_change_without_parameters)
 
-    def driver_arguments(self, dialect: Dialect) -> frozenset[str] | None:
-        """Return the names of the arguments that the driver of *dialect* takes.
+    def driver_arguments(self, driver: Any) -> frozenset[str] | None:
+        """Return the names of the arguments of connect() in the module *driver*.
 
         None if the driver does not say.
         """
         try:
-            known = signature(dialect.loaded_dbapi.connect).parameters
+            known = signature(driver.connect).parameters
         except ValueError:
             return None  # A function written in C may have no signature.
         if any(each.kind is Parameter.VAR_KEYWORD for each in known.values()):

@@ -7,7 +7,7 @@ from math import ceil
 from typing import Any, ClassVar
 
 from sqlalchemy import event, func, select
-from sqlalchemy.engine import Connection, Dialect, Engine
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -180,11 +180,11 @@ class MySQLBackend(Backend):
         # A ping has no event. Without this it waits as long as a statement may take.
         engine.dialect.do_ping = self._ping  # type: ignore[method-assign]
 
-    def driver_arguments(self, dialect: Dialect) -> frozenset[str] | None:
+    def driver_arguments(self, driver: Any) -> frozenset[str] | None:
         """Return the names of the arguments of PyMySQL or mysqlclient."""
-        if dialect.loaded_dbapi.__name__ == "MySQLdb":
+        if driver.__name__ == "MySQLdb":
             return MYSQLCLIENT_ARGUMENTS
-        return super().driver_arguments(dialect)
+        return super().driver_arguments(driver)
 
     def unsafe_argument(self, name: str, value: object) -> str | None:
         """Refuse autocommit, also in a statement that is sent on connecting."""

@@ -7,7 +7,7 @@ from math import ceil
 from typing import Any, ClassVar
 
 from sqlalchemy import event, func, inspect, select
-from sqlalchemy.engine import Connection, Dialect, Engine
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.schema import CreateSchema
 
@@ -153,9 +153,9 @@ class PostgreSQLBackend(Backend):
             }
         return defaults
 
-    def driver_arguments(self, dialect: Dialect) -> frozenset[str] | None:
+    def driver_arguments(self, driver: Any) -> frozenset[str] | None:
         """Return libpq's keywords and the arguments of the driver itself."""
-        own = PSYCOPG_ARGUMENTS if dialect.driver == "psycopg" else PSYCOPG2_ARGUMENTS
+        own = PSYCOPG_ARGUMENTS if driver.__name__ == "psycopg" else PSYCOPG2_ARGUMENTS
         return LIBPQ_KEYWORDS | own
 
     def unsafe_argument(self, name: str, value: object) -> str | None:

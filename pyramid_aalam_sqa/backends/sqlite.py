@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from weakref import WeakSet
 
 from sqlalchemy import event
-from sqlalchemy.engine import URL, Connection, Dialect, Engine
+from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import AssertionPool, ConnectionPoolEntry, QueuePool
@@ -167,7 +167,7 @@ class SQLiteBackend(Backend):
         event.listen(engine, "after_cursor_execute", _note_cursor)
         event.listen(engine, "reset", _close_cursors)
 
-    def driver_arguments(self, dialect: Dialect) -> frozenset[str] | None:
+    def driver_arguments(self, driver: Any) -> frozenset[str] | None:
         """Return the arguments of sqlite3, and the parameters of a URI where the URL has one.
 
         Without uri=true, SQLAlchemy ignores the parameters of a URI.

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from sqlalchemy.engine import Dialect, Engine
+from sqlalchemy.engine import Engine
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from ..exceptions import SettingError
@@ -34,16 +34,13 @@ SHARED_ADVICE = (
 )
 
 
-def check_options(backend: Backend, dialect: Dialect, options: Mapping[str, Any]) -> None:
+def check_options(backend: Backend, options: Mapping[str, Any]) -> None:
     """Raise :class:`SettingError` for the first option that breaks the promise.
 
     *options* are all options for create_engine. The parameters of the URL are checked too, and
-    whether the driver of *dialect* knows each of its arguments.
+    whether the driver knows each of its arguments.
     """
-    for key, advice in (
-        *_unsafe_options(backend, options),
-        *_unsafe_arguments(backend, dialect, options.get("connect_args") or {}),
-    ):
+    for key, advice in (*_unsafe_options(backend, options), *_unsafe_arguments(backend, options)):
         msg = f"{key}: {advice}"
         raise SettingError(msg)
 
@@ -78,14 +75,17 @@ def _unsafe_options(backend: Backend, options: Mapping[str, Any]) -> Iterator[tu
     yield from backend.unsafe_options(options)
 
 
-def _unsafe_arguments(
-    backend: Backend, dialect: Dialect, arguments: Mapping[str, Any]
-) -> Iterator[tuple[str, str]]:
+def _unsafe_arguments(backend: Backend, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the place of each unsafe or unknown argument of the driver and the advice for it."""
-    known = backend.driver_arguments(dialect)
-    places = ((f"{backend.prefix}connect_args.", arguments), (f"{backend.prefix}url: ?", None))
+    known = backend.driver_arguments(
+        options.get("module") or backend.url.get_dialect().import_dbapi()
+    )
+    places = (
+        (f"{backend.prefix}connect_args.", options.get("connect_args") or {}),
+        (f"{backend.prefix}url: ?", backend.url.query),
+    )
     for place, given in places:
-        for name, value in (backend.url.query if given is None else given).items():
+        for name, value in given.items():
             advice = backend.unsafe_argument(name, value)
             if advice is None and known is not None and name not in known:
                 advice = _unknown_argument(name, known)

@@ -49,8 +49,8 @@ def make_engine(database: Database, sqa_options: Mapping[str, Any]) -> Engine:
         install_error_listeners(database.engine, backend)
         return database.engine
     options = _with_defaults(database, backend.engine_defaults(), budget)
+    check_options(backend, options)
     engine = _create(database, options)
-    check_options(backend, engine.dialect, options)
     if path:
         # First: a backend has a do_connect listener too, and the first one that connects wins.
         use_password_file(engine, path, options["connect_args"])

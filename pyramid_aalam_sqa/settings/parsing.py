@@ -1,7 +1,7 @@
 """Turns one setting after the other, as it was written, into a value of its real type."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -122,6 +122,9 @@ def _isolation_level(dialect: Any) -> Option:
         levels = set(dialect().get_isolation_level_values(None)) - {AUTOCOMMIT}
     except NotImplementedError:
         levels = {"nothing, since this database has none"}
-    usual = one_of(*sorted(levels), fold=lambda text: text.upper().replace("_", " "))
-    type_ = replace(usual, fits=lambda value: value == AUTOCOMMIT or usual.fits(value))
+    type_ = one_of(
+        *sorted(levels),
+        fold=lambda text: text.upper().replace("_", " "),
+        refused=(AUTOCOMMIT,),
+    )
     return Option("isolation_level", type_, "")

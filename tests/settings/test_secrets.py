@@ -94,7 +94,15 @@ def test_a_request_shows_no_password(account, everything, way, visit):
         failed = "" if answer else response.text
     except DBAPIError as error:
         failed = "".join(traceback.format_exception(error)) + repr(error)
-    things = [sqa, sqa.settings.database, sqa.engine, sqa.engine.url, sqa.engine.pool, config.registry, app]
+    things = [
+        sqa,
+        sqa.settings.database,
+        sqa.engine,
+        sqa.engine.url,
+        sqa.engine.pool,
+        config.registry,
+        app,
+    ]
     logged = everything()
     shown = [*map(repr, things), *map(str, things), failed, logged]
     sqa.dispose()
