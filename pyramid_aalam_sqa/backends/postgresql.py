@@ -52,7 +52,7 @@ AUTOCOMMIT_ADVICE = (
 
 # Settings of the server in the argument "options" that make a COMMIT forgettable.
 UNSAFE_OPTIONS = re.compile(
-    r"\b(?:synchronous_commit\s*=\s*(?:off|0|no|false)|fsync|session_replication_role)\b",
+    r"(?:synchronous_commit\s*=\s*(?:off|0|no|false)|fsync|session_replication_role)\b",
     re.IGNORECASE,
 )
 
