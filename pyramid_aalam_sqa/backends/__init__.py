@@ -14,6 +14,7 @@ from .registry import (
     sorting_of,
 )
 from .sorting import Comparable
+from .unsafe_options import check_options, check_ready_engine
 from .urls import is_file, is_memory, masked, read_url, with_name
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "backend_class",
     "backend_for",
     "backend_of",
+    "check_options",
+    "check_ready_engine",
     "has_backend",
     "is_file",
     "is_impossible_value",

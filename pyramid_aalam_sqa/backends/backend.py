@@ -7,14 +7,25 @@ import select
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
+from inspect import Parameter, signature
 from time import monotonic, sleep
 from typing import Any, ClassVar
 
-from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy import event
+from sqlalchemy.engine import (
+    URL,
+    Connection,
+    Dialect,
+    Engine,
+    ExceptionContext,
+    ExecutionContext,
+)
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import ConnectionPoolEntry
 
-from ..exceptions import ProvisioningError
+from ..exceptions import ProvisioningError, SettingError
+from .session_changes import SessionChanges
 from .sorting import GENERIC_SORTING, Sorting
 
 # poll() reports this event without reading from the socket, so it works under TLS too.
@@ -22,8 +33,9 @@ from .sorting import GENERIC_SORTING, Sorting
 CLOSED_BY_PEER = getattr(select, "POLLRDHUP", 0)
 
 
-# In the info of a pooled connection while it refuses writes.
-READ_ONLY_MARK = "sqa.read_only"
+# In the info of a pooled connection: what has to be done when it comes back to the pool.
+ON_RETURN = "sqa.on_return"
+ALLOW_WRITES, CLOSE = "allow writes", "close"
 
 
 # Seconds between two attempts to take the lock for creating tables. Forty workers may ask at once.
@@ -45,8 +57,14 @@ class ErrorKind(Enum):
     LOCK_TIMEOUT = "one statement waited too long for a lock, and the server undid that statement"
     DISCONNECT = "the connection is lost, and its transaction with it"
     READ_ONLY_SERVER = "this server accepts no writes; another connection may reach one that does"
-    READ_ONLY_DATABASE = "the database accepts no writes"
+    READ_ONLY_DATABASE = (
+        "the database accepts no writes, because it is read-only or its disk is full"
+    )
     NO_ANSWER = "the server did not answer in time, so what it is doing is unknown"
+    STALE_STATEMENT = (
+        "a prepared statement no longer fits its table; new connections prepare it anew"
+    )
+    TOO_LARGE = "the statement is larger than the server accepts, and it closed the connection"
     UNREACHABLE = "no connection can be made"
 
     @property
@@ -57,20 +75,27 @@ class ErrorKind(Enum):
             ErrorKind.LOCK_TIMEOUT,
             ErrorKind.DISCONNECT,
             ErrorKind.READ_ONLY_SERVER,
+            ErrorKind.STALE_STATEMENT,
         }
 
     @property
     def unavailable(self) -> bool:
         """Whether the database cannot be used at the moment, whatever the statement."""
-        return self not in {ErrorKind.CONFLICT, ErrorKind.LOCK_TIMEOUT}
+        return self not in {
+            ErrorKind.CONFLICT,
+            ErrorKind.LOCK_TIMEOUT,
+            ErrorKind.STALE_STATEMENT,
+            ErrorKind.TOO_LARGE,
+        }
 
     @property
     def drops_pool(self) -> bool:
-        """Whether the pool's other connections are probably lost too."""
+        """Whether the pool's other connections are probably useless too."""
         return self in {
             ErrorKind.DISCONNECT,
             ErrorKind.READ_ONLY_SERVER,
             ErrorKind.NO_ANSWER,
+            ErrorKind.STALE_STATEMENT,
         }
 
 
@@ -97,7 +122,9 @@ class Backend:
     Engines:
 
     - ``ENGINE_DEFAULTS``: create_engine options, spelled as in an ini file.
-    - ``KNOWN_DRIVERS``: drivers that accept the ``connect_args`` among those options.
+    - ``REFUSED_MODULES``: packages of other drivers, refused in the option ``module``.
+    - ``KNOWN_DRIVERS``: drivers whose arguments and error codes are known here. Others are refused,
+      except for an unknown product.
     - ``UNLISTED_CONNECTIONS``: how many connections the server still counts for a moment after it
       has closed them. ``sqa.max_connections`` leaves room for that many.
 
@@ -105,11 +132,16 @@ class Backend:
 
     - ``ERROR_KINDS``: what the code means for the request.
     - ``NOT_SENT_CODES``: the statement never left the driver, so the server has not run it.
+    - ``COMMIT_REFUSED_CODES``: in answer to COMMIT, the server has not committed, although the
+      connection is useless.
+    - ``COMMIT_UNKNOWN_CODES``: in answer to COMMIT, the server itself does not know.
     - ``ACCESS_DENIED_CODES``: the account has no privilege for the statement.
     - ``IMPOSSIBLE_VALUE_CODES``: the column cannot hold such a value, so no row has it.
 
     Statements and waits:
 
+    - ``changes_session(statement)``: whether a statement leaves something on its connection; see
+      session_changes.py.
     - ``READ_ONLY_SQL``: makes the transaction that has just begun refuse writes.
     - ``READ_WRITE_SQL``: undoes it where it holds for the connection; empty where it does not.
     - ``PRE_COMMIT_SQL``: sent to each of several databases before the first COMMIT. It fails if the
@@ -134,11 +166,15 @@ class Backend:
     SORTING: ClassVar[Sorting] = GENERIC_SORTING
     ENGINE_DEFAULTS: ClassVar[Mapping[str, str]] = {"pool_pre_ping": "true", "pool_timeout": "5"}
     KNOWN_DRIVERS: ClassVar[frozenset[str]] = frozenset()
+    REFUSED_MODULES: ClassVar[frozenset[str]] = frozenset()
     UNLISTED_CONNECTIONS: ClassVar[int] = 0
     ERROR_KINDS: ClassVar[Mapping[str, ErrorKind]] = {}
     NOT_SENT_CODES: ClassVar[frozenset[str]] = frozenset()
+    COMMIT_REFUSED_CODES: ClassVar[frozenset[str]] = frozenset()
+    COMMIT_UNKNOWN_CODES: ClassVar[frozenset[str]] = frozenset()
     ACCESS_DENIED_CODES: ClassVar[frozenset[str]] = frozenset()
     IMPOSSIBLE_VALUE_CODES: ClassVar[frozenset[str]] = frozenset()
+    changes_session: ClassVar[SessionChanges | None] = None
     READ_ONLY_SQL: ClassVar[str] = ""
     READ_WRITE_SQL: ClassVar[str] = ""
     PRE_COMMIT_SQL: ClassVar[str] = "SELECT 1"
@@ -191,8 +227,78 @@ class Backend:
             if known or not key.startswith("connect_args.")
         }
 
-    def prepare(self, engine: Engine) -> None:
-        """Add this product's event listeners to *engine*, which has made no connection yet."""
+    def prepare(self, engine: Engine, arguments: Mapping[str, Any]) -> None:
+        """Add this product's event listeners to *engine*, which has made no connection yet.
+
+        *arguments* are those of the driver.
+        """
+
+    @classmethod
+    def driver_problem(cls, dialect: Dialect | type[Dialect]) -> str | None:
+        """Return what to write instead of the driver of *dialect*; None if it is known here."""
+        if not cls.KNOWN_DRIVERS or dialect.driver in cls.KNOWN_DRIVERS:
+            return None
+        return cls.driver_advice(f"{dialect.name}+{dialect.driver}://", dialect.name)
+
+    @classmethod
+    def driver_advice(cls, refused: str, product: str = "") -> str:
+        """Return why the driver *refused* is refused, and which to use instead."""
+        product = product or next(iter(cls.URL_SCHEMES))
+        usable = []
+        for driver in sorted(cls.KNOWN_DRIVERS, key=lambda each: each != cls.BUNDLED_DRIVER):
+            package = cls.DRIVER_PACKAGES.get(driver, driver)
+            where = "installed" if driver == cls.BUNDLED_DRIVER else f"pip install '{package}'"
+            usable.append(f"{product}+{driver}:// ({where})")
+        return (
+            f"{refused} is not supported, because its driver's error codes are not known here; "
+            f"write {' or '.join(usable)}."
+        )
+
+    def watch_connections(self, engine: Engine) -> None:
+        """Close each connection of *engine* that a statement has changed, when it comes back.
+
+        Also undo make_read_only() then, and refuse new connections in AUTOCOMMIT. *engine* may be
+        one that the application has made.
+        """
+        event.listen(engine, "connect", self._refuse_autocommit)
+        event.listen(engine, "checkin", self._on_return)
+        if self.changes_session is not None and not self.is_memory(self.url):
+            for name in ("do_execute", "do_executemany"):
+                event.listen(engine, name, self._note_change)
+            event.listen(engine, "do_execute_no_params", self._note_change_without_parameters)
+
+    def driver_arguments(self, driver: Any) -> frozenset[str] | None:
+        """Return the names of the arguments of connect() in the module *driver*.
+
+        None if the driver does not say.
+        """
+        try:
+            known = signature(driver.connect).parameters
+        except ValueError:
+            return None  # A function written in C may have no signature.
+        if any(each.kind is Parameter.VAR_KEYWORD for each in known.values()):
+            return None
+        return frozenset(known)
+
+    def unsafe_argument(self, name: str, value: object) -> str | None:
+        """Return advice if the driver's argument *name* breaks the promise with *value*, else None.
+
+        A value from a URL is text.
+        """
+        return None
+
+    def unsafe_options(self, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield the key of each option that breaks the promise on this product, with the advice.
+
+        *options* are the options for create_engine.
+        """
+        module = getattr(options.get("module"), "__name__", "")
+        if module.partition(".")[0] in self.REFUSED_MODULES:
+            yield f"{self.prefix}module", self.driver_advice(module)
+
+    def is_autocommit(self, connection: Any) -> bool:
+        """Return whether the driver's *connection* stores every statement at once."""
+        return getattr(connection, "autocommit", False) is True
 
     def before_fork(self, engine: Engine) -> None:
         """Prepare the connections of *engine* for a fork of this process, which comes next."""
@@ -229,6 +335,22 @@ class Backend:
             kind = ErrorKind.NO_ANSWER
         return kind
 
+    def classify_context(self, context: ExceptionContext) -> ErrorKind | None:
+        """Return what the error of *context* means, with its statement and its connection known."""
+        kind = self.classify(
+            context.original_exception,
+            connecting=not context.connection,
+            disconnected=context.is_disconnect,
+        )
+        is_lost = kind is ErrorKind.DISCONNECT
+        if is_lost and self.is_too_large(context.statement, context.parameters):
+            kind = ErrorKind.TOO_LARGE
+        if kind is ErrorKind.TOO_LARGE:
+            # The server has closed this connection, and no other.
+            context.is_disconnect = True
+            context.invalidate_pool_on_disconnect = False
+        return kind
+
     def is_commit_unknown(self, kind: ErrorKind | None, error: BaseException) -> bool:
         """Return whether the server may have committed, although COMMIT raised *error*.
 
@@ -236,8 +358,10 @@ class Backend:
         never sent.
         """
         code = self.error_code(error)
+        if code in self.COMMIT_UNKNOWN_CODES:
+            return True
         answered = code.isalnum() and kind not in {ErrorKind.DISCONNECT, ErrorKind.NO_ANSWER}
-        return not answered and code not in self.NOT_SENT_CODES
+        return not answered and code not in self.NOT_SENT_CODES | self.COMMIT_REFUSED_CODES
 
     @classmethod
     def is_impossible_value(cls, error: DBAPIError) -> bool:
@@ -246,6 +370,10 @@ class Backend:
         # An autoflush may raise the same codes. That is the application's mistake.
         is_select = str(error.statement).startswith("SELECT")
         return is_select and not cls.IMPOSSIBLE_VALUE_CODES.isdisjoint(codes)
+
+    def is_too_large(self, statement: str | None, parameters: Any) -> bool:
+        """Return whether the server closes the connection over the size of *statement*."""
+        return False
 
     def aborts_transaction(self, error: BaseException) -> bool:
         """Return whether *error*, of one statement, makes the server refuse all that follow.
@@ -312,18 +440,49 @@ class Backend:
         """Make the transaction that has just begun on *connection* refuse every write."""
         if self.READ_ONLY_SQL:
             # Marked before it is sent: it may hold even if its answer is lost.
-            connection.info[READ_ONLY_MARK] = True
+            connection.info.setdefault(ON_RETURN, ALLOW_WRITES)
             connection.exec_driver_sql(self.READ_ONLY_SQL)
 
-    def make_writable(self, connection: DBAPIConnection | None, record: Any, _state: Any) -> None:
-        """Undo make_read_only() when *connection* goes back to the pool. A "reset" listener."""
-        # A detached connection has no record. It is closed, not reused.
-        if connection is None or record is None:
+    def _on_return(self, connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+        """Do what was noted for a connection that comes back to the pool. A "checkin" listener."""
+        todo = record.info.pop(ON_RETURN, None)
+        # The pool has closed it already if the record has no connection.
+        if todo is None or connection is None or record.dbapi_connection is None:
             return
-        if record.info.pop(READ_ONLY_MARK, False) and self.READ_WRITE_SQL:
-            cursor = connection.cursor()
-            cursor.execute(self.READ_WRITE_SQL)
-            cursor.close()
+        if todo is CLOSE:
+            record.invalidate()
+        elif self.READ_WRITE_SQL:
+            try:
+                cursor = connection.cursor()
+                cursor.execute(self.READ_WRITE_SQL)
+                cursor.close()
+            except Exception as error:  # noqa: BLE001 - the pool must get its place back
+                record.invalidate(error)
+
+    def _refuse_autocommit(self, connection: DBAPIConnection, _record: object) -> None:
+        """Check a new connection, because a creator or an option file may have set AUTOCOMMIT."""
+        if self.is_autocommit(connection):
+            connection.close()
+            msg = (
+                f"{self.prefix}*: a new connection is in AUTOCOMMIT: every statement would be "
+                "stored at once, and an error answer could not undo it. Change what makes it."
+            )
+            raise SettingError(msg)
+
+    def _note_change(
+        self, _cursor: object, statement: str, _parameters: object, context: ExecutionContext | None
+    ) -> None:
+        """Note that the connection has to be closed on its return, if *statement* changes it."""
+        if self.changes_session is not None and self.changes_session(statement) and context:
+            info = context.root_connection.info
+            # The statement of make_read_only() is undone, not the application's own of that text.
+            if statement != self.READ_ONLY_SQL or ON_RETURN not in info:
+                info[ON_RETURN] = CLOSE
+
+    def _note_change_without_parameters(
+        self, cursor: object, statement: str, context: ExecutionContext | None
+    ) -> None:
+        self._note_change(cursor, statement, None, context)
 
     # Creating tables.
 

@@ -1,6 +1,7 @@
 """MySQL and MariaDB, through PyMySQL first of all: strict, UTC, utf8mb4, and every wait bounded."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from math import ceil
 from typing import Any, ClassVar
@@ -13,15 +14,59 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..exceptions import SettingError
 from .backend import Backend, ErrorKind
-from .pymysql_driver import PyMySQLConnect, close_and_wait, forget_unread_rows, socket_of
+from .mysqlclient_driver import MYSQLCLIENT_ARGUMENTS, ping_in_time
+from .pymysql_driver import (
+    PyMySQLConnect,
+    close_and_wait,
+    forget_unread_rows,
+    socket_of,
+    time_limit,
+)
+from .session_changes import MYSQL
 from .sorting import MYSQL_SORTING, Sorting
 
 # Characters in the name of a lock of GET_LOCK().
 LONGEST_LOCK_NAME = 64
 
 
+# Why a login is refused: the account is wrong, locked, expired or dropped; its host is blocked or
+# not allowed; TLS or an authentication plugin is missing; the server has no thread or is offline;
+# the database is forbidden or missing. These codes count only while connecting, because a statement
+# may name another database or another account.
+LOGIN_REFUSED_CODES = frozenset(
+    {
+        *("1042", "1043", "1044", "1045", "1049", "1129", "1130", "1135", "1158", "1251", "1524"),
+        *("1698", "1820", "1862", "2026", "2049", "2059", "2061", "3032", "3118", "3159", "3955"),
+        "4151",
+    }
+)
+
+
+AUTOCOMMIT_ADVICE = (
+    "every statement would be stored at once, and an error answer could not undo it. Remove it."
+)
+
+
+# An init_command that turns transactions off, or makes tables that cannot roll back.
+UNSAFE_INIT = re.compile(r"\bautocommit\b|\bcompletion_type\b|storage_engine\b", re.IGNORECASE)
+
+
+INIT_ADVICE = (
+    "autocommit, completion_type and the storage engine decide whether an error answer can undo "
+    "what was written. Remove them from the statement."
+)
+
+
 # Seconds. With a shorter statement_timeout, the server could end a GET_LOCK() that waits a second.
 LEAST_TIMEOUT_TO_WAIT = 3
+
+
+# The bytes that a driver writes with a backslash before them.
+ESCAPED_BYTES = (b"\0", b"\n", b"\r", b"\x1a", b'"', b"'", b"\\")
+
+
+# max_allowed_packet where the server was not asked: what MariaDB has unless it is set.
+DEFAULT_MAX_PACKET = 16 * 2**20
 
 
 # In the info of a pooled connection: whether it was in autocommit when it was new.
@@ -62,11 +107,14 @@ class MySQLBackend(Backend):
         "connect_args.write_timeout": "60",
     }
     KNOWN_DRIVERS = frozenset({"mysqldb", "pymysql"})
+    REFUSED_MODULES = frozenset({"cymysql", "mariadb", "mysql"})
     # The server closes the socket before it takes the connection off its list.
     UNLISTED_CONNECTIONS = 1
     ERROR_KINDS: ClassVar[Mapping[str, ErrorKind]] = {
-        **dict.fromkeys(("1213", "1020", "3101"), ErrorKind.CONFLICT),
-        "1205": ErrorKind.LOCK_TIMEOUT,
+        # 1412: another connection has changed the table since this transaction began to read.
+        **dict.fromkeys(("1213", "1020", "1412", "3101"), ErrorKind.CONFLICT),
+        # 3572: NOWAIT on MySQL 8; MariaDB answers 1205.
+        **dict.fromkeys(("1205", "3572"), ErrorKind.LOCK_TIMEOUT),
         # 1047: a Galera node that has lost its cluster; 1053, 1927, 3169: shut down or killed.
         **dict.fromkeys(("2006", "2013", "2055", "4031"), ErrorKind.DISCONNECT),
         **dict.fromkeys(("1047", "1053", "1927", "3169"), ErrorKind.DISCONNECT),
@@ -76,21 +124,26 @@ class MySQLBackend(Backend):
         # 1040: the server has no free connection; 1203: the account has none; 1226: the account has
         # used up what it may have in an hour.
         **dict.fromkeys(("2002", "2003", "2005", "1040", "1203", "1226"), ErrorKind.UNREACHABLE),
+        # 1021: the disk is full; 1114: the table, or the disk of its tablespace.
+        **dict.fromkeys(("1021", "1114"), ErrorKind.READ_ONLY_DATABASE),
+        # 1153 by the server, 2020 by libmysqlclient.
+        **dict.fromkeys(("1153", "2020"), ErrorKind.TOO_LARGE),
     }
-    # The account is wrong, locked or dropped, or the database is forbidden, missing or dropped, or
-    # the host is refused (1129, 1130), or the password has expired (1820, 1862). They count only
-    # while connecting: a statement may name another database, too.
-    LOGIN_REFUSED_CODES = frozenset(
-        {"1044", "1045", "1049", "1129", "1130", "1698", "1820", "1862", "3118", "4151"}
-    )
+    LOGIN_REFUSED_CODES = LOGIN_REFUSED_CODES
+    # A Galera node that has lost its cluster commits nothing.
+    COMMIT_REFUSED_CODES = frozenset({"1047"})
     # 2006: writing to the socket failed; 0: PyMySQL had closed the connection before.
     NOT_SENT_CODES = frozenset({"2006", "0"})
     ACCESS_DENIED_CODES = frozenset({"1044", "1142"})
     # The column's character set lacks a letter: 1267 on MariaDB, 3988 on MySQL 8.
     IMPOSSIBLE_VALUE_CODES = frozenset({"1267", "3988"})
+    changes_session = MYSQL
     # For the session, not for one transaction: DDL would end a read-only transaction, and run.
     READ_ONLY_SQL = "SET SESSION TRANSACTION READ ONLY"
     READ_WRITE_SQL = "SET SESSION TRANSACTION READ WRITE"
+
+    # What max_allowed_packet is on the server; None before the first connection.
+    max_packet: int | None = None
 
     def engine_defaults(self) -> Mapping[str, str]:
         """Return the options; the driver waits five seconds longer than ``statement_timeout``.
@@ -105,11 +158,12 @@ class MySQLBackend(Backend):
             defaults["connect_args.read_timeout"] = str(statement + 5)
         return defaults
 
-    def prepare(self, engine: Engine) -> None:
+    def prepare(self, engine: Engine, arguments: Mapping[str, Any]) -> None:
         """Add the listeners that open, set up and close connections.
 
         Raises :class:`SettingError` if the settings ask another driver for PyMySQL's TLS.
         """
+        self.connect_timeout = float({**arguments, **self.url.query}.get("connect_timeout") or 5)
         # Before SQLAlchemy's own listener, which reads sql_mode to learn how to quote.
         event.listen(engine, "connect", self._set_up, insert=True)
         event.listen(engine, "checkout", _note_autocommit)
@@ -125,6 +179,26 @@ class MySQLBackend(Backend):
                 f"set {self.prefix}connect_args for another driver."
             )
             raise SettingError(msg)
+        # A ping has no event. Without this it waits as long as a statement may take.
+        engine.dialect.do_ping = self._ping  # type: ignore[method-assign]
+
+    def driver_arguments(self, driver: Any) -> frozenset[str] | None:
+        """Return the names of the arguments of PyMySQL or mysqlclient."""
+        if driver.__name__ == "MySQLdb":
+            return MYSQLCLIENT_ARGUMENTS
+        return super().driver_arguments(driver)
+
+    def unsafe_argument(self, name: str, value: object) -> str | None:
+        """Refuse autocommit, also in a statement that is sent on connecting."""
+        if name == "autocommit" and value not in {None, False}:
+            return AUTOCOMMIT_ADVICE
+        if name == "init_command" and UNSAFE_INIT.search(str(value)):
+            return INIT_ADVICE
+        return None
+
+    def is_autocommit(self, connection: Any) -> bool:
+        """Return whether the server has said that every statement is stored at once."""
+        return bool(connection.get_autocommit())
 
     @classmethod
     def error_codes(cls, error: BaseException) -> tuple[str, ...]:
@@ -145,6 +219,16 @@ class MySQLBackend(Backend):
         if code == "1290" and "read-only" not in str(error).replace("_", "-"):
             return None
         return super().classify(error, connecting=connecting, disconnected=disconnected)
+
+    def is_too_large(self, statement: str | None, parameters: Any) -> bool:
+        """Return whether *statement* with its parameters is larger than max_allowed_packet.
+
+        The server closes the connection over it, often before the driver has read why. In a batch
+        each row is sent with the statement.
+        """
+        rows = parameters if isinstance(parameters, list) else [parameters]
+        size = len((statement or "").encode()) + max(map(_sent_size, rows), default=0)
+        return size > (self.max_packet or DEFAULT_MAX_PACKET)
 
     def ended_transaction(self, error: BaseException, connection: Any) -> bool:
         """Return whether the lock table is full, or a savepoint does not exist any more.
@@ -185,6 +269,15 @@ class MySQLBackend(Backend):
         except DBAPIError:
             connection.invalidate()
 
+    def _ping(self, dbapi_connection: Any) -> bool:
+        """Ask the server for a sign of life, and wait for it as long as for a connection."""
+        if hasattr(dbapi_connection, "connect_timeout"):
+            with time_limit(dbapi_connection, dbapi_connection.connect_timeout):
+                dbapi_connection.ping(reconnect=False)
+        else:
+            ping_in_time(dbapi_connection, self.connect_timeout)
+        return True
+
     def _set_up(self, connection: DBAPIConnection, _record: Any) -> None:
         """Send what a new connection needs, in one statement."""
         statement = ceil(self.sqa_options["statement_timeout"] * 1000)
@@ -199,6 +292,10 @@ class MySQLBackend(Backend):
         )
         cursor = connection.cursor()
         cursor.execute(text)
+        if self.max_packet is None:
+            # Once for each engine: the limit belongs to the server.
+            cursor.execute("SELECT @@max_allowed_packet")
+            [(self.max_packet,)] = cursor.fetchall()
         cursor.close()
 
 
@@ -211,6 +308,16 @@ def lock_name(name: str) -> str:
     if len(full) <= LONGEST_LOCK_NAME:
         return full
     return hashlib.sha256(full.encode()).hexdigest()
+
+
+def _sent_size(value: Any) -> int:
+    """Return how many bytes *value*, or a row of values, has in a statement that is sent."""
+    if isinstance(value, Mapping):
+        return sum(map(_sent_size, value.values()))
+    if isinstance(value, (tuple, list)):
+        return sum(map(_sent_size, value))
+    data = value if isinstance(value, bytes) else str(value).encode()
+    return len(data) + sum(map(data.count, ESCAPED_BYTES))
 
 
 def _leaves_autocommit(connection: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from math import ceil
 from typing import Any, ClassVar
@@ -12,7 +13,56 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.schema import CreateSchema
 
 from .backend import Backend, ErrorKind
+from .psycopg_driver import BoundedConnect, time_limit
+from .session_changes import POSTGRESQL
 from .sorting import POSTGRESQL_SORTING, Sorting
+
+# Seconds that the driver waits longer than the server works on a statement, as PyMySQL does.
+EXTRA_SECONDS = 5
+
+
+# The keywords of libpq 18; an older one refuses some when it connects.
+LIBPQ_KEYWORDS = frozenset(
+    {
+        *("service", "servicefile", "user", "password", "passfile", "channel_binding", "dbname"),
+        *("connect_timeout", "host", "hostaddr", "port", "client_encoding", "options", "sslmode"),
+        *("application_name", "fallback_application_name", "keepalives", "keepalives_idle"),
+        *("keepalives_interval", "keepalives_count", "tcp_user_timeout", "sslnegotiation"),
+        *("sslcompression", "sslcert", "sslkey", "sslcertmode", "sslpassword", "sslrootcert"),
+        *("sslcrl", "sslcrldir", "sslsni", "requirepeer", "require_auth", "min_protocol_version"),
+        *("max_protocol_version", "ssl_min_protocol_version", "ssl_max_protocol_version"),
+        *("gssencmode", "krbsrvname", "gsslib", "gssdelegation", "replication", "sslkeylogfile"),
+        *("target_session_attrs", "load_balance_hosts", "scram_client_key", "scram_server_key"),
+        *("oauth_issuer", "oauth_client_id", "oauth_client_secret", "oauth_scope"),
+    }
+)
+
+
+PSYCOPG_ARGUMENTS = frozenset(
+    {"autocommit", "context", "cursor_factory", "prepare_threshold", "row_factory"}
+)
+
+
+PSYCOPG2_ARGUMENTS = frozenset({"connection_factory", "cursor_factory"})
+
+
+AUTOCOMMIT_ADVICE = (
+    "every statement would be stored at once, and an error answer could not undo it. Remove it."
+)
+
+
+# Settings of the server in the argument "options" that make a COMMIT forgettable.
+UNSAFE_OPTIONS = re.compile(
+    r"(?:synchronous_commit\s*=\s*(?:off|0|no|false)|fsync|session_replication_role)\b",
+    re.IGNORECASE,
+)
+
+
+OPTIONS_ADVICE = (
+    "with synchronous_commit = off a COMMIT that was answered can be lost, and with "
+    "session_replication_role foreign keys are not checked. Remove them from options."
+)
+
 
 # What psycopg and libpq call PQTRANS_INERROR: a statement failed, and only a rollback can follow.
 TRANSACTION_FAILED = 3
@@ -39,36 +89,40 @@ class PostgreSQLBackend(Backend):
         "pool_recycle": "1800",
         "connect_args.connect_timeout": "5",
     }
-    KNOWN_DRIVERS = frozenset({"psycopg", "psycopg2", "psycopg2cffi"})
+    KNOWN_DRIVERS = frozenset({"psycopg", "psycopg2"})
+    REFUSED_MODULES = frozenset({"pg8000"})
     ERROR_KINDS: ClassVar[Mapping[str, ErrorKind]] = {
         **dict.fromkeys(("40001", "40P01"), ErrorKind.CONFLICT),
         "55P03": ErrorKind.LOCK_TIMEOUT,
-        **dict.fromkeys(("57P01", "57P02", "57P05", "25P03"), ErrorKind.DISCONNECT),
+        **dict.fromkeys(("57P01", "57P02", "57P05", "25P03", "25P04"), ErrorKind.DISCONNECT),
+        # A pooler or a proxy has lost the server.
+        **dict.fromkeys(("08000", "08003", "08006"), ErrorKind.DISCONNECT),
         "25006": ErrorKind.READ_ONLY_SERVER,
-        **dict.fromkeys(("57P03", "53300"), ErrorKind.UNREACHABLE),
+        # 53100: the disk is full.
+        "53100": ErrorKind.READ_ONLY_DATABASE,
+        # 53200: out of memory; 53300: out of connections; 58030: the disk cannot read or write.
+        **dict.fromkeys(("57P03", "53200", "53300", "58030"), ErrorKind.UNREACHABLE),
+        # The server's files are damaged.
+        **dict.fromkeys(("XX001", "XX002"), ErrorKind.UNREACHABLE),
     }
+    # A pooler, or a server of the same protocol, has lost track of the transaction.
+    COMMIT_UNKNOWN_CODES = frozenset({"08007", "40003"})
     ACCESS_DENIED_CODES = frozenset({"42501"})
     # Out of range; not a date; not in the encoding; not text of that type.
     IMPOSSIBLE_VALUE_CODES = frozenset({"22003", "22007", "22008", "22021", "22P02", "22P05"})
+    changes_session = POSTGRESQL
     READ_ONLY_SQL = "SET TRANSACTION READ ONLY"
     # Checks deferred constraints now; otherwise COMMIT would fail over them.
     PRE_COMMIT_SQL = "SET CONSTRAINTS ALL IMMEDIATE"
 
-    def engine_defaults(self) -> Mapping[str, str]:
-        """Return the options; libpq sends no password in clear text, if it is new enough.
-
-        A URL with ``sslmode=verify-full`` or ``verify-ca`` names the server for certain.
-        """
-        defaults = dict(super().engine_defaults())
-        proved = str(self.url.query.get("sslmode", "")).startswith("verify-")
-        if self.url.get_driver_name() == "psycopg" and not proved:
-            libpq: Any = self.url.get_dialect().import_dbapi()
-            if libpq.pq.version() >= REQUIRE_AUTH_SINCE and "PGREQUIREAUTH" not in os.environ:
-                defaults["connect_args.require_auth"] = "!password"
-        return defaults
-
-    def prepare(self, engine: Engine) -> None:
-        """Add the listener that sets up each new connection."""
+    def prepare(self, engine: Engine, arguments: Mapping[str, Any]) -> None:
+        """Add the listeners that open and set up each new connection, with limits on its waits."""
+        if engine.dialect.driver == "psycopg":
+            statement = self.sqa_options["statement_timeout"]
+            limit = statement + EXTRA_SECONDS if statement else None
+            event.listen(engine, "do_connect", BoundedConnect(engine.dialect, limit))
+            seconds = float({**arguments, **self.url.query}.get("connect_timeout") or 5)
+            self._limit_ping(engine, seconds)
         # With a schema, before SQLAlchemy's own listener, which asks for the current schema.
         event.listen(engine, "connect", self._set_up, insert=bool(self.schema))
 
@@ -77,10 +131,66 @@ class PostgreSQLBackend(Backend):
     ) -> ErrorKind | None:
         """Return what the driver's *error* means.
 
-        libpq gives no code to an error of connecting.
+        libpq gives no code to an error of connecting. A prepared statement whose table was changed
+        has the code of many other errors; the function of the server that raised it tells.
         """
+        if getattr(getattr(error, "diag", None), "source_function", "") == "RevalidateCachedQuery":
+            return ErrorKind.STALE_STATEMENT
         found = super().classify(error, connecting=connecting, disconnected=disconnected)
         return ErrorKind.UNREACHABLE if connecting and not self.error_code(error) else found
+
+    def engine_defaults(self) -> Mapping[str, str]:
+        """Return the options: the limits that psycopg2 needs, and no password in clear text.
+
+        psycopg2 notices with them that a host is gone, but not that a server is silent; psycopg has
+        limits of its own for both. With psycopg, libpq sends no password in clear text, if it is
+        new enough. A URL with ``sslmode=verify-full`` or ``verify-ca`` names the server for
+        certain, and so may send one.
+        """
+        defaults = dict(super().engine_defaults())
+        if self.url.get_driver_name() == "psycopg2":
+            defaults |= self._psycopg2_limits()
+        elif self._refuses_clear_text():
+            defaults["connect_args.require_auth"] = "!password"
+        return defaults
+
+    def _psycopg2_limits(self) -> Mapping[str, str]:
+        statement = self.sqa_options["statement_timeout"]
+        if not statement:
+            return {}
+        return {
+            "connect_args.tcp_user_timeout": str(ceil(statement + EXTRA_SECONDS) * 1000),
+            "connect_args.keepalives_idle": "30",
+            "connect_args.keepalives_interval": "5",
+            "connect_args.keepalives_count": "5",
+        }
+
+    def _refuses_clear_text(self) -> bool:
+        """Tell whether libpq is to refuse a server that asks for the password in clear text."""
+        proved = str(self.url.query.get("sslmode", "")).startswith("verify-")
+        if self.url.get_driver_name() != "psycopg" or proved or "PGREQUIREAUTH" in os.environ:
+            return False
+        libpq: Any = self.url.get_dialect().import_dbapi()
+        return bool(libpq.pq.version() >= REQUIRE_AUTH_SINCE)
+
+    def driver_arguments(self, driver: Any) -> frozenset[str] | None:
+        """Return libpq's keywords and the arguments of the driver itself."""
+        own = PSYCOPG_ARGUMENTS if driver.__name__ == "psycopg" else PSYCOPG2_ARGUMENTS
+        return LIBPQ_KEYWORDS | own
+
+    def unsafe_argument(self, name: str, value: object) -> str | None:
+        """Refuse autocommit, and a COMMIT that the server answers before it is on the disk."""
+        if name == "autocommit" and value not in {None, False}:
+            return AUTOCOMMIT_ADVICE
+        if name == "options" and UNSAFE_OPTIONS.search(str(value)):
+            return OPTIONS_ADVICE
+        return None
+
+    @classmethod
+    def error_codes(cls, error: BaseException) -> tuple[str, ...]:
+        """Return the SQLSTATE of *error*, which psycopg2 calls pgcode."""
+        code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+        return (str(code or ""),)
 
     def aborts_transaction(self, error: BaseException) -> bool:
         """Return whether *error* came from the server, where every error aborts its transaction.
@@ -120,6 +230,18 @@ class PostgreSQLBackend(Backend):
         """Create the schema *name* if it is missing."""
         if not inspect(connection).has_schema(name):
             connection.execute(CreateSchema(name))
+
+    def _limit_ping(self, engine: Engine, seconds: float) -> None:
+        """Make a ping of *engine* wait *seconds* at most."""
+        # A ping has no event.
+        dialect: Any = engine.dialect
+        ping = dialect.do_ping
+
+        def do_ping(connection: Any) -> bool:
+            with time_limit(connection, seconds):
+                return bool(ping(connection))
+
+        dialect.do_ping = do_ping
 
     def _set_up(self, connection: DBAPIConnection, _record: Any) -> None:
         """Send what a new connection needs, in one statement."""

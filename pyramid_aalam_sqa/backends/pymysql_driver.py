@@ -6,8 +6,8 @@ on connecting that SQLAlchemy or our own setup repeats.
 
 import logging
 import ssl
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, NoReturn, cast
 
@@ -106,7 +106,9 @@ def _connect(
         refused = dict.fromkeys(CLEAR_PASSWORD_PLUGINS, RefuseClearPassword)
         connection._auth_plugin_map = {**refused, **own}  # noqa: SLF001 - as above
     connection.set_character_set = _send_nothing
-    connection.connect()
+    # PyMySQL would wait for the greeting, TLS and the login as long as a statement may take.
+    with time_limit(connection, connection.connect_timeout):
+        connection.connect()
     del connection.set_character_set
     if optional:
         _log_without_tls(connection)
@@ -174,9 +176,30 @@ def _check_authority(mode: str, authority: str) -> None:
         raise SettingError(msg) from None
 
 
+@contextmanager
+def time_limit(connection: Any, seconds: float) -> Iterator[None]:
+    """Limit each wait of PyMySQL's *connection* to *seconds* within the block."""
+    usual = connection._read_timeout, connection._write_timeout  # noqa: SLF001 - as below
+    connection._read_timeout = connection._write_timeout = seconds  # noqa: SLF001 - as below
+    try:
+        yield
+    finally:
+        # PyMySQL compares them with the socket's own limit before it reads and writes.
+        connection._read_timeout, connection._write_timeout = usual  # noqa: SLF001 - no public name
+
+
 def socket_of(connection: Any) -> Any:
-    """Return the socket of PyMySQL's *connection*; None if it is closed, or another driver's."""
-    return getattr(connection, "_sock", None)
+    """Return what poll() can ask about *connection*: PyMySQL's socket, mysqlclient's connection.
+
+    None if it is closed.
+    """
+    if hasattr(connection, "_sock"):
+        return connection._sock  # noqa: SLF001 - it has no public name
+    try:
+        connection.fileno()
+    except Exception:  # noqa: BLE001 - mysqlclient raises its own error once it is closed
+        return None
+    return connection
 
 
 def close_and_wait(connection: Any, _record: object) -> None:
@@ -184,7 +207,7 @@ def close_and_wait(connection: Any, _record: object) -> None:
 
     PyMySQL does not wait. Until then the server counts the connection as open. A "close" listener.
     """
-    socket = socket_of(connection)
+    socket = getattr(connection, "_sock", None)
     if socket is not None:
         with suppress(OSError):
             socket.settimeout(CLOSE_TIMEOUT)

@@ -1,7 +1,7 @@
 """SQLite: real transactions, foreign keys, WAL, and one database in memory for all threads."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, ClassVar
@@ -11,12 +11,62 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import AssertionPool, ConnectionPoolEntry, QueuePool
 
 from ..exceptions import SettingError
 from .backend import Backend, ErrorKind
+from .session_changes import SQLITE
 from .sorting import SQLITE_SORTING, Sorting
 from .sqlite_schema import AttachedFile
+
+# The arguments of sqlite3.connect() but for the path of the file.
+DRIVER_ARGUMENTS = frozenset(
+    {
+        *("timeout", "detect_types", "isolation_level", "check_same_thread", "factory"),
+        *("cached_statements", "uri", "autocommit"),
+    }
+)
+
+
+# The parameters of a file: URI.
+URI_PARAMETERS = frozenset({"vfs", "mode", "cache", "psow", "nolock", "immutable"})
+
+
+AUTOCOMMIT_ADVICE = (
+    "this package begins and ends the transactions of SQLite itself; the driver's own way leaves "
+    "statements outside them. Remove it."
+)
+
+
+# What may stand after BEGIN.
+BEGIN_MODES = frozenset({"", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"})
+
+
+ISOLATION_ADVICE = (
+    "every statement would be stored at once, and an error answer could not undo it. Remove it, or "
+    "write DEFERRED, IMMEDIATE or EXCLUSIVE."
+)
+
+
+# Parameters of a URI that turn locks off.
+UNLOCKED = {("nolock", "1"), ("vfs", "unix-none")}
+
+
+MEMORY_ADVICE = (
+    "a second connection to a database in memory would open another, empty database, and its rows "
+    "are lost when its connection is closed. Remove it."
+)
+
+
+JOURNAL_ADVICE = (
+    "without a journal SQLite cannot roll back, so an error answer would leave rows behind. "
+    "Write wal, delete, truncate or persist."
+)
+
+
+# Pool options, each with the only value that keeps one connection to a database in memory.
+MEMORY_OPTIONS = {"pool_size": 1, "max_overflow": 0, "pool_recycle": -1}
+
 
 # The bits of an extended error code that are its primary code.
 PRIMARY_CODE_BITS = 0xFF
@@ -38,6 +88,7 @@ class SQLiteBackend(Backend):
     """SQLite with real transactions, and with waits as on other databases."""
 
     PRODUCT = "SQLite"
+    BUNDLED_DRIVER = "pysqlite"
     HAS_HOST = False
     MEMORY_PATHS = frozenset({None, "", ":memory:", "file::memory:"})
     NAME_IS_DATABASE = False
@@ -62,10 +113,19 @@ class SQLiteBackend(Backend):
         str(sqlite3.SQLITE_BUSY_SNAPSHOT): ErrorKind.CONFLICT,
         str(sqlite3.SQLITE_BUSY): ErrorKind.LOCK_TIMEOUT,
         str(sqlite3.SQLITE_LOCKED): ErrorKind.LOCK_TIMEOUT,
+        # The write-ahead log is being made or recovered by another connection.
+        str(sqlite3.SQLITE_PROTOCOL): ErrorKind.LOCK_TIMEOUT,
         str(sqlite3.SQLITE_READONLY): ErrorKind.READ_ONLY_DATABASE,
+        str(sqlite3.SQLITE_FULL): ErrorKind.READ_ONLY_DATABASE,
         str(sqlite3.SQLITE_CANTOPEN): ErrorKind.UNREACHABLE,
+        # The file is damaged, or the disk cannot read or write it.
+        str(sqlite3.SQLITE_NOTADB): ErrorKind.UNREACHABLE,
+        str(sqlite3.SQLITE_CORRUPT): ErrorKind.UNREACHABLE,
+        str(sqlite3.SQLITE_IOERR): ErrorKind.UNREACHABLE,
     }
     ACCESS_DENIED_CODES = frozenset({str(sqlite3.SQLITE_READONLY)})
+    KNOWN_DRIVERS = frozenset({"pysqlite"})
+    changes_session = SQLITE
     READ_ONLY_SQL = "PRAGMA query_only = ON"
     READ_WRITE_SQL = "PRAGMA query_only = OFF"
     EXPLAIN_SQL = "EXPLAIN QUERY PLAN"
@@ -95,7 +155,7 @@ class SQLiteBackend(Backend):
         defaults = self.MEMORY_DEFAULTS if self.is_memory(self.url) else self.ENGINE_DEFAULTS
         return {**defaults, "connect_args.timeout": str(self.sqa_options["lock_timeout"])}
 
-    def prepare(self, engine: Engine) -> None:
+    def prepare(self, engine: Engine, arguments: Mapping[str, Any]) -> None:
         """Add the listeners that open and set up connections and begin transactions."""
         if self.sqa_options["reset_connection"] and self.is_memory(self.url):
             msg = "sqa.reset_connection: a database in memory would be lost; write false."
@@ -107,6 +167,41 @@ class SQLiteBackend(Backend):
         event.listen(engine, "begin", _begin)
         event.listen(engine, "after_cursor_execute", _note_cursor)
         event.listen(engine, "reset", _close_cursors)
+
+    def driver_arguments(self, driver: Any) -> frozenset[str] | None:
+        """Return the arguments of sqlite3, and the parameters of a URI where the URL has one.
+
+        Without uri=true, SQLAlchemy ignores the parameters of a URI.
+        """
+        is_uri = bool(self.url.query.get("uri"))
+        return DRIVER_ARGUMENTS | URI_PARAMETERS if is_uri else DRIVER_ARGUMENTS
+
+    def unsafe_argument(self, name: str, value: object) -> str | None:
+        """Refuse what turns transactions or locks off."""
+        if name == "autocommit":
+            return AUTOCOMMIT_ADVICE
+        if name == "isolation_level" and str(value).upper() not in BEGIN_MODES:
+            return ISOLATION_ADVICE
+        if (name, value) in UNLOCKED:
+            return "without locks two requests overwrite each other's work. Remove it."
+        return None
+
+    def unsafe_options(self, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Refuse a missing journal, and what would lose a database in memory or open a second."""
+        yield from super().unsafe_options(options)
+        if self.sqa_options["sqlite.journal_mode"] == "off":
+            yield "sqa.sqlite.journal_mode", JOURNAL_ADVICE
+        if self.is_memory(self.url):
+            pool_class = options.get("poolclass")
+            if pool_class and not issubclass(pool_class, (QueuePool, AssertionPool)):
+                yield f"{self.prefix}poolclass", f"a {pool_class.__name__}: {MEMORY_ADVICE}"
+            for key, allowed in MEMORY_OPTIONS.items():
+                if options.get(key, allowed) != allowed:
+                    yield f"{self.prefix}{key}", MEMORY_ADVICE
+
+    def is_autocommit(self, connection: Any) -> bool:
+        """Return whether the driver begins no transactions, and so our BEGIN is not sent either."""
+        return connection.isolation_level is None or getattr(connection, "autocommit", -1) != -1
 
     def before_fork(self, engine: Engine) -> None:
         """Close the idle connections to a file.

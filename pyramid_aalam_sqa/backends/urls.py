@@ -35,6 +35,10 @@ def read_url(label: str, given: str | URL, *, needs_driver: bool = True) -> URL:
         msg = f"{label}: {problem}."
         raise SettingError(msg)
     dialect = _dialect(label, url)
+    problem = backend_class(url.get_backend_name()).driver_problem(dialect)
+    if problem:
+        msg = f"{label}: {problem}"
+        raise SettingError(msg)
     if needs_driver:
         _require_driver(label, dialect, url.drivername)
     return url

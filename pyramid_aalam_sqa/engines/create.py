@@ -2,8 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
-from inspect import Parameter, signature
 from typing import Any
 
 from sqlalchemy import create_engine, event
@@ -11,7 +9,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
-from ..backends import backend_for
+from ..backends import backend_for, check_options, check_ready_engine
 from ..exceptions import SettingError
 from ..settings import Database, RawSetting, read_options
 from .errors import install_error_listeners
@@ -45,14 +43,16 @@ def make_engine(database: Database, sqa_options: Mapping[str, Any]) -> Engine:
         if path:
             msg = "sqa.password_file: sqlalchemy.engine is used as it is; remove one of the two."
             raise SettingError(msg)
+        check_ready_engine(backend, database.engine)
         install_error_listeners(database.engine, backend)
         return database.engine
     options = _with_defaults(database, backend.engine_defaults(), budget)
+    check_options(backend, options)
     engine = _create(database, options)
     if path:
         # First: a backend has a do_connect listener too, and the first one that connects wins.
         use_password_file(engine, path, options["connect_args"])
-    backend.prepare(engine)
+    backend.prepare(engine, options["connect_args"])
     if sqa_options["reset_connection"]:
         event.listen(engine, "checkin", _close_connection)
     install_error_listeners(engine, backend)
@@ -72,7 +72,6 @@ def _create(database: Database, options: Mapping[str, Any]) -> Engine:
         keys = ", ".join(f"{database.prefix}{name}" for name in named or ["*"])
         msg = f"{keys}: this does not fit the other options: {error}"
         raise SettingError(msg) from None
-    _refuse_unknown_arguments(engine, database)
     return engine
 
 
@@ -132,19 +131,3 @@ def _with_defaults(
     arguments = {**options.pop("connect_args", {}), **given.pop("connect_args", {})}
     kept = {name: value for name, value in options.items() if name not in unwanted}
     return {**kept, **given, "connect_args": arguments}
-
-
-def _refuse_unknown_arguments(engine: Engine, database: Database) -> None:
-    """Check connect_args at start-up; the driver would refuse them at the first request."""
-    try:
-        known = signature(engine.dialect.loaded_dbapi.connect).parameters
-    except ValueError:
-        return  # A function written in C may have no signature.
-    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in known.values()):
-        return
-    for name in database.options.get("connect_args", {}):
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            advice = f"did you mean connect_args.{near[0]}?" if near else "remove it."
-            msg = f"{database.prefix}connect_args.{name}: the driver has no such argument; {advice}"
-            raise SettingError(msg)

@@ -41,7 +41,7 @@ def install_error_listeners(engine: Engine, backend: Backend) -> None:
     event.listen(engine, "handle_error", _recognise)
     event.listen(engine, "commit", _before_commit)
     event.listen(engine, "begin", _refuse_second_begin)
-    event.listen(engine, "reset", backend.make_writable)
+    backend.watch_connections(engine)
 
 
 def check_before_commit(connection: Connection) -> None:
@@ -99,7 +99,7 @@ def _recognise(context: ExceptionContext) -> None:
     work = state_of(connection) if connection else None
     backend = backend_of(context)
     cause = context.original_exception
-    fault = backend.classify(cause, connecting=not connection, disconnected=context.is_disconnect)
+    fault = backend.classify_context(context)
     read_only = {ErrorKind.READ_ONLY_SERVER, ErrorKind.READ_ONLY_DATABASE}
     if work and work.read_only and fault in read_only:
         raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
@@ -172,6 +172,7 @@ def error_name(error: BaseException) -> str:
         error = error.reason or error
     cause = getattr(error, "orig", None) or error
     number = cause.args[0] if cause.args else None
-    codes = (getattr(cause, name, None) for name in ("sqlstate", "sqlite_errorname"))
+    names = ("sqlstate", "pgcode", "sqlite_errorname")
+    codes = (getattr(cause, name, None) for name in names)
     code = number if isinstance(number, int) else next(filter(None, codes), "")
     return f"{type(cause).__name__} {code}".rstrip()

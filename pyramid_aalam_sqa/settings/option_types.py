@@ -108,13 +108,16 @@ def _seconds(value: object) -> bool:
     return isinstance(value, (int, float)) and type(value) is not bool and 0 <= value <= 10**6
 
 
-def one_of(*words: str, fold: Callable[[str], str] = str.lower) -> OptionType:
+def one_of(
+    *words: str, fold: Callable[[str], str] = str.lower, refused: tuple[str | None, ...] = ()
+) -> OptionType:
     """Return the type of an option whose value is one of *words*.
 
-    *fold* brings text that a user wrote to the form of *words*.
+    *fold* brings text that a user wrote to the form of *words*. *refused* are values that the
+    database knows too. They are read, so that they can be refused later with the reason.
     """
     write = " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
-    return OptionType(write, fold, lambda value: value in words)
+    return OptionType(write, fold, lambda value: value in words or value in refused)
 
 
 def _matching(write: str, pattern: str) -> OptionType:
@@ -148,8 +151,9 @@ ECHO = OptionType(
 
 
 RESET = OptionType(
-    "rollback, commit or none",
+    "rollback",
     lambda text: None if text.lower() == "none" else text.lower(),
+    # Read so that they can be refused later with the reason.
     lambda value: value in ("rollback", "commit", None),
 )
 

@@ -248,7 +248,7 @@ SQA_OPTIONS = (
     Option("sqlite.foreign_keys", BOOLEAN, "SQLite: check foreign keys.", "true"),
     Option(
         "sqlite.journal_mode",
-        one_of("wal", "delete", "truncate", "persist", "memory", "off"),
+        one_of("wal", "delete", "truncate", "persist", "memory", refused=("off",)),
         "SQLite files: wal lets readers and a writer work at once.",
         "wal",
     ),

@@ -19,6 +19,10 @@ ARGUMENT_PREFIX = "connect_args."
 TEXT_ARGUMENTS = {"user", "username", "password", "passwd", "host", "database", "db", "dbname"}
 
 
+# The isolation level in which there are no transactions.
+AUTOCOMMIT = "AUTOCOMMIT"
+
+
 # Options of SQLAlchemy's dialects that create_engine passes to them itself.
 INTERNAL_OPTIONS = {"dbapi", "compiler_linting"}
 
@@ -110,10 +114,17 @@ def _driver_argument(argument: str, item: RawSetting) -> object:
 
 
 def _isolation_level(dialect: Any) -> Option:
-    """Return the option whose values are the levels that *dialect* knows."""
+    """Return the option whose values are the levels that *dialect* knows.
+
+    AUTOCOMMIT is not offered. It is refused later, with the reason.
+    """
     try:
-        levels = dialect().get_isolation_level_values(None)
+        levels = set(dialect().get_isolation_level_values(None)) - {AUTOCOMMIT}
     except NotImplementedError:
-        levels = ["nothing, since this database has none"]
-    type_ = one_of(*sorted(levels), fold=lambda text: text.upper().replace("_", " "))
+        levels = {"nothing, since this database has none"}
+    type_ = one_of(
+        *sorted(levels),
+        fold=lambda text: text.upper().replace("_", " "),
+        refused=(AUTOCOMMIT,),
+    )
     return Option("isolation_level", type_, "")

@@ -1,10 +1,17 @@
 """What the tests of the backends share."""
 
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import pytest
+import trustme
 
 from pyramid_aalam_sqa import engine_from_settings
 from support.places import PLACES, in_a_file, places
 from support.portable_app import created
+from support.servers import MariaDB, PostgreSQL, running
 
 
 @pytest.fixture
@@ -48,3 +55,38 @@ def named(place):
 def made(request, place):
     """Models with and without a schema, and their tables on *place*."""
     return created(place, place.name if request.param == "named" else None)
+
+
+@pytest.fixture(scope="session")
+def postgresql_16_server():
+    """A private PostgreSQL 16, from the package pgserver."""
+    found = find_spec("pgserver")
+    if found is None:
+        pytest.skip("PostgreSQL 16 tests skipped: pip install pgserver.")
+    # A copy, because the server's account may not be able to enter the virtual environment.
+    with TemporaryDirectory(dir="/tmp", prefix="sqa-pgserver-") as folder:
+        Path(folder).chmod(0o755)
+        shutil.copytree(Path(found.origin).parent / "pginstall", folder, dirs_exist_ok=True)
+        server = PostgreSQL(lambda program: f"{folder}/bin/{program}")
+        yield from running(server)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """An authority, another one, and a certificate for 127.0.0.1 from the first."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    trustme.CA().cert_pem.write_to_path(folder / "other.pem")
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(folder / "certificate.pem")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tls_server(certificates, mariadb_server):
+    """A MariaDB that can encrypt."""
+    yield from running(
+        MariaDB(f"--ssl-cert={certificates}/certificate.pem", f"--ssl-key={certificates}/key.pem")
+    )

@@ -57,11 +57,11 @@ def test_no_table_is_created_in_the_main_database_in_memory(file):
 def test_what_would_be_lost_or_reach_another_file_is_refused(file, tmp_path, statement):
     """The error says what to write, and the connection can be used afterwards."""
     model = models(file.name)
-    engine = file.engine(**{"sqlalchemy.isolation_level": "AUTOCOMMIT"})
+    engine = file.engine()
     model.Base.metadata.create_all(engine)
     neighbour = tmp_path / "neighbour.sqlite"
     sql = statement.format(neighbour=neighbour, name=file.name)
-    with engine.connect() as connection:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         with pytest.raises((DatabaseError, OperationalError)) as caught:
             connection.exec_driver_sql(sql)
 
@@ -110,7 +110,7 @@ def test_what_belongs_to_the_file_or_the_connection_is_allowed(file, statement):
     """Maintenance statements, definitions with the schema, and temporary objects."""
     models(None).Base.metadata.create_all(file.engine())
     with (
-        file.engine(**{"sqlalchemy.isolation_level": "AUTOCOMMIT"}).connect() as connection,
+        file.engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
         connection.execute(text(statement.format(name=file.name))) as result,
     ):
         assert result
@@ -118,8 +118,7 @@ def test_what_belongs_to_the_file_or_the_connection_is_allowed(file, statement):
 
 def test_vacuum_makes_the_file_smaller(file):
     """VACUUM with the schema's name works on the file, not on the empty main database."""
-    engine = file.engine(**{"sqlalchemy.isolation_level": "AUTOCOMMIT"})
-    with engine.connect() as connection:
+    with file.engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql(f"CREATE TABLE {file.name}.big (body)")
         connection.exec_driver_sql("INSERT INTO big VALUES (zeroblob(1000000))")
         connection.exec_driver_sql("DELETE FROM big")

@@ -6,7 +6,8 @@ from sqlalchemy import text
 def test_autocommit_works_on_sqlite(make, sqlite):
     """No transaction is begun: VACUUM works, and a row is stored at once."""
     sqlite.run("CREATE TABLE note (body INTEGER)")
-    with make(sqlite.url, isolation_level="AUTOCOMMIT").connect() as connection:
+    engine = make(sqlite.url)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM"))
         connection.execute(text("INSERT INTO note VALUES (1)"))
 

@@ -9,7 +9,7 @@ from pyramid.config import Configurator
 from pyramid.response import Response
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.pool import AssertionPool, QueuePool
 from webtest import TestApp
 
 from pyramid_aalam_sqa import get_sqa
@@ -132,7 +132,7 @@ def test_a_pool_of_the_applications_own_is_used(make, any_database, connect):
 
 def test_a_pool_class_of_the_applications_own_is_used(make):
     """The chosen class is used, also where the default pool would be a special one."""
-    assert isinstance(make("sqlite://", poolclass=StaticPool).pool, StaticPool)
+    assert isinstance(make("sqlite://", poolclass=AssertionPool).pool, AssertionPool)
 
 
 def test_a_detached_connection_is_closed_without_a_complaint(any_database, make, caplog):

@@ -157,7 +157,8 @@ def test_a_password_may_hold_any_letter(make, mariadb_server, password, how):
 def test_autocommit_works_on_mysql(make, mariadb):
     """A row is stored at once, without a COMMIT."""
     mariadb.run("CREATE TABLE note (body INTEGER)")
-    with make(mariadb.url, isolation_level="AUTOCOMMIT").connect() as connection:
+    engine = make(mariadb.url)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("INSERT INTO note VALUES (1)"))
 
         assert mariadb.rows("SELECT * FROM note") == [(1,)]

@@ -6,7 +6,6 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-import trustme
 from sqlalchemy import Column, Integer, MetaData, Table, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
@@ -14,41 +13,13 @@ from sqlalchemy.exc import OperationalError
 from pyramid_aalam_sqa import SettingError, engine_from_settings
 from pyramid_aalam_sqa.backends.pymysql_driver import tls_context
 from support.engines import driver_of
-from support.servers import MariaDB
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    """An authority, another one, and a certificate for 127.0.0.1 from the first."""
-    folder = tmp_path_factory.mktemp("certificates")
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(folder / "authority.pem")
-    trustme.CA().cert_pem.write_to_path(folder / "other.pem")
-    certificate = authority.issue_cert("127.0.0.1")
-    certificate.private_key_pem.write_to_path(folder / "key.pem")
-    certificate.cert_chain_pems[0].write_to_path(folder / "certificate.pem")
-    return folder
-
-
-def started(server):
-    try:
-        yield server.start()
-    finally:
-        server.remove()
-
-
-@pytest.fixture(scope="module")
-def tls_server(certificates, mariadb_server):
-    """A MariaDB that can encrypt."""
-    yield from started(
-        MariaDB(f"--ssl-cert={certificates}/certificate.pem", f"--ssl-key={certificates}/key.pem")
-    )
+from support.servers import MariaDB, running
 
 
 @pytest.fixture(scope="module")
 def plain_server(mariadb_server):
     """A MariaDB that cannot encrypt, and whose own sql_mode is another one than ours."""
-    yield from started(MariaDB("--skip-ssl", "--sql-mode=ANSI_QUOTES"))
+    yield from running(MariaDB("--skip-ssl", "--sql-mode=ANSI_QUOTES"))
 
 
 def elsewhere(server):

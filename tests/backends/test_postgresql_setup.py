@@ -64,7 +64,8 @@ def test_the_limits_outlive_a_rollback(make, postgresql):
 
 def test_autocommit_works_on_postgresql(make, postgresql):
     """VACUUM cannot run in a transaction."""
-    with make(postgresql.url, isolation_level="AUTOCOMMIT").connect() as connection:
+    engine = make(postgresql.url)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM"))
 
         assert connection.execute(text("SHOW statement_timeout")).scalar() == "55s"

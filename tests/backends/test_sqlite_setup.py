@@ -226,7 +226,7 @@ IN_MEMORY = [
 ]
 
 
-@pytest.mark.parametrize("poolclass", [None, "QueuePool", "StaticPool"])
+@pytest.mark.parametrize("poolclass", [None, "QueuePool"])
 @pytest.mark.parametrize("url", IN_MEMORY)
 def test_a_database_in_memory_is_one_for_all_threads(make, tmp_path, monkeypatch, url, poolclass):
     """All threads see the same rows, and no file is made."""
@@ -239,8 +239,7 @@ def test_a_database_in_memory_is_one_for_all_threads(make, tmp_path, monkeypatch
         with engine.begin() as connection:
             connection.execute(text("INSERT INTO note VALUES (:body)"), {"body": number})
 
-    # A StaticPool hands one connection to all at once: that is what its choosers asked for.
-    with ThreadPoolExecutor(1 if poolclass == "StaticPool" else 8) as threads:
+    with ThreadPoolExecutor(8) as threads:
         list(threads.map(write, range(20)))
 
     assert ask(engine, "SELECT count(*) FROM note") == 20

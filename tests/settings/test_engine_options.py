@@ -77,7 +77,11 @@ SEEN = {
     "pool_logging_name": ("shop", lambda e: e.pool.logging_name, "shop"),
     "pool_pre_ping": ("on", lambda e: e.pool._pre_ping, True),
     "pool_recycle": ("7", lambda e: e.pool._recycle, 7),
-    "pool_reset_on_return": ("None", lambda e: e.pool._reset_on_return.name, "reset_none"),
+    "pool_reset_on_return": (
+        "Rollback",
+        lambda e: e.pool._reset_on_return.name,
+        "reset_rollback",
+    ),
     "pool_size": ("20", lambda e: e.pool.size(), 20),
     "pool_timeout": ("0.5", lambda e: e.pool._timeout, 0.5),
     "pool_use_lifo": ("1", lambda e: e.pool._pool.use_lifo, True),
@@ -200,11 +204,11 @@ def test_an_option_of_sqlalchemys_dialect_is_an_option(engine, url, name, text, 
 OBJECTS = {
     "url": URL.create("sqlite"),
     "echo": False,
-    "pool_size": 3,
+    "pool_size": 1,
     "pool_timeout": 0.5,
     "pool_pre_ping": True,
-    "pool_reset_on_return": None,
-    "poolclass": StaticPool,
+    "pool_reset_on_return": "rollback",
+    "poolclass": AssertionPool,
     "json_serializer": dumps,
     "creator": connect_anew,
     "module": sqlite3,
@@ -215,6 +219,10 @@ OBJECTS = {
 }
 
 
+# Those of OBJECTS that do not differ from the default.
+SAME_AS_USUAL = {"echo", "pool_size", "pool_reset_on_return"}
+
+
 @pytest.mark.parametrize("name", OBJECTS)
 def test_a_setting_need_not_be_text(engine, name):
     """Settings from Python may hold a number, a class or a dict in place of text."""
@@ -223,7 +231,7 @@ def test_a_setting_need_not_be_text(engine, name):
     with made.connect() as connection:
         assert connection.scalar(select(literal(1))) == 1
     if name in SEEN:
-        assert (SEEN[name][1](made) == SEEN[name][1](usual)) is (name == "echo")
+        assert (SEEN[name][1](made) == SEEN[name][1](usual)) is (name in SAME_AS_USUAL)
 
 
 @pytest.mark.parametrize("given", [ENGINE_READY, "support.settings_app:ENGINE_READY"])
@@ -288,8 +296,8 @@ def test_options_that_do_not_go_together_are_one_sentence(case):
     assert refused({"sqlalchemy.url": SQLITE, **settings}).startswith(expected)
 
 
-@pytest.mark.parametrize("poolclass", ["NullPool", "StaticPool", "AssertionPool", AssertionPool])
-@pytest.mark.parametrize("url", [SQLITE, "sqlite://", MYSQL, POSTGRESQL])
+@pytest.mark.parametrize("poolclass", ["NullPool", "AssertionPool", AssertionPool])
+@pytest.mark.parametrize("url", [SQLITE, MYSQL, POSTGRESQL])
 def test_any_pool_may_be_chosen(engine, url, poolclass):
     """Our defaults for queue pools are left out for other classes."""
     made = engine(url, poolclass=poolclass)

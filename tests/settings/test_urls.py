@@ -75,10 +75,7 @@ def test_a_wrong_url_is_explained_and_never_shown(case):
     [
         ("mysql://me:hidden@host/base", "pip install 'mysqlclient' (or write mysql+pymysql://"),
         ("mariadb://me:hidden@host/base", "(or write mariadb+pymysql://"),
-        ("mysql+mysqlconnector://host", "pip install 'mysql-connector-python'"),
-        ("mariadb+mariadbconnector://host", "pip install 'mariadb'"),
         ("postgresql+psycopg2://host", "pip install 'psycopg2-binary'"),
-        ("postgresql+pg8000://host", "pip install 'pg8000'"),
         ("oracle+oracledb://host", "pip install 'oracledb'"),
     ],
 )
@@ -89,6 +86,50 @@ def test_a_driver_that_is_missing_is_named_with_the_command(only_our_drivers, ur
 
     assert message.startswith(f"sqlalchemy.url: the driver of {name}:// is not installed; run: pip")
     assert command in message
+
+
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("mysql+mysqlconnector://host", "mysql+pymysql:// (installed) or mysql+mysqldb:// (pip"),
+        ("mariadb+mariadbconnector://host", "mariadb+mysqldb:// (pip install 'mysqlclient')"),
+        ("mysql+cymysql://host", "mysql+pymysql:// (installed)"),
+        ("mysql+pyodbc://host", "mysql+pymysql:// (installed)"),
+        ("postgresql+pg8000://host", "psycopg2:// (pip install 'psycopg2-binary')"),
+        ("postgresql+psycopg2cffi://host", "(pip install 'pyramid_aalam_sqa[postgresql]')"),
+        ("sqlite+pysqlcipher:///file", "sqlite+pysqlite:// (installed)"),
+    ],
+)
+def test_a_driver_whose_codes_are_not_known_is_refused_with_those_that_are(url, advice):
+    """It would start, and then no conflict and no lost connection would be recognized."""
+    message = refused({"sqlalchemy.url": url})
+
+    assert message.startswith(f"sqlalchemy.url: {make_url(url).drivername}:// is not supported")
+    assert advice in message
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "advice"),
+    [
+        ("mysql+pymysql://host/base?conect_timeout=5", "conect_timeout", "connect_timeout?"),
+        ("mysql+mysqldb://host/base?chraset=utf8", "chraset", "charset?"),
+        (
+            "postgresql+psycopg://host/base?aplication_name=x",
+            "aplication_name",
+            "application_name?",
+        ),
+        ("postgresql+psycopg2://host/base?sslmod=require", "sslmod", "sslmode?"),
+        ("sqlite:///app.sqlite?timeuot=5", "timeuot", "timeout?"),
+        ("sqlite:///app.sqlite?mode=ro", "mode", "remove it"),
+        ("sqlite:///file:app.sqlite?immutabel=1&uri=true", "immutabel", "immutable?"),
+    ],
+)
+def test_an_unknown_parameter_of_the_url_is_refused_at_once(url, name, advice):
+    """The driver would refuse it at each request, and SQLAlchemy ignores those of SQLite."""
+    message = refused({"sqlalchemy.url": url})
+
+    assert message.startswith(f"sqlalchemy.url: ?{name}: the driver has no such argument; ")
+    assert advice in message
 
 
 def test_an_encoded_password_is_what_it_stands_for(engine):
@@ -123,7 +164,7 @@ def test_an_unknown_argument_of_the_driver_is_refused_at_once():
 
     assert near == (
         "sqlalchemy.connect_args.conect_timeout: the driver has no such argument; "
-        "did you mean connect_args.connect_timeout?"
+        "did you mean connect_timeout?"
     )
     assert far == "sqlalchemy.connect_args.zzzz: the driver has no such argument; remove it."
 

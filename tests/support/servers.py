@@ -146,15 +146,17 @@ class MariaDB(Server):
 class PostgreSQL(Server):
     """A PostgreSQL that trusts everybody on this machine."""
 
-    def __init__(self):
+    def __init__(self, find=find):
         super().__init__("sqa-postgresql-")
+        # Finds the programs of the version to run.
+        self.find = find
         # initdb refuses root.
         self.account = {"user": "nobody", "group": "nogroup"} if AS_ROOT else {}
         if AS_ROOT:
             shutil.chown(self.folder, **self.account)
         subprocess.run(
             [
-                find("initdb"),
+                self.find("initdb"),
                 *("-D", f"{self.folder}/data", "-U", "postgres", "-A", "trust"),
                 *("--locale=C.UTF-8", "-E", "UTF8", "--no-sync"),
             ],
@@ -166,7 +168,7 @@ class PostgreSQL(Server):
 
     def command(self):
         return [
-            find("postgres"),
+            self.find("postgres"),
             *("-D", f"{self.folder}/data", "-p", str(self.port), "-k", str(self.folder)),
             *("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"),
         ]
@@ -175,8 +177,16 @@ class PostgreSQL(Server):
         return super().start(**self.account)
 
     def answers(self):
-        ready = [find("pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"]
+        ready = [self.find("pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"]
         return subprocess.run(ready, check=False).returncode == 0
 
     def url(self, database="postgres"):
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database}"
+
+
+def running(server):
+    """Start *server* and yield it; remove it at the end. For fixtures."""
+    try:
+        yield server.start()
+    finally:
+        server.remove()

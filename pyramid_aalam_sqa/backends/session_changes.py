@@ -1,0 +1,77 @@
+"""Recognises statements that leave something behind on their connection.
+
+Temporary tables, session variables, locks and the like outlive the transaction. On a pooled
+connection they would change what the next request reads and writes. So such a connection is closed
+when it comes back to the pool, and the pool makes a new one.
+
+A pattern cannot see what a function or a trigger does, nor what the application sends on a cursor
+of the driver. What a procedure does cannot be seen either, so every CALL counts as a change.
+"""
+
+import re
+from functools import lru_cache
+
+# How many different statements are remembered for each product, and how long they may be.
+REMEMBERED = 2048
+LONGEST_REMEMBERED = 10_000
+
+
+# Blanks, brackets and comments that may stand before the first word. MySQL runs what stands in
+# /*! ... */ and /*M! ... */.
+BEFORE = r"(?:[\s(]+|--[^\n]*(?:\n|\Z)|#[^\n]*(?:\n|\Z)|/\*(?!M?!).*?\*/|/\*M?!\d*)*"
+
+
+# SQLite's pragmas that take an argument and change nothing on the connection.
+READING_PRAGMAS = (
+    "foreign_key_check|foreign_key_list|incremental_vacuum|index_info|index_list|index_xinfo|"
+    "integrity_check|optimize|quick_check|table_info|table_list|table_xinfo|wal_checkpoint"
+)
+
+
+class SessionChanges:
+    """Tells whether a statement leaves something on its connection, for one product.
+
+    *first_words* are patterns for how such a statement begins, also after a semicolon, *anywhere*
+    for what it contains. A text in quotes may look like one; that costs a new connection, no more.
+    """
+
+    def __init__(self, first_words: str, anywhere: str) -> None:
+        self._found = re.compile(
+            rf"(?:\A|;){BEFORE}(?:{first_words})|{anywhere}", re.IGNORECASE | re.DOTALL
+        ).search
+        self._remembered = lru_cache(REMEMBERED)(self._is_change)
+
+    def __call__(self, statement: str) -> bool:
+        """Return whether *statement* is one. Most statements come again and again."""
+        if len(statement) > LONGEST_REMEMBERED:
+            return self._is_change(statement)
+        return self._remembered(statement)
+
+    def _is_change(self, statement: str) -> bool:
+        return self._found(statement) is not None
+
+
+MYSQL = SessionChanges(
+    r"SET\s+(?!TRANSACTION\b|STATEMENT\b)|"
+    r"CREATE\s+(?:OR\s+REPLACE\s+)?TEMPORARY\b|BEGIN\s+NOT\s+ATOMIC\b|"
+    r"(?:USE|LOCK|FLUSH|BACKUP|PREPARE|EXECUTE|HANDLER|CALL|DO|XA|RESET)\b",
+    r"\bGET_LOCK\s*\(|:=|\bINTO\s+@",
+)
+
+
+POSTGRESQL = SessionChanges(
+    r"SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)|PREPARE\s+(?!TRANSACTION\b)|"
+    r"CREATE\s+(?:OR\s+REPLACE\s+)?(?:LOCAL\s+|GLOBAL\s+)?TEMP(?:ORARY)?\b|"
+    r"(?:RESET|DISCARD|DEALLOCATE|LISTEN|DECLARE|LOAD|CALL|DO)\b",
+    r"\bset_config\s*\(|advisory_lock(?:_shared)?\s*\(|\bsetseed\s*\(|\bdblink_connect|"
+    r"\bINTO\s+TEMP(?:ORARY)?\b|\bpg_temp\s*\.",
+)
+
+
+SQLITE = SessionChanges(
+    r"PRAGMA\s+(?:[\w$]+\s*\.\s*|\"[^\"]*\"\s*\.\s*)?"
+    rf"(?:\w+\s*=|(?!(?:{READING_PRAGMAS})\b)\w+\s*\()|"
+    r"CREATE\s+TEMP(?:ORARY)?\b|(?:ATTACH|DETACH)\b|"
+    r"CREATE\s+\w+\s+(?:IF\s+NOT\s+EXISTS\s+)?\"?temp\"?\s*\.",
+    r"\bload_extension\s*\(",
+)
