@@ -23,13 +23,14 @@ from sqlalchemy.schema import CreateTable
 
 from ..backends import read_url
 from ..engines import (
+    bind_key_of,
     create_tables,
     make_engine,
     missing_tables,
     next_password_path,
     tables_with_bind_key,
 )
-from ..exceptions import ProvisioningError, SettingError
+from ..exceptions import BindError, ProvisioningError, SettingError
 from ..settings import (
     DEFAULT_KEY,
     NO_DATABASE,
@@ -220,8 +221,21 @@ class Provisioning:
             yield from self._server.remove()
 
     def _own_tables(self, metadata: MetaData) -> list[Table] | None:
-        """Return the tables of *metadata* with the bind key of this database; None means all."""
-        return tables_with_bind_key(self.bind_key, metadata) if self.settings.binds else None
+        """Return the tables of *metadata* with the bind key of this database; None means all.
+
+        Raises :class:`BindError` for a key in an application without binds.
+        """
+        if self.settings.binds:
+            return tables_with_bind_key(self.bind_key, metadata)
+        for table in metadata.sorted_tables:
+            key = bind_key_of(table)
+            if key != DEFAULT_KEY:
+                msg = (
+                    f"The table {table.fullname} has the bind key {key!r}, and there is no such "
+                    f"bind: set sqlalchemy.binds.{key}.url."
+                )
+                raise BindError(msg)
+        return None
 
     def _logs_in(self, path: Path) -> bool:
         """Tell whether the application can log in with the password in the file at *path*."""

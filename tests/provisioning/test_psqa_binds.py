@@ -214,3 +214,16 @@ def test_a_bind_that_is_an_engine_cannot_be_made(tmp_path):
     settings = {"sqlalchemy.url": "sqlite://", "sqlalchemy.binds.audit.engine": engine}
     with pytest.raises(Exception, match=r"write sqlalchemy\.binds\.audit\.url"):
         Provisioning(settings, bind_key="audit")
+
+
+def test_tables_of_a_bind_that_is_not_declared_are_not_made_in_the_default_database(tmp_path, base):
+    """The error names the table, the key and the setting."""
+    site = Provisioned(tmp_path, f"sqlite:///{tmp_path}/app.db")
+    assert site.psqa("create").status == 0
+
+    told = site.psqa("tables", "--base", base)
+
+    assert told.status == 1
+    assert "entry has the bind key 'audit'" in told.err
+    assert "set sqlalchemy.binds.audit.url" in told.err
+    assert tables(tmp_path / "app.db") == []
