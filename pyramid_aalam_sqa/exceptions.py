@@ -68,7 +68,7 @@ class CommitNotAllowedError(TransactionError):
 
 
 class OutsideTransactionError(TransactionError):
-    """The session was to write where no transaction commits it, or was used after its end."""
+    """The session was used to write where no transaction commits it, or was used after its end."""
 
 
 class OutcomeUnknownError(TransactionError):

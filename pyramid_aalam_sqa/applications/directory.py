@@ -202,10 +202,11 @@ class ApplicationDirectory:
     def find(self, module: str, *, for_name: bool = False) -> RegisteredApplication | None:
         """Return the application that code in *module* means when it gives no name.
 
-        It is the application of the current request or configuration, else the one that
-        PasteDeploy is loading, else the only one, else the only one whose package *module* is in.
-        None when there is none yet. Raises :class:`SettingError` when several fit that have not the
-        same database; *for_name* it is enough that they have the same name.
+        It is the application of the current request or configuration. Without one, it is the
+        application that PasteDeploy is loading. Without that, it is the application whose package
+        *module* is in, or else any application. Returns None if no application is known yet.
+        Raises :class:`SettingError` if several fit and have different databases. With *for_name*
+        it is only raised if they have different names.
         """
         registry = get_current_registry()
         current: RegisteredApplication | None = registry.get(APPLICATION_KEY)

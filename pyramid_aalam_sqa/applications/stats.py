@@ -1,4 +1,4 @@
-"""What an application's pools and transactions are at: numbers for a monitor or a dashboard."""
+"""The numbers of an application's pools and transactions, for a monitor or a dashboard."""
 
 import threading
 from collections import Counter
@@ -14,9 +14,9 @@ from ..exceptions import OutcomeUnknownError, PartialCommitError
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a connection: the method and route of a request, or a thread; since when.
+    """Who holds a connection: *who* is the method and route of a request, or a thread.
 
-    *seconds* is for how long.
+    *seconds* is how long it has held the connection.
     """
 
     who: str
@@ -27,10 +27,11 @@ class Holder:
 class DatabaseStats:
     """The pool of one database, and how its transactions ended.
 
-    *size* is the most connections that the pool may open; None is no limit. *in_use* and *idle*
-    are those that are open. The others are None unless ``sqa.stats`` is on: *waiting*, the number
-    of threads that wait for a connection or for a new one to be opened; *longest*, who holds one
-    for the longest time; *commits* and *rollbacks* since the application started.
+    *size* is the largest number of connections that the pool may open; None means no limit.
+    *in_use* and *idle* are the numbers of those that are open. The others are None unless
+    ``sqa.stats`` is on. *waiting* is the number of threads that wait for a connection, or for a
+    new one to be opened. *longest* is the holder that has held one for the longest time.
+    *commits* and *rollbacks* are counted since the application started.
     """
 
     size: int | None
@@ -46,9 +47,10 @@ class DatabaseStats:
 class Stats:
     """The numbers of an application in this process, since it started.
 
-    *databases* are under their bind keys. *retries* are attempts that were made again,
-    *unknown_outcomes* COMMITs that were sent and never answered, *partial_commits* transactions
-    over several databases that are stored in part, *unavailable* answers with the status 503.
+    *databases* has the numbers of each database by its bind key. *retries* counts the attempts
+    that were made again, and *unknown_outcomes* the COMMITs that were sent and never answered.
+    *partial_commits* counts the transactions over several databases of which only a part is
+    stored. *unavailable* counts the answers with the status 503.
     """
 
     databases: Mapping[str, DatabaseStats]

@@ -89,8 +89,8 @@ class Sorting:
     def exactly(self, column: Column, dialect: Dialect) -> Comparable:
         """Return how values of *column* can be kept, and compared with it later, without any loss.
 
-        The column itself may not do for that: the Python side of its type may round a value, or
-        make an object of it that has no order, or have no object for it. Some databases compare a
+        The column itself is not always enough. Its Python type may round a value, may make an
+        object that has no order, or may have no object for the value. Some databases compare a
         value in another way than they sort it. Raises TypeError for a type that has no order.
         """
         type_ = column.type

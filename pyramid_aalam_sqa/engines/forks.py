@@ -69,7 +69,7 @@ def one_process(poolclass: type[Pool]) -> type[Pool]:
 
 
 def separate_processes(engine: Engine, backend: Backend) -> None:
-    """Let each process that this one becomes by a fork begin with an empty pool for *engine*."""
+    """Make sure that each process forked from this one begins with an empty pool for *engine*."""
     _engines[engine] = backend
     if isinstance(engine.pool, OneProcessPool):
         engine.pool.engine = ref(engine)

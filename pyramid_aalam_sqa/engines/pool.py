@@ -125,9 +125,9 @@ class Budget:
 
     def _evict(self) -> ConnectionPoolEntry | None:
         # The least used database loses its connection; of equals, the least recently used one.
-        # Recency alone would let a database that is used once evict one that is used often:
-        # measured, this finds half as many idle connections again where few databases have most
-        # of the work.
+        # By the time of use alone, a database that is used once would take the place of one that
+        # is used often. Measured where few databases have most of the work: 1.5 times as often as
+        # by time alone, a request finds an idle connection.
         place = min(self._idle, key=lambda place: self._idle[place].use)
         # None when its pool is being garbage-collected, which closes the connection.
         record = self._idle[place].record()

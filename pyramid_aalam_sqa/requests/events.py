@@ -1,6 +1,6 @@
-"""Events for those who have to know: an attempt that failed, and outcomes that are not whole.
+"""Pyramid events that tell of a failed attempt, an unknown outcome and a partial commit.
 
-They are Pyramid events: an application hears them with ``config.add_subscriber()``.
+An application subscribes to them by ``config.add_subscriber()``.
 """
 
 import logging
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """An attempt of *request* lost against another transaction, and is going to be made again.
+    """An attempt of *request* failed by a conflict with another transaction, and is retried.
 
     *attempt* is its number from 1, of *attempts* in all. *error* is the conflict.
     """
@@ -46,13 +46,13 @@ class PartialCommit:
 
 
 def tell_failed_attempt(request: Any, error: Exception, attempt: int, attempts: int) -> None:
-    """Count a retry, and notify of it."""
+    """Count a retry, and send its event."""
     get_sqa(request).counters.add("", "retries")
     _notify(request, AttemptFailed(request, error, attempt, attempts))
 
 
 def tell_outcome(request: Any, error: BaseException | None) -> None:
-    """Count and notify when *error* says that the outcome is unknown, or that a part is stored."""
+    """Count *error* and send its event, if the outcome is unknown or only a part is stored."""
     if error is not None:
         get_sqa(request).counters.add_outcome(error)
     if isinstance(error, OutcomeUnknownError):
@@ -62,7 +62,7 @@ def tell_outcome(request: Any, error: BaseException | None) -> None:
 
 
 def _notify(request: Any, event: object) -> None:
-    """Notify of *event*. A subscriber that fails must not take the place of what has happened."""
+    """Send *event*, and log an error of a subscriber: the answer must stay what it is."""
     try:
         request.registry.notify(event)
     except Exception:
