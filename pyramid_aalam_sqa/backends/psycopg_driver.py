@@ -5,36 +5,21 @@ end for a server that is silent, because it hangs or because the network loses i
 """
 
 import select
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 # What psycopg's generators wait for, and what they are told: the two bits of its Wait and Ready.
 READ, WRITE = 1, 2
 
 
-class BoundedConnect:
-    """Opens psycopg's connections, as a "do_connect" listener.
+def bounded_connect(psycopg: Any, limit: float | None) -> Callable[..., DBAPIConnection]:
+    """Return a connect() for psycopg whose connections wait *limit* seconds for an answer at most.
 
-    *limit* is how many seconds the driver waits for an answer; None for no limit.
+    Without a limit they wait as long as psycopg does.
     """
-
-    def __init__(self, dialect: Dialect, limit: float | None) -> None:
-        self.connection_class = _bounded_class(dialect.loaded_dbapi, limit)
-
-    def __call__(
-        self, _dialect: Dialect, _record: object, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> DBAPIConnection:
-        """Return a new connection."""
-        connection: DBAPIConnection = self.connection_class.connect(*args, **kwargs)
-        return connection
-
-
-def _bounded_class(psycopg: Any, limit: float | None) -> Any:
-    """Return a subclass of psycopg's Connection whose waits end after *limit* silent seconds."""
 
     class BoundedConnection(psycopg.Connection):  # type: ignore[misc]  # psycopg is optional
         """A connection whose waits end."""
@@ -61,7 +46,8 @@ def _bounded_class(psycopg: Any, limit: float | None) -> Any:
                 self.close()
                 raise
 
-    return BoundedConnection
+    connect: Callable[..., DBAPIConnection] = BoundedConnection.connect
+    return connect
 
 
 def _run(gen: Any, socket: int, seconds: float) -> Any:

@@ -6,10 +6,9 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from webtest import TestApp
 
-from support import drivers
 from support.apps import with_view
 from support.databases import Database
-from support.drivers import ACCIDENTS, DRIVERS, marked
+from support.drivers import ACCIDENTS, DRIVERS, PAGE, drivers, page
 from support.proxy import Proxy
 from support.servers import free_port
 
@@ -106,7 +105,7 @@ def site(request, driver):
 
 
 @pytest.mark.parametrize("accident", ACCIDENTS)
-@pytest.mark.parametrize("driver", map(marked, DRIVERS))
+@pytest.mark.parametrize("driver", drivers(*DRIVERS))
 def test_every_driver_tells_the_same_about_an_accident(serve, site, driver, accident, caplog):
     """The number of attempts, 503 or the error itself, and nothing stored."""
     attempts, unavailable = ACCIDENTS[accident]
@@ -137,9 +136,9 @@ def test_every_driver_tells_the_same_about_an_accident(serve, site, driver, acci
 
 def test_the_table_of_drivers_is_that_of_the_tests():
     """If this fails, run: python tests/support/drivers.py."""
-    text_of_page = drivers.PAGE.read_text()
+    text_of_page = PAGE.read_text()
 
-    assert drivers.page(text_of_page) == text_of_page
+    assert page(text_of_page) == text_of_page
 
 
 @pytest.fixture

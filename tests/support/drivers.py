@@ -46,6 +46,11 @@ def marked(name):
     return pytest.param(name, marks=pytest.mark.skipif(bool(missing), reason=reason))
 
 
+def drivers(*names):
+    """Return *names* for parametrize(); see :func:`marked`."""
+    return [marked(name) for name in names]
+
+
 def rows():
     """Yield the lines of the table."""
     yield f"| driver | install | tested with | {' | '.join(ACCIDENTS)} |"
