@@ -9,6 +9,8 @@ OLDEST_PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo
 # come first.
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
+NO_DRIVERS := echo 'Tests of mysqlclient, psycopg2 and PostgreSQL 16 are skipped: they cannot be installed.'
+
 .DEFAULT_GOAL := help
 .PHONY: help run test lint types tests test-deep test-oldest format docs clean
 
@@ -48,6 +50,7 @@ format: $(VENV)/ready-test  ## format the code, and repair what ruff can repair
 docs: $(VENV)/ready-test  ## write the generated pages again
 	$(BIN)/python tools/make_reference.py
 	$(BIN)/python tools/make_settings.py
+	$(BIN)/python tests/support/drivers.py
 
 clean:  ## remove the virtual environments and what the tools left
 	rm -rf $(VENV) $(OLDEST) .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -64,6 +67,7 @@ $(VENV)/ready-run: pyproject.toml | $(BIN)/python
 # pip 25.1 is the first to know dependency groups.
 $(VENV)/ready-test: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[demo]' --group dev
+	$(BIN)/python -m pip install --quiet --group drivers || $(NO_DRIVERS)
 	touch $@
 
 $(OLDEST)/ready: pyproject.toml tools/lowest.py
@@ -72,4 +76,5 @@ $(OLDEST)/ready: pyproject.toml tools/lowest.py
 	$(OLDEST)/bin/python tools/lowest.py > $(OLDEST)/lowest.txt
 	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/lowest.txt \
 		--editable '.[demo,postgresql]' --group test
+	$(OLDEST)/bin/python -m pip install --quiet --group drivers || $(NO_DRIVERS)
 	touch $@

@@ -13,7 +13,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.schema import CreateSchema
 
 from .backend import Backend, ErrorKind
-from .psycopg_driver import BoundedConnect, time_limit
+from .psycopg_driver import bounded_connect, time_limit
 from .session_changes import POSTGRESQL
 from .sorting import POSTGRESQL_SORTING, Sorting
 
@@ -120,7 +120,8 @@ class PostgreSQLBackend(Backend):
         if engine.dialect.driver == "psycopg":
             statement = self.sqa_options["statement_timeout"]
             limit = statement + EXTRA_SECONDS if statement else None
-            event.listen(engine, "do_connect", BoundedConnect(engine.dialect, limit))
+            dialect: Any = engine.dialect
+            dialect.connect = bounded_connect(dialect.loaded_dbapi, limit)
             seconds = float({**arguments, **self.url.query}.get("connect_timeout") or 5)
             self._limit_ping(engine, seconds)
         # With a schema, before SQLAlchemy's own listener, which asks for the current schema.

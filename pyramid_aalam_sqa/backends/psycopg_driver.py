@@ -1,73 +1,72 @@
 """psycopg's connections with a limit on every wait.
 
 psycopg and libpq limit only the wait for a connection. While a statement runs, they wait without
-end for a server that is silent, because it hangs or because the network swallows its answer.
+end for a server that is silent, because it hangs or because the network loses its answer.
 """
 
-from collections.abc import Generator
+import select
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from time import monotonic
 from typing import Any
 
-from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+# What psycopg's generators wait for, and what they are told: the two bits of its Wait and Ready.
+READ, WRITE = 1, 2
 
-class BoundedConnect:
-    """Opens psycopg's connections, as a "do_connect" listener.
 
-    *limit* is how many seconds the driver waits for an answer; None for no limit.
+def bounded_connect(psycopg: Any, limit: float | None) -> Callable[..., DBAPIConnection]:
+    """Return a connect() for psycopg whose connections wait *limit* seconds for an answer at most.
+
+    Without a limit they wait as long as psycopg does.
     """
 
-    def __init__(self, dialect: Dialect, limit: float | None) -> None:
-        self.connection_class = _bounded_class(dialect.loaded_dbapi, limit)
-
-    def __call__(
-        self, _dialect: Dialect, _record: object, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> DBAPIConnection:
-        """Return a new connection."""
-        connection: DBAPIConnection = self.connection_class.connect(*args, **kwargs)
-        return connection
-
-
-def _bounded_class(psycopg: Any, limit: float | None) -> Any:
-    """Return a subclass of psycopg's Connection whose waits end after *limit* seconds."""
-
     class BoundedConnection(psycopg.Connection):  # type: ignore[misc]  # psycopg is optional
-        """A connection that gives up a silent server."""
+        """A connection whose waits end."""
 
         seconds: float | None = limit
 
         def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-            """Wait as psycopg does; close the connection if the server is silent too long."""
+            """Run *gen*, psycopg's side of an exchange with the server; return its result.
+
+            Close the connection if the server is silent too long, or if an exception of another
+            sort ends the wait: an answer that comes later would be taken for another one.
+            """
             if self.seconds is None:
                 return super().wait(gen, *args, **kwargs)
             try:
-                return super().wait(_until_silent(gen, self.seconds), *args, **kwargs)
+                return _run(gen, self.pgconn.socket, self.seconds)
             except TimeoutError as error:
-                # The answer may still come, so the connection cannot be used again.
                 self.close()
                 msg = f"the server did not answer for {self.seconds:g} seconds"
                 raise psycopg.OperationalError(msg) from error
+            except psycopg.Error:
+                raise
+            except BaseException:
+                self.close()
+                raise
 
-    return BoundedConnection
+    connect: Callable[..., DBAPIConnection] = BoundedConnection.connect
+    return connect
 
 
-def _until_silent(gen: Any, seconds: float) -> Generator[Any, Any, Any]:
-    """Do what psycopg's *gen* does; raise TimeoutError after *seconds* without data.
-
-    psycopg sends the generator what the socket is ready for, and nothing after each tenth of a
-    second in which it was ready for nothing.
-    """
+def _run(gen: Any, socket: int, seconds: float) -> Any:
+    """Run psycopg's generator *gen* on *socket*; raise TimeoutError after *seconds* of silence."""
+    poll = select.poll()
     try:
         wanted = next(gen)
-        deadline = monotonic() + seconds
         while True:
-            ready = yield wanted
-            if ready:
-                deadline = monotonic() + seconds
-            elif monotonic() > deadline:
+            events = (select.POLLIN if wanted & READ else 0) | (
+                select.POLLOUT if wanted & WRITE else 0
+            )
+            poll.register(socket, events)
+            found = poll.poll(seconds * 1000)
+            if not found:
                 raise TimeoutError
+            ready = WRITE if found[0][1] & select.POLLOUT else 0
+            # A connection that was closed can be read: psycopg finds out how.
+            if found[0][1] & ~select.POLLOUT:
+                ready |= READ
             wanted = gen.send(ready)
     except StopIteration as done:
         return done.value

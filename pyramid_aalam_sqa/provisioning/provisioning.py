@@ -338,11 +338,7 @@ def _administrator_engine(tenant: Tenant, given: str | URL | None) -> Engine | N
         raise ProvisioningError(msg)
     database = Database(
         kind.administrator_url(tenant, url),
-        {
-            "isolation_level": "AUTOCOMMIT",
-            "poolclass": NullPool,
-            "connect_args": dict(kind.ADMINISTRATOR_ARGUMENTS),
-        },
+        {"poolclass": NullPool, "connect_args": dict(kind.ADMINISTRATOR_ARGUMENTS)},
     )
     sqa_options = {
         **tenant.sqa_options,
@@ -352,4 +348,5 @@ def _administrator_engine(tenant: Tenant, given: str | URL | None) -> Engine | N
         # An application may have chosen one in which names and texts are quoted in another way.
         "mysql.sql_mode": "TRADITIONAL",
     }
-    return make_engine(database, sqa_options)
+    # make_engine() refuses this as an option, because requests need transactions.
+    return make_engine(database, sqa_options).execution_options(isolation_level="AUTOCOMMIT")

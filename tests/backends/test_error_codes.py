@@ -12,6 +12,7 @@ from webtest import TestApp
 from pyramid_aalam_sqa import get_sqa
 from pyramid_aalam_sqa.backends import ErrorKind, backend_for
 from support.apps import with_view
+from support.drivers import drivers
 from support.proxy import Proxy
 
 OPTIONS = {"retry_codes": None}
@@ -100,7 +101,7 @@ def test_a_server_that_does_not_know_the_outcome_of_commit_is_believed(code):
     assert not backend.is_commit_unknown(None, PostgreSQLError("23503"))
 
 
-@pytest.mark.parametrize("driver", ["mysql+pymysql", "mysql+mysqldb"])
+@pytest.mark.parametrize("driver", drivers("mysql+pymysql", "mysql+mysqldb"))
 def test_a_galera_node_without_its_cluster_refuses_a_commit(
     mariadb, serve, attempts, driver, caplog
 ):
@@ -129,7 +130,7 @@ def small_packets(mariadb_server, mariadb):
         cursor.execute("SET GLOBAL max_allowed_packet = 16777216")
 
 
-@pytest.mark.parametrize("driver", ["mysql+pymysql", "mysql+mysqldb"])
+@pytest.mark.parametrize("driver", drivers("mysql+pymysql", "mysql+mysqldb"))
 @pytest.mark.parametrize("size", [1_100_000, 5_000_000])
 def test_a_value_that_is_too_large_is_the_requests_own_error(
     small_packets, serve, attempts, driver, size

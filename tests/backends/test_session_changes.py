@@ -8,6 +8,7 @@ from webtest import TestApp
 from pyramid_aalam_sqa import get_sqa
 from pyramid_aalam_sqa.backends.session_changes import MYSQL, POSTGRESQL, SQLITE
 from support.apps import with_view
+from support.drivers import drivers
 
 CHANGES = {
     MYSQL: [
@@ -183,15 +184,15 @@ MYSQL_LEFTOVERS = {
         "SELECT IS_USED_LOCK('sqa_test_left') IS NULL",
     ),
     "autocommit": (["SET autocommit = 1"], "SELECT @@autocommit = 0"),
-    "procedure": (["CALL leave()"], "SELECT @left IS NULL"),
+    "procedure": (["CALL keep()"], "SELECT @kept IS NULL"),
 }
 
 
 @pytest.mark.parametrize("case", MYSQL_LEFTOVERS)
-@pytest.mark.parametrize("driver", ["mysql+pymysql", "mysql+mysqldb"])
+@pytest.mark.parametrize("driver", drivers("mysql+pymysql", "mysql+mysqldb"))
 def test_mysql_gives_the_next_visitor_a_connection_as_new(mariadb, visits, case, driver):
     """What one request sets is gone in the next one, with either driver."""
-    mariadb.run("CREATE TABLE t (id INTEGER)", "CREATE PROCEDURE leave() SET @left = 1")
+    mariadb.run("CREATE TABLE t (id INTEGER)", "CREATE PROCEDURE keep() SET @kept = 1")
     visit = visits(mariadb.url.replace("mysql+pymysql", driver))
     statements, look = MYSQL_LEFTOVERS[case]
     visit(*statements)
@@ -235,7 +236,7 @@ POSTGRESQL_LEFTOVERS = {
 
 
 @pytest.mark.parametrize("case", POSTGRESQL_LEFTOVERS)
-@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+psycopg2"])
+@pytest.mark.parametrize("driver", drivers("postgresql+psycopg", "postgresql+psycopg2"))
 def test_postgresql_gives_the_next_visitor_a_connection_as_new(postgresql, visits, case, driver):
     """What one request sets is gone in the next one, with either driver."""
     visit = visits(postgresql.url.replace("postgresql+psycopg", driver))

@@ -1,6 +1,7 @@
 """No option is accepted that would break what a transaction promises."""
 
 import sqlite3
+from importlib.util import find_spec
 
 import pymysql
 import pytest
@@ -16,7 +17,11 @@ from webtest import TestApp
 from pyramid_aalam_sqa import SettingError, engine_from_settings
 from pyramid_aalam_sqa.settings.options import ENGINE_OPTIONS
 from support.apps import application, make_app, with_view
+from support.drivers import marked
 
+needs_mysqlclient = pytest.mark.skipif(
+    find_spec("MySQLdb") is None, reason="Tests of mysqlclient skipped: not installed."
+)
 MYSQL = "mysql+pymysql://host/base"
 MYSQLDB = "mysql+mysqldb://host/base"
 PSYCOPG = "postgresql+psycopg://host/base"
@@ -74,7 +79,10 @@ class mysql:  # noqa: N801 - stands for the package of that name
         """Satisfy the check of a driver's module."""
 
 
-@pytest.mark.parametrize(("url", "option", "value", "reason"), REFUSED)
+@pytest.mark.parametrize(
+    ("url", "option", "value", "reason"),
+    [pytest.param(*case, marks=marked(make_url(case[0]).drivername).marks) for case in REFUSED],
+)
 def test_an_option_that_breaks_the_promise_stops_the_start_with_the_reason(
     url, option, value, reason
 ):
@@ -127,6 +135,7 @@ def test_a_connection_that_comes_in_autocommit_is_refused(sqlite, ready):
     engine.dispose()
 
 
+@needs_mysqlclient
 def test_an_option_file_that_sets_autocommit_is_found_by_its_connection(mariadb_server, tmp_path):
     """Mysqlclient reads init-command there."""
     file = tmp_path / "my.cnf"

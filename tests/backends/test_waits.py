@@ -13,6 +13,7 @@ from pyramid_aalam_sqa import OutcomeUnknownError, engine_from_settings
 from pyramid_aalam_sqa.backends import postgresql as postgresql_backend
 from pyramid_aalam_sqa.interfaces import IDatabaseUnavailable
 from support.apps import with_view
+from support.drivers import drivers
 from support.silence import SilentProxy
 
 # Seconds, as the tests set them, and how much longer a wait may seem on a busy machine.
@@ -65,7 +66,7 @@ def seconds_of(function, error=DBAPIError):
     return waited
 
 
-@pytest.mark.parametrize("driver", [*DRIVERS, "postgresql+psycopg2"])
+@pytest.mark.parametrize("driver", drivers(*DRIVERS, "postgresql+psycopg2"))
 def test_the_wait_for_the_greeting_is_bounded(silent, driver):
     """The server accepts the connection and says nothing."""
     engine, _ = silent(driver, limit=0)
@@ -77,7 +78,7 @@ def test_the_wait_for_the_greeting_is_bounded(silent, driver):
 SOME = {"mysql": 20, "postgresql": 9}
 
 
-@pytest.mark.parametrize("driver", [*DRIVERS, "postgresql+psycopg2"])
+@pytest.mark.parametrize("driver", drivers(*DRIVERS, "postgresql+psycopg2"))
 def test_the_wait_for_the_rest_of_a_greeting_is_bounded(silent, driver):
     """The server stops in the middle of it."""
     engine, _ = silent(driver, limit=SOME[driver.partition("+")[0]])
@@ -85,7 +86,7 @@ def test_the_wait_for_the_rest_of_a_greeting_is_bounded(silent, driver):
     assert CONNECT * 0.9 < seconds_of(engine.connect) < CONNECT + GRACE
 
 
-@pytest.mark.parametrize("driver", ["mysql+pymysql", "mysql+mysqldb"])
+@pytest.mark.parametrize("driver", drivers("mysql+pymysql", "mysql+mysqldb"))
 def test_the_wait_for_the_answer_to_a_login_is_bounded(silent, mariadb_server, driver):
     """The greeting comes, and nothing after it."""
     with mariadb_server.connect() as connection, connection.cursor() as cursor:
@@ -97,7 +98,7 @@ def test_the_wait_for_the_answer_to_a_login_is_bounded(silent, mariadb_server, d
     assert CONNECT * 0.9 < seconds_of(engine.connect) < CONNECT + GRACE
 
 
-@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+psycopg2"])
+@pytest.mark.parametrize("driver", drivers("postgresql+psycopg", "postgresql+psycopg2"))
 def test_the_wait_for_tls_is_bounded_on_postgresql(silent, driver):
     """The server agrees to encrypt, and says nothing after that."""
     engine, _ = silent(driver, answer=b"S")
@@ -105,7 +106,7 @@ def test_the_wait_for_tls_is_bounded_on_postgresql(silent, driver):
     assert CONNECT * 0.9 < seconds_of(engine.connect) < CONNECT + GRACE
 
 
-@pytest.mark.parametrize("driver", ["mysql+pymysql", "mysql+mysqldb"])
+@pytest.mark.parametrize("driver", drivers("mysql+pymysql", "mysql+mysqldb"))
 def test_the_wait_for_tls_is_bounded_on_mysql(silent, tls_server, driver):
     """The server's greeting offers TLS, and nothing comes after it."""
     url = make_url(tls_server.url()).set(drivername=driver)
@@ -126,7 +127,7 @@ def test_the_wait_for_tls_is_bounded_on_mysql(silent, tls_server, driver):
     assert CONNECT * 0.9 < waited < CONNECT + GRACE
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("driver", drivers(*DRIVERS))
 def test_the_wait_for_a_ping_is_bounded(silent, driver):
     """The pool asks a connection that was idle for a sign of life, then tries a new one."""
     engine, proxy = silent(driver)
@@ -136,7 +137,7 @@ def test_the_wait_for_a_ping_is_bounded(silent, driver):
     assert CONNECT * 1.8 < seconds_of(engine.connect) < 2 * CONNECT + GRACE
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("driver", drivers(*DRIVERS))
 @pytest.mark.parametrize("what", ["statement", "savepoint"])
 def test_the_wait_for_a_statement_is_bounded(silent, driver, what):
     """A driver waits a little longer than the server may work on it."""
@@ -153,7 +154,7 @@ def test_the_wait_for_a_statement_is_bounded(silent, driver, what):
     assert ANSWER * 0.9 < waited < ANSWER + GRACE
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("driver", drivers(*DRIVERS))
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_the_wait_for_the_end_of_a_transaction_is_bounded(silent, driver, end):
     """COMMIT and ROLLBACK are statements too, and closing afterwards waits for nothing."""
@@ -173,7 +174,7 @@ def test_the_wait_for_the_end_of_a_transaction_is_bounded(silent, driver, end):
     assert closed < GRACE
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("driver", drivers(*DRIVERS))
 def test_closing_an_idle_connection_waits_for_nothing(silent, driver):
     """The driver says goodbye and does not listen for an answer."""
     engine, proxy = silent(driver)
@@ -185,7 +186,7 @@ def test_closing_an_idle_connection_waits_for_nothing(silent, driver):
     assert time.monotonic() - started < GRACE
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("driver", drivers(*DRIVERS))
 def test_a_slow_answer_that_keeps_coming_is_not_given_up(silent, driver):
     """The bound is for silence: a statement may take as long as the server lets it."""
     engine, _ = silent(driver)

@@ -130,10 +130,3 @@ def test_isolation_and_autocommit_come_back_after_a_connection_had_its_own(six):
         ).one()
 
     assert tuple(looks) == (identity, "READ-COMMITTED", 0)
-
-
-def test_autocommit_given_to_the_driver_stays(six):
-    """It was asked for."""
-    engine = budgeted(six[0], 1, **{"connect_args.autocommit": "true"})
-    with engine.connect() as connection:
-        assert connection.scalar(text("SELECT @@autocommit")) == 1

@@ -84,7 +84,7 @@ def test_a_view_stands_in_for_its_table(place):
 
 def test_autocommit_changes_nothing(place):
     """The lock is held all the same, and the connection goes back as it was."""
-    engine = place.engine(**{"sqlalchemy.isolation_level": "AUTOCOMMIT"})
+    engine = place.engine().execution_options(isolation_level="AUTOCOMMIT")
     create_tables(engine, models(place.name).Base.metadata, place.name)
     with engine.connect() as connection:
         connection.execute(text("INSERT INTO users (id, name, kind) VALUES (1, 'ann', 'user')"))
@@ -117,16 +117,16 @@ def test_forty_workers_that_start_at_once_all_start(place):
 
 
 @contextmanager
-def held(place, engine, **settings):
-    """Somebody else creates tables, and does not finish."""
-    holder = place.engine(**settings)
+def held(place, engine, **options):
+    """Hold the lock of a worker that creates tables, on a connection with execution *options*."""
+    holder = place.engine().execution_options(**options)
     dialect = backend_for(engine.url, read_settings(place.settings).sqa_options, place.name)
     with holder.connect() as connection, dialect.table_lock(connection, place.name):
         yield connection
 
 
 @pytest.mark.parametrize("place", PLACES, indirect=True)
-@pytest.mark.parametrize("holder", [{}, {"sqlalchemy.isolation_level": "AUTOCOMMIT"}])
+@pytest.mark.parametrize("holder", [{}, {"isolation_level": "AUTOCOMMIT"}])
 def test_waiting_for_another_worker_ends_in_one_clear_error(place, monkeypatch, holder):
     """It names the database; when the other one is done, the tables are created."""
     monkeypatch.setattr(Backend, "TABLE_LOCK_TIMEOUT", 0.1)

@@ -48,7 +48,9 @@ def make(url, **settings):
         with_view(write, name="write"),
         with_view(count, name="count"),
     ]
-    return make_app(url, *views, **{"sqlalchemy.pool_size": "2", **settings})
+    # A database in memory has one connection.
+    size = {} if url == "sqlite://" else {"sqlalchemy.pool_size": "2"}
+    return make_app(url, *views, **{**size, **settings})
 
 
 def warm(app):

@@ -51,13 +51,24 @@ def test_with_reset_connection_nothing_of_a_visitor_is_left(visitor_of, mariadb)
     assert mariadb.scalar("SELECT GET_LOCK('sqa', 10)") == 1
 
 
-def test_without_it_the_next_visitor_sees_what_was_set(visitor_of, mariadb):
-    """The switch is what makes the difference."""
-    client = visitor_of(mariadb)
-    client.get("/change", {"sql": CHANGES})
+def change_behind(request):
+    """Send statements on a cursor of the driver, which SQLAlchemy does not see."""
+    cursor = request.sqa_session.connection().connection.cursor()
+    for statement in request.params.getall("sql"):
+        cursor.execute(statement)
+    return Response()
 
-    assert client.get("/look").text == "(0, 0)"
-    assert mariadb.scalar("SELECT IS_FREE_LOCK('sqa')") == 0
+
+@pytest.mark.parametrize(("switch", "seen"), [("false", "(0, 0)"), ("true", "(1, 1)")])
+def test_what_the_driver_was_told_behind_sqlalchemy_needs_the_switch(
+    visitor_of, mariadb, switch, seen
+):
+    """No listener sees such a statement, so only sqa.reset_connection helps."""
+    behind = with_view(change_behind, name="behind")
+    client = visitor_of(mariadb, behind, **{"sqa.reset_connection": switch})
+    client.get("/behind", {"sql": CHANGES})
+
+    assert client.get("/look").text == seen
 
 
 def test_autocommit_is_always_reset(visitor_of, mariadb):

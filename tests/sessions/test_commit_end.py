@@ -20,7 +20,7 @@ from support.proxy import Then
 
 PROXIED = {"sqa.mysql.tls": "off", "sqlalchemy.connect_args.read_timeout": "30"}
 either_page = pytest.mark.parametrize("pages", [(), (Exception,)], ids=["", "catch-all"])
-either_reset = pytest.mark.parametrize("reset", ["rollback", "none"])
+either_reset = pytest.mark.parametrize("reset", ["rollback"])
 
 
 @pytest.fixture

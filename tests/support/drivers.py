@@ -4,7 +4,10 @@ Run as a script, this module writes the table in docs/drivers.md: python tests/s
 """
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "drivers.md"
 BEGIN, END = "<!-- made by tests/support/drivers.py -->", "<!-- end -->"
@@ -29,6 +32,23 @@ ACCIDENTS = {
     "read-only": (3, True),
     "unreachable": (1, True),
 }
+
+
+# The packages that may be missing, by what stands for them in the names of tests.
+PACKAGES = {"mysqldb": "MySQLdb", "psycopg2": "psycopg2", "16": "pgserver"}
+
+
+def marked(name):
+    """Return *name* for parametrize(), marked to be skipped where its driver is not installed."""
+    needed = [PACKAGES[part] for part in re.split(r"[+ ]", name) if part in PACKAGES]
+    missing = [package for package in needed if find_spec(package) is None]
+    reason = f"Tests of {', '.join(missing)} skipped: install the dependency group drivers."
+    return pytest.param(name, marks=pytest.mark.skipif(bool(missing), reason=reason))
+
+
+def drivers(*names):
+    """Return *names* for parametrize(); see :func:`marked`."""
+    return [marked(name) for name in names]
 
 
 def rows():
