@@ -145,4 +145,6 @@ def pool_numbers(engine: Engine) -> tuple[int | None, int, int]:
         # SQLAlchemy has no public name for max_overflow; -1 and a size of 0 mean no limit.
         overflow, size = pool._max_overflow, pool.size()  # noqa: SLF001
         bound = size + overflow if size and overflow >= 0 else None
-    return (int(bound) if bound not in {None, float("inf")} else None), in_use, idle
+    if bound is None or bound == float("inf"):
+        return None, in_use, idle
+    return int(bound), in_use, idle

@@ -9,8 +9,6 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from pyramid.config import Configurator
-
 from pyramid_aalam_sqa import SqaRequest
 
 # Recordings that are kept, in this process alone.
@@ -20,7 +18,7 @@ RECORDINGS = "demo.recordings"
 HIDDEN = {"CONNECT", "RESET", "SETUP"}
 
 
-def includeme(config: Configurator) -> None:
+def includeme(config: Any) -> None:
     """Add the page for the frame, and the place where recordings are kept."""
     config.registry[RECORDINGS] = OrderedDict()
     config.add_route("sent", r"/sent/{token:\w+}")

@@ -88,7 +88,12 @@ class SettingsLoader(ConfigLoader):  # type: ignore[misc]  # paste has no types
         return loader.get_context(object_type, section or None, global_conf)
 
     def _context_from_explicit(
-        self, object_type: Any, local_conf: Any, global_conf: Any, *_: Any
+        self,
+        object_type: Any,
+        local_conf: Any,
+        global_conf: Any,
+        global_addition: Any,
+        section: Any,
     ) -> LoaderContext:
         """Return the context of a section that names its factory itself."""
         return LoaderContext(None, object_type, None, global_conf, local_conf, self)
