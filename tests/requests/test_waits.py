@@ -1,7 +1,8 @@
 """Every wait for a database is bounded by default."""
 
+import psycopg
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from pyramid_aalam_sqa import get_sqa
 from pyramid_aalam_sqa.settings.options import all_options
@@ -24,11 +25,13 @@ def test_every_wait_of_the_driver_and_of_the_pool_is_bounded_by_default(
     engine = get_sqa(serve_pages(url).app).engine
     given = {}
 
-    def look(_dialect, _record, _arguments, options):
+    def look(*_arguments, **options):
         given.update(options)
         raise ConnectionRefusedError
 
-    event.listen(engine, "do_connect", look, insert=True)
+    monkeypatch.setattr(engine.dialect, "connect", look)
+    # The backend connects by the class, to limit each wait of the connection.
+    monkeypatch.setattr(psycopg.Connection, "connect", look)
     with pytest.raises(ConnectionRefusedError):
         engine.connect()
 
