@@ -4,10 +4,14 @@ from functools import partial
 
 import pytest
 from pyramid.response import Response
+from sqlalchemy import text
 from webtest import TestApp
 
+from pyramid_aalam_sqa import get_sqa
 from support.accounts import emptied, tables
+from support.apps import with_view
 from support.databases import own_database
+from support.models import INSERT
 
 
 @pytest.fixture
@@ -15,6 +19,37 @@ def unique_notes(sqlite):
     """Return what others see of a table in which each body can be stored only once."""
     sqlite.run("CREATE TABLE note (body VARCHAR(100) PRIMARY KEY)")
     return lambda: [row[0] for row in sqlite.rows("SELECT body FROM note ORDER BY body")]
+
+
+@pytest.fixture
+def attempts():
+    """The requests that reached a view of serve_pages, one for each attempt."""
+    return []
+
+
+@pytest.fixture
+def serve_pages(serve, attempts):
+    """Make a client of an application that reads and writes the table note."""
+    engines = []
+
+    def read(request):
+        attempts.append("read")
+        return Response(str(request.sqa_session.scalar(text("SELECT count(*) FROM note"))))
+
+    def write(request):
+        attempts.append("write")
+        request.sqa_session.execute(INSERT, {"body": request.params["body"]})
+        return Response()
+
+    def serve_pages(url, *setups, **settings):
+        own = (with_view(read, name="read"), with_view(write, name="write"))
+        app = serve(url, *own, *setups, **{"sqa.retry_pause": "0", **settings})
+        engines.append(get_sqa(app).engine)
+        return TestApp(app)
+
+    yield serve_pages
+    for engine in engines:
+        assert not hasattr(engine.pool, "checkedout") or engine.pool.checkedout() == 0
 
 
 @pytest.fixture
