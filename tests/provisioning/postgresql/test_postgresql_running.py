@@ -1,6 +1,7 @@
 """On PostgreSQL psqa drops an application that runs, and rotates its password."""
 
 import threading
+from queue import Queue
 
 from pyramid.config import Configurator
 from pyramid.response import Response
@@ -45,6 +46,44 @@ def test_drop_with_a_connected_application_leaves_nothing_and_it_answers_503(sit
     assert site.as_application("SELECT 1", "other") == [(1,)]
     assert site.provisioning().plan_removal() == []
     assert list(site.provisioning().remove()) == []
+
+
+def test_a_request_at_the_moment_of_the_drop_is_a_503(site):
+    """Whatever its connection is doing: logging in, reading, waiting."""
+
+    def count(request):
+        statement = text("SELECT count(*) FROM note a, note b")
+        return Response(str(request.sqa_session.scalar(statement)))
+
+    def visit(client, stop):
+        while not stop.is_set():
+            answers.put(client.get("/", expect_errors=True).status_int)
+
+    answers = Queue()
+    for _ in range(3):
+        site.create()
+        site.table()
+        settings = {**site.settings(), "sqa.reset_connection": "true", "retry.attempts": "1"}
+        with Configurator(settings=settings) as config:
+            config.include("pyramid_aalam_sqa")
+            config.add_view(count)
+        app = config.make_wsgi_app()
+        stop = threading.Event()
+        threads = [threading.Thread(target=visit, args=(TestApp(app), stop)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        first = [answers.get(timeout=30) for _ in range(8)]
+        list(site.provisioning().remove())
+        last = [answers.get(timeout=30) for _ in range(8)]
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+        get_sqa(app).dispose()
+        seen = {*first, *last, *answers.queue}
+        answers.queue.clear()
+
+        assert set(first) == {200}
+        assert seen == {200, 503}
 
 
 def test_drop_lets_nobody_in_before_it_ends_the_connections(site):
