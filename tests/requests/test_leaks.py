@@ -17,7 +17,6 @@ from pyramid_aalam_sqa import CommitNotAllowedError, OutsideTransactionError, ge
 from support.models import INSERT
 
 THREADS = 4
-REQUESTS = 1000
 ROWS = text("SELECT a.d FROM digit a, digit b, digit c, digit e")
 PLACES = [
     *("above before", "above after", "response callback", "finished callback", "new response"),
@@ -265,12 +264,12 @@ def visit_app(app, kind, body):
     return told[-1]
 
 
-def run(app):
+def run(app, requests):
     """Make the requests from several threads; return what each was told, and what to find."""
     told, stored, errors = Counter(), [], []
 
     def work(number):
-        for index in range(number, REQUESTS, THREADS):
+        for index in range(number, requests, THREADS):
             if errors:
                 return
             kind = KINDS[index // THREADS % len(KINDS)]
@@ -337,14 +336,15 @@ def open_transactions(database):
     return database.scalar(OPEN), database.scalar(BUSY), surplus
 
 
-def test_after_a_thousand_mixed_requests_nothing_is_left_behind(served, database):
+@pytest.mark.parametrize("requests", [200, pytest.param(1000, marks=pytest.mark.deep)])
+def test_after_many_mixed_requests_nothing_is_left_behind(served, database, requests):
     """Successes, errors, streams, hang-ups and late uses, on a pool of two, from four threads."""
     pool = get_sqa(served).engine.pool
     gc.collect()
     # Nothing is left to the collector.
     gc.disable()
     try:
-        told, stored, errors = run(served)
+        told, stored, errors = run(served, requests)
         left = pool.checkedout()
     finally:
         gc.enable()
@@ -353,5 +353,5 @@ def test_after_a_thousand_mixed_requests_nothing_is_left_behind(served, database
     assert left == 0
     assert soon(lambda: open_transactions(database), (0, 0, 0)) == (0, 0, 0)
     assert set(told) == {(kind, kind[-1]) for kind in KINDS}
-    assert sum(told.values()) == REQUESTS
+    assert sum(told.values()) == requests
     assert [row[0] for row in database.rows("SELECT body FROM note ORDER BY body")] == stored
