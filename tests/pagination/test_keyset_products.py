@@ -9,7 +9,7 @@ from datetime import date, datetime
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import MetaData, Table, desc, select, text
+from sqlalchemy import MetaData, Table, desc, func, select, text
 from sqlalchemy.exc import SADeprecationWarning, SAWarning
 from sqlalchemy.orm import Session
 
@@ -236,3 +236,23 @@ def test_postgresql_pages_by_a_column_of_each_type(on_postgresql, type_, data, d
     bare = type_.partition(" COLLATE")[0]
     fill(session, columns[type_], values, f"CAST(CAST(:value AS TEXT) AS {bare})")
     check_pages(session, columns[type_], descending)
+
+
+@pytest.mark.parametrize("type_", ["TIME(6)", "BIT(5)", "SET('c','a','b')", "ENUM('c','a','b')"])
+def test_mariadb_pages_by_a_group_of_such_a_column(on_mariadb, type_):
+    """HAVING compares the groups as ORDER BY sorts them."""
+    session, columns = on_mariadb
+    values = {
+        "TIME(6)": ["-00:30:00", "100:00:00", "-12:30:00", "100:00:00", "99:00:00"],
+        "BIT(5)": [16, 2, 31, 2, 1],
+        "SET('c','a','b')": ["a,b", "c", "b", "c", "a"],
+        "ENUM('c','a','b')": ["b", "c", "a", "c", "b"],
+    }[type_]
+    column = columns[type_]
+    fill(session, column, [*values, None], ":value")
+    least = func.min(column.table.c.id)
+    statement = select(least).group_by(column).order_by(column)
+    whole = session.scalars(statement).all()
+
+    assert walk(first_page(session, statement, 1)) == whole
+    assert walk(last_page(session, statement, 1), backwards=True) == whole
