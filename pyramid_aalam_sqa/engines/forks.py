@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from functools import cache
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy import event
@@ -52,9 +52,9 @@ class OneProcessPool(Pool):
 
     def recreate(self) -> Pool:
         """Return the pool that takes this one's place."""
-        fresh = super().recreate()
-        if isinstance(fresh, OneProcessPool):
-            fresh.engine = self.engine
+        # Of the same class, though SQLAlchemy promises no more than a Pool.
+        fresh = cast("OneProcessPool", super().recreate())
+        fresh.engine = self.engine
         return fresh
 
 

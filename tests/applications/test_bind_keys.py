@@ -1,5 +1,6 @@
 """Which database a model, a table or a statement belongs to."""
 
+import os
 import subprocess
 import sys
 
@@ -38,7 +39,7 @@ from support.apps import with_view
 from support.bind_files import BIND, files
 from support.bound import AuditBase, Entry, do, serving
 from support.databases import Database, plain_engine
-from support.processes import QUIET
+from support.processes import QUIET, TRACED
 
 
 def test_an_unknown_key_of_a_model_names_the_known_ones(tmp_path):
@@ -387,7 +388,27 @@ with get_sqa(config).engine.begin() as connection:
         print(error)
 """
     done = subprocess.run(
-        [sys.executable, *QUIET, "-c", code], check=True, capture_output=True, text=True
+        [sys.executable, *QUIET, "-c", code],
+        env={**os.environ, **TRACED},
+        check=True,
+        capture_output=True,
+        text=True,
     )
 
     assert done.stdout == "There is no bind 'nowhere', only: default.\n"
+
+
+def test_an_engine_that_another_application_shares_serves_the_keys_of_that_one(tmp_path, serve):
+    """One has no binds; what it calls its database is a bind of the other."""
+    shared = plain_engine(f"sqlite:///{tmp_path}/shared.sqlite")
+    stray_table.create(shared)
+    one = serve(shared.url, **{"sqlalchemy.engine": shared, "sqlalchemy.url": shared.url})
+    settings = {"sqlalchemy.binds.nowhere.engine": shared}
+    other = serve(f"sqlite:///{tmp_path}/other.sqlite", **settings)
+
+    with session_scope(other) as session:
+        session.execute(insert(stray_table).values(id=1))
+    with pytest.raises(BindError, match="no bind 'nowhere'"), session_scope(one) as session:
+        session.execute(insert(stray_table).values(id=2))
+
+    assert Database(str(shared.url)).rows("SELECT id FROM stray_table") == [(1,)]

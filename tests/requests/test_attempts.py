@@ -186,3 +186,22 @@ def test_a_body_that_the_view_has_replaced_and_closed_is_read_whole_again(serve,
     TestApp(serve(sqlite.url, with_view(view), **{"sqa.retry_pause": "0"})).post("/", b"yours")
 
     assert seen == [b"yours"] * 3
+
+
+def test_an_execution_policy_of_the_application_may_ask_the_router_for_more(serve, sqlite):
+    """It has the attributes of Pyramid's own."""
+    seen = []
+
+    def policy(environ, router):
+        seen.append(router.registry)
+        with router.request_context(environ) as request:
+            return router.invoke_request(request)
+
+    app = serve(
+        sqlite.url,
+        with_view(lambda request: Response("fine")),
+        lambda config: config.set_execution_policy(policy),
+    )
+
+    assert TestApp(app).get("/").text == "fine"
+    assert seen == [app.registry]
