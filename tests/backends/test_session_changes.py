@@ -6,6 +6,7 @@ from sqlalchemy import event, text
 from webtest import TestApp
 
 from pyramid_aalam_sqa import get_sqa
+from pyramid_aalam_sqa.backends import backend_of
 from pyramid_aalam_sqa.backends.session_changes import MYSQL, POSTGRESQL, SQLITE
 from support.apps import with_view
 from support.drivers import drivers
@@ -313,3 +314,26 @@ def test_the_connection_budget_counts_a_renewed_connection_once(mariadb, visits)
         visit("SET @x = 1")
 
     assert visit("SELECT @x IS NULL") == "1"
+
+
+def test_a_statement_that_is_sent_as_it_is_counts_too(mariadb, visits):
+    """SQLAlchemy has another way for statements without parameters."""
+    visit = visits(mariadb.url)
+    with visit.engine.connect().execution_options(no_parameters=True) as connection:
+        connection.exec_driver_sql("SET @x = 1")
+
+    assert visit("SELECT @x IS NULL") == "1"
+
+
+def test_a_connection_that_is_lost_while_it_refuses_writes_goes_back_all_the_same(mariadb, visits):
+    """To make it writable again fails, and its place in the pool is free."""
+    visit = visits(mariadb.url)
+    with visit.engine.connect() as connection:
+        number = connection.scalar(text(NUMBER["mysql"]))
+        backend_of(connection).make_read_only(connection)
+        connection.rollback()
+        # As if the server had closed it just now.
+        mariadb.run(f"KILL {number}")
+
+    assert visit.engine.pool.checkedout() == 0
+    assert visit("SELECT 1") == "1"

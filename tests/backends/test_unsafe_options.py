@@ -15,6 +15,7 @@ from sqlalchemy.pool import AssertionPool, NullPool, QueuePool, SingletonThreadP
 from webtest import TestApp
 
 from pyramid_aalam_sqa import SettingError, engine_from_settings
+from pyramid_aalam_sqa.backends import Backend
 from pyramid_aalam_sqa.settings.options import ENGINE_OPTIONS
 from support.apps import application, make_app, with_view
 from support.drivers import marked
@@ -275,3 +276,11 @@ def test_whatever_is_accepted_stores_a_success_and_nothing_else(tmp_path_factory
     assert promised <= found
     assert not broken & found
     assert "abandoned" not in found
+
+
+def test_a_driver_that_takes_any_argument_is_not_asked(sqlite):
+    """Of an unknown product's driver, nothing is known but its signature."""
+    backend = Backend(make_url("unknown://host"), {"retry_codes": None})
+
+    assert backend.driver_arguments(type("driver", (), {"connect": lambda **_: None})) is None
+    assert "host" in backend.driver_arguments(pymysql)

@@ -1,5 +1,6 @@
 """No wait for a silent server is longer than its documented bound, whatever it was asked."""
 
+import signal
 import time
 
 import pytest
@@ -10,6 +11,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from webtest import TestApp
 
 from pyramid_aalam_sqa import OutcomeUnknownError, engine_from_settings
+from pyramid_aalam_sqa.backends import backend_of
 from pyramid_aalam_sqa.backends import postgresql as postgresql_backend
 from pyramid_aalam_sqa.interfaces import IDatabaseUnavailable
 from support.apps import with_view
@@ -235,3 +237,44 @@ def test_a_commit_that_a_silent_postgresql_does_not_answer_is_unknown(serve, pos
     proxy.close()
 
     assert "outcome is unknown" in caplog.text
+
+
+class TimeLimitError(Exception):
+    """What a worker of a task queue raises from a signal."""
+
+
+def test_an_exception_of_a_signal_leaves_no_half_read_connection(make, postgresql):
+    """The answer would come later, and be taken for the answer to another statement."""
+
+    def stop(*_):
+        raise TimeLimitError
+
+    engine = make(postgresql.url, pool_size="1", max_overflow="0")
+    usual = signal.signal(signal.SIGALRM, stop)
+    raw = engine.raw_connection()
+    cursor = raw.cursor()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(TimeLimitError):
+            cursor.execute("SELECT pg_sleep(5)")
+        assert raw.driver_connection.closed
+        raw.invalidate()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, usual)
+
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT 7")) == 7
+
+
+@pytest.mark.parametrize("driver", drivers("mysql+mysqldb"))
+def test_a_connection_that_is_closed_has_no_socket_to_ask(mariadb, make, driver):
+    """The driver raises an error of its own instead."""
+    engine = make(mariadb.url.replace("mysql+pymysql", driver))
+    backend = backend_of(engine)
+    raw = engine.raw_connection()
+    assert not backend.has_server_closed(raw.driver_connection)
+    raw.driver_connection.close()
+
+    assert backend.socket(raw.driver_connection) is None
+    raw.invalidate()
