@@ -7,7 +7,14 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    closing,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from pathlib import Path
 from shlex import quote as quote_argument
 from urllib.parse import quote, unquote, urlsplit
@@ -187,12 +194,15 @@ class SQLiteServer(Server):
         """Lend the folder of the file, and act as its owner; None when there is no folder."""
         parent = self._path().parent
         nearest = next(each for each in (parent, *parent.parents) if os.path.lexists(each))
-        try:
-            with open_folder(nearest) as (folder, owner), acting_as(owner):
-                yield folder if nearest == parent else None
-        except NotADirectoryError:
-            # The step that makes the folder says so.
-            yield None
+        with ExitStack() as stack:
+            try:
+                folder, owner = stack.enter_context(open_folder(nearest))
+            except NotADirectoryError:
+                # The step that makes the folder says so.
+                yield None
+                return
+            stack.enter_context(acting_as(owner))
+            yield folder if nearest == parent else None
 
     def _modes(self, folder: int) -> dict[str, int]:
         """Return the names of the files that are there, and their modes.

@@ -238,3 +238,9 @@ def test_a_new_password_is_not_like_what_a_link_leads_to(home, precious):
     with pytest.raises(ProvisioningError, match="password is a link"):
         write_password(home / "password.next", "new", like=file)
     assert not (home / "password.next").exists()
+
+
+def test_a_password_that_is_to_be_like_nothing_is_told(home):
+    """The file has been removed meanwhile."""
+    with pytest.raises(ProvisioningError, match=r"cannot be written to .*: No such file"):
+        write_password(home / "password.next", "new", like=home / "password")

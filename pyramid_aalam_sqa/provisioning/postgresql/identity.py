@@ -8,7 +8,7 @@ nothing: a proxy, a container or a tunnel may stand behind them.
 
 import secrets
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic, sleep
 
@@ -60,19 +60,23 @@ def _is_same_server(admin: Connection, tenant: Tenant, user: str | None) -> bool
     token = f"psqa {secrets.token_hex(16)}"
     before = _waiting(admin, token)
     with _waiting_connection(_login(tenant, user, token)) as connection:
-        deadline = monotonic() + LISTED_WITHIN
-        while not (seen := _waiting(admin, token) - before):
-            if monotonic() > deadline or _has_ended(connection):
-                return False
-            sleep(0.02)
+
+        def find_new() -> set[int]:
+            _raise_if_ended(connection)
+            return _waiting(admin, token) - before
+
+        new = _look(find_new)
         sleep(SEEN_TWICE)
-        seen &= _waiting(admin, token)
+        stayed = new & _waiting(admin, token)
+    return bool(_look(lambda: stayed - _waiting(admin, token)))
+
+
+def _look(find: Callable[[], set[int]]) -> set[int]:
+    """Return what *find* returns as soon as it is not empty, or at the end of the wait."""
     deadline = monotonic() + LISTED_WITHIN
-    while not seen - _waiting(admin, token):
-        if not seen or monotonic() > deadline:
-            return False
+    while not (found := find()) and monotonic() < deadline:
         sleep(0.02)
-    return True
+    return found
 
 
 def _waiting(admin: Connection, token: str) -> set[int]:
@@ -125,14 +129,13 @@ def _is_ready(connection: PGconn, step: int, deadline: float) -> bool:
     return bool(found[0] or found[1])
 
 
-def _has_ended(connection: PGconn) -> bool:
-    """Tell whether the server has refused the login; raises OSError with its reason then."""
+def _raise_if_ended(connection: PGconn) -> None:
+    """Raise OSError with the server's reason if it has refused the login."""
     poll = select.poll()
     poll.register(connection.socket, getattr(select, "POLLRDHUP", select.POLLHUP))
     if poll.poll(0):
         connection.connect_poll()
         raise OSError(_reason(connection))
-    return False
 
 
 def _reason(connection: PGconn) -> str:

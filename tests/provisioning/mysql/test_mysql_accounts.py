@@ -2,7 +2,9 @@
 
 import pymysql
 import pytest
+from sqlalchemy import create_engine
 
+from pyramid_aalam_sqa.provisioning.mysql.accounts import new_account, password_step
 from support.mysql_accounts import PASSWORD, PLAIN, as_account, denied, everything, grants
 
 OWNER = "aalam_base__own@'%'"
@@ -268,3 +270,16 @@ def test_a_prepared_transaction_of_the_application_is_told(created, server, admi
     assert dropped.status in {0, 1}
     assert dropped.status == 0 or "XA RECOVER lists prepared transactions" in dropped.err
     assert again.status == 0
+
+
+def test_mysql_is_told_the_password_which_it_keeps_out_of_its_logs_itself(admin, monkeypatch):
+    """Its accounts have another kind of hash; psqa shows none of it."""
+    engine = create_engine(admin.url)
+    with engine.connect() as connection:
+        monkeypatch.setattr(connection.dialect, "is_mariadb", False)
+        account = new_account(connection, "aalam_base")
+        step = password_step("CREATE USER", connection, account, "it's", "ACCOUNT LOCK")
+    engine.dispose()
+
+    assert step.statement == "CREATE USER 'aalam_base'@'%' IDENTIFIED BY 'it\\'s' ACCOUNT LOCK"
+    assert str(step) == "CREATE USER 'aalam_base'@'%' IDENTIFIED BY '***' ACCOUNT LOCK"

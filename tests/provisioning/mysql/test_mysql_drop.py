@@ -159,3 +159,18 @@ def test_a_connection_that_has_gone_by_itself_is_no_error(created, server, admin
         steps = [str(step).split()[0] for step in dropping.remove()]
 
     assert steps == ["ALTER", "ALTER", "KILL", "DROP", "DROP", "DROP"]
+
+
+def test_an_administrator_who_may_drop_no_database_is_told(created, server, admin):
+    """The accounts are gone by then, and the next drop goes on."""
+    admin.run(
+        "CREATE USER clerk IDENTIFIED BY 'c'",
+        "GRANT CREATE USER, PROCESS ON *.* TO clerk",
+        "GRANT SELECT ON mysql.* TO clerk",
+        "GRANT SELECT ON aalam_base.* TO clerk",
+    )
+    told = created.psqa("drop", "--yes", admin_url=server.url().replace("root", "clerk:c"))
+
+    assert told.status == 1
+    assert told.err.startswith("psqa: DROP DATABASE `aalam_base`: Access denied")
+    assert created.psqa("drop", "--yes").status == 0

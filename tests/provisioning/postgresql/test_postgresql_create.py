@@ -174,7 +174,7 @@ def test_the_owner_account_makes_tables_with_its_password(site):
         "ALTER ROLE \"aalam_base__own\" PASSWORD '***'",
     ]
     assert site.as_application("INSERT INTO note VALUES (DEFAULT)") == "done"
-    assert site.create() == []
+    assert site.create() == ['ALTER ROLE "aalam_base__own" NOLOGIN PASSWORD NULL']
 
 
 def test_two_runs_in_one_database_wait_for_each_other(site):

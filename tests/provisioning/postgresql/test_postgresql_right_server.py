@@ -1,10 +1,15 @@
 """On PostgreSQL psqa changes the server of sqlalchemy.url, and no other one with the same names."""
 
+import socket
 import subprocess
+import sys
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 
+from pyramid_aalam_sqa import ProvisioningError
+from pyramid_aalam_sqa.provisioning.servers import server_class
 from support.databases import plain_engine
 from support.provisioned import Provisioned
 from support.servers import PostgreSQL, find, free_port
@@ -137,3 +142,25 @@ def test_the_usual_socket_is_used_where_it_is_the_servers_own(site, tmp_path):
 
     assert told.status == 0
     assert app.psqa("drop", "--yes", admin_url=site.admin.url).status == 0
+
+
+def test_a_server_that_says_nothing_is_not_waited_for_without_end(site, tmp_path, monkeypatch):
+    """It takes the connection, and never answers."""
+    monkeypatch.setattr("pyramid_aalam_sqa.provisioning.postgresql.identity.PATIENCE", 0.2)
+    (tmp_path / "password").write_text("secret\n")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        told = app_at(site, tmp_path, f"127.0.0.1:{port}", site.admin.url).psqa("create")
+
+    assert told.status == 1
+    assert "the administrator is on another server (" in told.err
+
+
+def test_without_psycopg_it_is_told_what_to_install(monkeypatch):
+    """An application on another driver may have no psycopg."""
+    room = "pyramid_aalam_sqa.provisioning.postgresql"
+    for name in (f"{room}.server", f"{room}.identity"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ProvisioningError, match="psqa needs psycopg for postgresql: pip install"):
+        server_class(make_url("postgresql+psycopg2://h/d"))
