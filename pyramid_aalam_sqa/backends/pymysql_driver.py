@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, cast
 
+import pymysql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from ..exceptions import SettingError
 
 log = logging.getLogger(__name__)
+
+STREAMING = (
+    "Rows are being streamed on this connection (yield_per, stream_results): read them to their "
+    "end, or send the other statement on another connection (request.sqa_stream() has its own)."
+)
 
 
 NO_TLS_ON_SERVER = 2026
@@ -67,7 +73,9 @@ class PyMySQLConnect:
 
 def _connect(dialect: Dialect, args: tuple[Any, ...], kwargs: dict[str, Any]) -> DBAPIConnection:
     """Connect without the SET NAMES of PyMySQL; SQLAlchemy sends its own at once."""
-    connection: Any = dialect.connect(*args, **{**kwargs, "defer_connect": True})
+    # Another module may have been set in the place of PyMySQL.
+    connect = WatchedConnection if dialect.loaded_dbapi is pymysql else dialect.connect
+    connection: Any = connect(*args, **{**kwargs, "defer_connect": True})
     connection.set_character_set = _send_nothing
     connection.connect()
     del connection.set_character_set
@@ -102,3 +110,50 @@ def _check(mode: str, authority: str) -> None:
     except OSError as error:
         msg = f"sqa.mysql.tls_ca = {authority!r}: write a file of PEM certificates ({error})."
         raise SettingError(msg) from None
+
+
+class WatchedConnection(pymysql.connections.Connection):  # type: ignore[misc]  # it has no types
+    """PyMySQL's connection, which loses no row and no error of a result.
+
+    PyMySQL throws the rest of an unbuffered result away when another statement is sent, with a
+    warning alone. What its cursors raise while they are closed is only logged by SQLAlchemy.
+    """
+
+    # The first error that came while a cursor was closed.
+    unheard_error: BaseException | None = None
+
+    def cursor(self, cursor: Any = None) -> Any:
+        """Return a cursor that keeps the error of its ``close()``."""
+        return keeping_errors(cursor or self.cursorclass)(self)
+
+    def query(self, sql: Any, unbuffered: bool = False) -> int:
+        """Send a statement. Raises InterfaceError while rows are streamed on this connection."""
+        if self._result is not None and self._result.unbuffered_active:
+            raise pymysql.err.InterfaceError(STREAMING)
+        rows: int = super().query(sql, unbuffered)
+        return rows
+
+    def finish_results(self) -> None:
+        """Read the further results of a procedure, and raise the error that may be in them."""
+        while self._result is not None and not self._result.unbuffered_active:
+            if not self._result.has_next:
+                return
+            self.next_result()
+
+
+@cache
+def keeping_errors(cursor_class: type) -> type:
+    """Return *cursor_class*, whose instances keep the error of ``close()`` on their connection."""
+
+    class KeepingCursor(cursor_class):  # type: ignore[misc]  # it is a driver's, without types
+        def close(self) -> None:
+            # Of PyMySQL, or of mysqlclient.
+            connection = self.connection
+            try:
+                super().close()
+            except Exception as error:
+                if getattr(connection, "unheard_error", None) is None:
+                    connection.unheard_error = error
+                raise
+
+    return KeepingCursor

@@ -66,7 +66,7 @@ class SQLiteBackend(Backend):
         if self.schema:
             Attached(self.schema, engine.dialect).prepare(engine)
         event.listen(engine, "connect", self._set_up)
-        event.listen(engine, "begin", _begin)
+        _begin_always(engine.dialect)
         event.listen(engine, "after_cursor_execute", _note_cursor)
         event.listen(engine, "reset", _close_cursors)
 
@@ -170,9 +170,13 @@ def _close_cursors(_connection: object, record: ConnectionPoolEntry | None, _sta
         cursor.close()
 
 
-def _begin(connection: Connection) -> None:
-    """Begin as the driver would, but always: it leaves reads, DDL and savepoints outside."""
-    driver: Any = connection.connection.dbapi_connection
-    # None is how SQLAlchemy tells the driver of AUTOCOMMIT.
-    if driver.isolation_level is not None:
-        connection.exec_driver_sql(f"BEGIN {driver.isolation_level}")
+def _begin_always(dialect: Any) -> None:
+    """Let *dialect* send BEGIN; the driver would leave reads, DDL and savepoints outside."""
+
+    def do_begin(connection: Any) -> None:
+        driver = connection.dbapi_connection
+        # None is how SQLAlchemy tells the driver of AUTOCOMMIT.
+        if driver.isolation_level is not None:
+            driver.execute(f"BEGIN {driver.isolation_level}")
+
+    dialect.do_begin = do_begin

@@ -17,7 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from ..backends import Backend, backend_for
 from ..exceptions import SettingError
 from ..settings import Database, RawSetting, read_options
-from .errors import install_error_listeners
+from .errors import install_listeners
 from .password_file import use_password_file
 from .pool import BUDGET, BudgetPool
 
@@ -48,7 +48,7 @@ def make_engine(database: Database, sqa_options: Mapping[str, Any]) -> Engine:
         if path:
             msg = "sqa.password_file: sqlalchemy.engine is used as it is; remove one of the two."
             raise SettingError(msg)
-        install_error_listeners(database.engine, backend)
+        install_listeners(database.engine, backend)
         return database.engine
     options = _with_defaults(database, backend.engine_defaults(), budget)
     engine = _create(database, options)
@@ -58,7 +58,7 @@ def make_engine(database: Database, sqa_options: Mapping[str, Any]) -> Engine:
     backend.prepare(engine)
     if sqa_options["reset_connection"]:
         event.listen(engine, "checkin", _close_connection)
-    install_error_listeners(engine, backend)
+    install_listeners(engine, backend)
     _engines_to_empty_in_children()[engine] = backend
     return engine
 

@@ -9,8 +9,10 @@ from pyramid_retry import is_error_retryable
 
 from ..applications import get_sqa
 from ..engines import error_name, pause_after
+from ..interfaces import TransactionManager
 from .addresses import path_of
-from .lifetime import ATTEMPT, ATTEMPTS, make_last_attempt
+from .lifetime import ATTEMPT, ATTEMPTS, BEGUN, make_last_attempt
+from .outcome import veto_of
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +23,18 @@ def retry_tween_factory(handler: Callable[[Any], Any], registry: object) -> Call
     This tween stands above pyramid_tm's. So it sees the errors that pyramid_retry sees: those that
     were raised, and those for which an exception view has rendered a page.
     """
+    veto = veto_of(registry)
 
     def retry_tween(request: Any) -> Any:
+        environ = request.environ
+        environ[BEGUN] = None
         try:
             response = handler(request)
+            if environ[BEGUN] is not None:
+                _end_for_exception_view(environ[BEGUN], request, response, veto)
         except Exception as error:
+            if environ[BEGUN] is not None:
+                environ[BEGUN].abort()
             if is_error_retryable(request, error):
                 _prepare_next_attempt(request, error)
             raise
@@ -34,10 +43,25 @@ def retry_tween_factory(handler: Callable[[Any], Any], registry: object) -> Call
             _prepare_next_attempt(request, rendered)
         else:
             # An error from here on, in a callback or a tween above, comes after the commit.
-            make_last_attempt(request.environ)
+            make_last_attempt(environ)
         return response
 
     return retry_tween
+
+
+def _end_for_exception_view(
+    tm: TransactionManager, request: Any, response: Any, veto: Callable[[Any, Any], Any] | None
+) -> None:
+    """End the transaction of *tm*, which an exception view for a failed COMMIT has got.
+
+    The page decides, unless another attempt follows.
+    """
+    rendered = request.exception
+    fails = veto is None or veto(request, response)
+    if fails or tm.isDoomed() or (rendered is not None and is_error_retryable(request, rendered)):
+        tm.abort()
+    else:
+        tm.commit()
 
 
 def retry_deriver(view: Any, info: Any) -> Any:
