@@ -14,17 +14,14 @@ TRANSACTION_WORDS = (
 # MySQL and MariaDB commit before these: https://mariadb.com/kb/en/sql-statements-that-cause-an-implicit-commit/
 IMPLICIT_COMMITS = (
     r"BEGIN|START|ALTER|CREATE(?!\s+(?:OR\s+REPLACE\s+)?TEMPORARY)|DROP(?!\s+TEMPORARY)|RENAME|"
-    r"TRUNCATE|(?:UN)?LOCK|GRANT|REVOKE|ANALYZE|OPTIMIZE|REPAIR|CHECK|CACHE|FLUSH|RESET|CHANGE|"
+    r"TRUNCATE|LOCK|LOAD\s+INDEX|GRANT|REVOKE|ANALYZE|OPTIMIZE|REPAIR|CHECK|CACHE|FLUSH|RESET|CHANGE|"
     r"(?:UN)?INSTALL|SET\s+(?:PASSWORD|(?:SESSION\s+|@@(?:SESSION\.)?)?AUTOCOMMIT\s*:?=\s*(?:1|ON))"
 )
 ENDS = re.compile(rf"{BLANK}(?:{TRANSACTION_WORDS})\b", re.IGNORECASE | re.DOTALL)
 ENDS_ON_MYSQL = re.compile(
     rf"{BLANK}(?:{TRANSACTION_WORDS}|{IMPLICIT_COMMITS})\b", re.IGNORECASE | re.DOTALL
 )
-# On a driver that tells: only what leaves a transaction open behind the one that it has ended.
-BEGINS_ANOTHER = re.compile(
-    rf"{BLANK}(?:BEGIN|START|(?:COMMIT|ROLLBACK)\b.*\bCHAIN)\b", re.IGNORECASE | re.DOTALL
-)
+# On a driver that tells whether a transaction is open: what leaves another one open.
 CHAINS = re.compile(
     rf"{BLANK}(?:COMMIT|END|ROLLBACK|ABORT)\b(?!.*\bNO\s+CHAIN).*\bCHAIN\b",
     re.IGNORECASE | re.DOTALL,
@@ -50,6 +47,8 @@ class Driver:
     ENDS: ClassVar[re.Pattern[str] | None] = ENDS
     # Whether a procedure can end the transaction and begin another one.
     CALL_MAY_COMMIT: ClassVar[bool] = False
+    # Whether what ends a transaction may leave locks or modes on the connection.
+    KEEPS_STATE: ClassVar[bool] = False
     # Whether the driver says after an interruption what became of a COMMIT.
     KNOWS_ITS_COMMIT: ClassVar[bool] = False
 
@@ -124,7 +123,7 @@ class MySQLDriver(Driver):
     """A driver of MySQL that says nothing of its transaction, such as mysqlclient."""
 
     ENDS = ENDS_ON_MYSQL
-    CALL_MAY_COMMIT = True
+    CALL_MAY_COMMIT = KEEPS_STATE = True
 
     def finish_results(self, connection: Any) -> None:
         """Read the further results of a procedure; mysqlclient refuses a COMMIT before."""
@@ -137,8 +136,9 @@ class MySQLDriver(Driver):
 class PyMySQLDriver(Driver):
     """PyMySQL, which keeps the status that the server sends after each write."""
 
-    ENDS = BEGINS_ANOTHER
-    CALL_MAY_COMMIT = True
+    # What it says is old after LOCK TABLES and after a statement that returns rows, ANALYZE for one.
+    ENDS = ENDS_ON_MYSQL
+    CALL_MAY_COMMIT = KEEPS_STATE = True
     IN_TRANSACTION, AUTOCOMMIT = 1, 2
 
     def transaction(self, connection: Any) -> Transaction:

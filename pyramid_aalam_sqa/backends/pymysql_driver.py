@@ -73,9 +73,10 @@ class PyMySQLConnect:
 
 def _connect(dialect: Dialect, args: tuple[Any, ...], kwargs: dict[str, Any]) -> DBAPIConnection:
     """Connect without the SET NAMES of PyMySQL; SQLAlchemy sends its own at once."""
-    # Another module may have been set in the place of PyMySQL.
-    connect = WatchedConnection if dialect.loaded_dbapi is pymysql else dialect.connect
-    connection: Any = connect(*args, **{**kwargs, "defer_connect": True})
+    connection: Any = dialect.connect(*args, **{**kwargs, "defer_connect": True})
+    # Not where another module was set in the place of PyMySQL.
+    if type(connection) is pymysql.connections.Connection:
+        connection.__class__ = WatchedConnection
     connection.set_character_set = _send_nothing
     connection.connect()
     del connection.set_character_set

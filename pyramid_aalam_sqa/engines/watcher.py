@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 TRANSACTION = "sqa.transaction"
 # The savepoint that tells whether a procedure has ended the transaction.
 SAVEPOINT = "sqa_call"
+# The server's error for a savepoint that does not exist.
+NO_SAVEPOINT = "1305"
 
 CONNECTION_ROLLED_BACK = (
     "The transaction was ended by a rollback() of its connection, and its session does not know: "
@@ -225,7 +227,10 @@ class Watcher:
             self._rollback(pooled)
             return
         transaction.outcome = Outcome.ROLLED_BACK
-        if self._is_over(transaction, pooled.dbapi_connection):
+        driver = pooled.dbapi_connection
+        if transaction.calls is not None:
+            self._check_savepoint(transaction, driver)
+        if self._is_over(transaction, driver):
             self._report_end(transaction, "")
         try:
             self._rollback(pooled)
@@ -267,6 +272,7 @@ class Watcher:
             driver = pooled.dbapi_connection
             if transaction.calls is not None:
                 self._check_savepoint(transaction, driver)
+                self._raise_if_ended(transaction)
             if self._driver.CALL_MAY_COMMIT and transaction.seen_open and CALL.match(statement):
                 _run(driver, f"SAVEPOINT {SAVEPOINT}")
                 transaction.calls = statement
@@ -289,6 +295,8 @@ class Watcher:
         if transaction.is_owned and transaction.broken_by is not None:
             # Each further statement is refused: it could be stored at once.
             transaction.ended = True
+            # LOCK TABLES and autocommit would stay on the connection.
+            transaction.discard = self._driver.KEEPS_STATE
             raise broken(transaction.broken_by)
 
     def _look(
@@ -347,14 +355,16 @@ class Watcher:
             attempt.note_commit(transaction)
 
     def _check_savepoint(self, transaction: WatchedTransaction, driver: Any) -> None:
-        """Raise when the procedure before has ended the transaction, and has begun another one."""
+        """Note if the last procedure has ended the transaction, though another one is open now.
+
+        The end of a transaction takes its savepoints with it.
+        """
         statement, transaction.calls = transaction.calls, None
         try:
             _run(driver, f"RELEASE SAVEPOINT {SAVEPOINT}")
         except self._error as error:
-            if transaction.broken_by is None and self.backend.code(error) == "1305":
+            if transaction.broken_by is None and self.backend.code(error) == NO_SAVEPOINT:
                 self._report_end(transaction, str(statement))
-        self._raise_if_ended(transaction)
 
     def check_commit(self, transaction: WatchedTransaction, driver: Any) -> None:
         """Raise when there must not be a COMMIT."""
@@ -374,6 +384,7 @@ class Watcher:
         self._driver.finish_results(driver)
         if transaction.calls is not None:
             self._check_savepoint(transaction, driver)
+            raise_if_broken([transaction])
         unheard = self._driver.unheard_error(driver)
         if unheard is not None:
             transaction.broken_by = unheard

@@ -13,9 +13,8 @@ from typing import Any
 
 from pyramid.response import FileResponse
 from pyramid.threadlocal import manager
-from transaction.interfaces import NoTransaction
 
-from ..engines import Attempt, WatchedTransaction, current_attempt
+from ..engines import Attempt, Outcome, WatchedTransaction, current_attempt
 from ..exceptions import SESSION_ENDED, OutsideTransactionError
 from ..interfaces import TransactionManager
 from ..sessions import JoinedSession
@@ -76,7 +75,8 @@ class Lifetime(Attempt):
             make_last_attempt(environ)
         # pyramid_tm removes its mark before it commits.
         final = not environs or ACTIVE not in environs[-1]
-        if final and transaction.session in self.sessions:
+        stored = transaction.outcome is Outcome.STORED
+        if stored and final and transaction.session in self.sessions:
             self.is_stored = True
         super().note_commit(transaction)
 
@@ -190,10 +190,7 @@ def begin_for_exception_view(tm: TransactionManager) -> bool:
     # Absent outside our tween, and a manager when it has begun one before.
     if ACTIVE in environ or environ.get(BEGUN, tm) is not None:
         return False
-    try:
-        failed = tm.get()
-    except NoTransaction:
-        return False
+    failed = tm.get()
     user, description = failed.user, failed.description
     tm.abort()
     new = tm.begin()

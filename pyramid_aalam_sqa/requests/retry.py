@@ -3,9 +3,11 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from pyramid_retry import is_error_retryable
+from transaction.interfaces import NoTransaction
 
 from ..applications import get_sqa
 from ..engines import error_name, pause_after
@@ -34,10 +36,14 @@ def retry_tween_factory(handler: Callable[[Any], Any], registry: object) -> Call
                 _end_for_exception_view(environ[BEGUN], request, response, veto)
         except Exception as error:
             if environ[BEGUN] is not None:
-                environ[BEGUN].abort()
+                # When the exception view itself has failed, pyramid_tm has rolled back.
+                with suppress(NoTransaction):
+                    environ[BEGUN].abort()
             if is_error_retryable(request, error):
                 _prepare_next_attempt(request, error)
             raise
+        finally:
+            del environ[BEGUN]
         rendered = request.exception
         if rendered is not None and is_error_retryable(request, rendered):
             _prepare_next_attempt(request, rendered)

@@ -187,6 +187,11 @@ def is_active(transaction: Any) -> bool:
     return bool(transaction.status == ZopeStatus.ACTIVE)
 
 
+def has_failed(transaction: Any) -> bool:
+    """Tell whether the commit of *transaction* has failed, so that nothing can join it."""
+    return bool(transaction.status == ZopeStatus.COMMITFAILED)
+
+
 def is_open(transaction: Any) -> bool:
     """Tell whether *transaction* can be joined, though it may be doomed to be rolled back."""
     return transaction.status in {ZopeStatus.ACTIVE, ZopeStatus.DOOMED}

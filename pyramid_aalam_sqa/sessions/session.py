@@ -27,7 +27,7 @@ from ..exceptions import (
 )
 from ..interfaces import TransactionManager
 from ..queries import SqaSession
-from .data_manager import JoinedDataManager, hide_from_mark_changed, is_active, is_open
+from .data_manager import JoinedDataManager, has_failed, hide_from_mark_changed, is_active, is_open
 
 S = TypeVar("S", bound=Session)
 
@@ -59,7 +59,7 @@ class JoinedSession(SqaSession):
         # Tells whether the current transaction of tm will be ended by pyramid_tm, so that the
         # session may join it; None if every transaction of tm is ended by its user.
         self.window = window
-        # Called when there is no transaction to join; returns whether it has begun one.
+        # Called when the commit of the transaction has failed; returns whether it has begun another.
         self.begin_transaction: Callable[[TransactionManager], bool] | None = None
         # What this session does in its current transaction, on each connection.
         self.transactions: list[WatchedTransaction] = []
@@ -131,13 +131,13 @@ class JoinedSession(SqaSession):
 
     def can_join(self) -> bool:
         """Tell whether there is a transaction to join that will be ended."""
-        if self.in_window():
-            try:
-                if is_open(self.tm.get()):
-                    return True
-            except NoTransaction:
-                pass
-        return self.begin_transaction is not None and self.begin_transaction(self.tm)
+        try:
+            transaction = self.tm.get()
+        except NoTransaction:
+            return False
+        if has_failed(transaction):
+            return self.begin_transaction is not None and self.begin_transaction(self.tm)
+        return is_open(transaction) and self.in_window()
 
     def join(self, transaction: SessionTransaction) -> None:
         """Join the manager's transaction with *transaction*, or read only if there is none."""
