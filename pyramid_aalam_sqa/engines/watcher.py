@@ -214,6 +214,9 @@ class Watcher:
             transaction.outcome = self._outcome_of(error, pooled.dbapi_connection)
             if transaction.outcome is Outcome.REFUSED:
                 self._undo(transaction, pooled)
+            elif transaction.outcome is Outcome.STORED:
+                note = transaction.note or attempt_note()
+                log.error("The transaction is stored, and %r came after it: %s", error, note)
             raise
         finally:
             attempt = _attempt.get()

@@ -4,6 +4,7 @@ It commits in one phase, so it votes last: when it is asked, all other data mana
 """
 
 import logging
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from pyramid_retry import mark_error_retryable
@@ -13,7 +14,7 @@ from transaction.interfaces import IDataManagerSavepoint, ISavepointDataManager
 from zope.interface import implementer
 from zope.sqlalchemy.datamanager import _SESSION_STATE, STATUS_CHANGED, ZopeStatus
 
-from ..engines import Outcome, raise_if_broken
+from ..engines import Outcome, WatchedTransaction, raise_if_broken
 from ..exceptions import OutsideTransactionError, PartialCommitError
 from ..interfaces import TransactionManager
 from .commits import FirstUseOrder, commit_in_order, prepare_commit
@@ -89,7 +90,7 @@ class JoinedDataManager:
         except BaseException as error:
             # A listener for "after_commit" failed, or an interrupt came after the answer. The work
             # is stored, so the answer must say so.
-            if isinstance(error, PartialCommitError) or not _is_stored(session):
+            if isinstance(error, PartialCommitError) or not all_stored(session.transactions):
                 raise
             self.finish()
             if not isinstance(error, Exception):
@@ -167,9 +168,8 @@ class SessionSavepoint:
         self._transaction.rollback()
 
 
-def _is_stored(session: "JoinedSession") -> bool:
-    """Tell whether the database has answered the COMMIT of everything that *session* did."""
-    transactions = session.transactions
+def all_stored(transactions: Collection[WatchedTransaction]) -> bool:
+    """Tell whether there are *transactions*, and the database has stored all of them."""
     return bool(transactions) and all(each.outcome is Outcome.STORED for each in transactions)
 
 

@@ -15,6 +15,7 @@ from ..engines import WatchedTransaction, attempt_note, own_transaction, raise_i
 from ..exceptions import OutcomeUnknownError, PartialCommitError
 from ..queries import LookUps, SqaSession
 from .commits import CommitOrder, FirstUseOrder, commit_in_order, prepare_commit
+from .data_manager import all_stored
 from .routing import Routes, RoutingSession
 from .session import refuse_two_phases, with_class
 
@@ -53,6 +54,13 @@ class ThreadSession(SqaSession):
         except (PartialCommitError, OutcomeUnknownError):
             self.close()
             raise
+        except BaseException as error:
+            if not all_stored(self.transactions):
+                raise
+            log.exception("The transaction is stored, but a listener for its end failed")
+            self.close()
+            if not isinstance(error, Exception):
+                raise
 
     def remove(self) -> None:
         """Close this session. The next use of the ScopedSession in this thread makes a new one."""
