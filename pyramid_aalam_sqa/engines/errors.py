@@ -125,8 +125,11 @@ def _raise_unknown(context: ExceptionContext, transaction: WatchedTransaction) -
     note = report_unknown(transaction)
     # SystemExit, KeyboardInterrupt and GreenletExit stay what they are.
     if isinstance(context.original_exception, Exception):
-        msg = f"It cannot be known whether the database has committed: {note}"
-        raise OutcomeUnknownError(msg) from context.original_exception
+        unknown = OutcomeUnknownError(
+            f"It cannot be known whether the database has committed: {note}"
+        )
+        unknown.reason = context.sqlalchemy_exception or context.original_exception
+        raise unknown from unknown.reason
 
 
 def mark(error: BaseException, kind: ErrorKind) -> None:

@@ -86,7 +86,9 @@ class Attempt:
 
     @property
     def note(self) -> str:
-        """What the log calls the work."""
+        """What the log calls the work: that of the work around it, or its thread."""
+        if self.outer is not None:
+            return self.outer.note
         return f"thread {threading.current_thread().name}"
 
     def note_commit(self, transaction: "WatchedTransaction") -> None:

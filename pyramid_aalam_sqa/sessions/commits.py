@@ -138,12 +138,15 @@ def _report_failure(
         log.error("COMMIT was sent and not answered, its outcome is unknown:%s: %s", state, note)
     # SystemExit, KeyboardInterrupt and GreenletExit stay what they are.
     if isinstance(error, Exception):
+        reason = getattr(error, "reason", None) or error
         if not stored:
             msg = f"It cannot be known whether the database has committed:{state}: {note}"
-            raise OutcomeUnknownError(msg) from error
+            unknown_error = OutcomeUnknownError(msg)
+            unknown_error.reason = reason
+            raise unknown_error from error
         msg = f"A COMMIT failed after another one was stored:{state}: {note}"
         partial = PartialCommitError(msg, stored=stored, not_stored=not_stored, unknown=in_doubt)
-        partial.reason = error
+        partial.reason = reason
         raise partial from error
 
 

@@ -1,6 +1,7 @@
 """Several databases in one application: each statement goes to its own."""
 
 import itertools
+import os
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -54,6 +55,7 @@ from support.bound import (
     tag,
 )
 from support.databases import Database, own_database
+from support.processes import HERE
 
 _numbers = itertools.count(1)
 PLACES = ["sqlite", "mariadb+mariadb", "mariadb+postgresql"]
@@ -579,7 +581,10 @@ def test_what_is_killed_between_two_schemas_of_one_bind_is_in_neither(mariadb_ur
             database.run("CREATE TABLE note (id INTEGER PRIMARY KEY)")
         names = [make_url(database.url).database for database in (one, two)]
         command = [sys.executable, schemas_app.__file__, mariadb_url, *names]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
+        said = subprocess.run(
+            command, capture_output=True, text=True, check=True, env=environ
+        ).stdout
 
         assert said.splitlines() == [f"{point} 9" for point in schemas_app.POINTS]
         for database in (one, two):
