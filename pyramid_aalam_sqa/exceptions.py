@@ -75,8 +75,12 @@ class OutcomeUnknownError(TransactionError):
     """The connection was lost after COMMIT was sent and before its answer was read.
 
     The transaction may be stored or not. The request is never tried again. An error in the log
-    has the transaction's note, which is the path of the request.
+    has the transaction's note, which is the path of the request. ``reason`` is the error of the
+    COMMIT.
     """
+
+    # As in BrokenTransactionError.
+    reason: BaseException | None = None
 
 
 class PartialCommitError(TransactionError):

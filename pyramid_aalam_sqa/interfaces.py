@@ -4,15 +4,10 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from pyramid.interfaces import IException
-from zope.interface import Interface
 
 
 class IDatabaseUnavailable(IException):  # type: ignore[misc]  # pyramid has no types
     """Marks an error that says that the database cannot be used now: unreachable, full, silent."""
-
-
-class IOutcomeUnknown(Interface):  # type: ignore[misc]  # zope.interface has no types
-    """Marks an error that came after COMMIT was sent and before its answer was read."""
 
 
 class HasRegistry(Protocol):

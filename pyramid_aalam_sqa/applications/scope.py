@@ -13,7 +13,7 @@ from pyramid_retry import IRetryableError, mark_error_retryable
 from transaction import TransactionManager
 from transaction.interfaces import NoTransaction
 
-from ..engines import error_name, pause_after
+from ..engines import Attempt, error_name, pause_after
 from ..exceptions import OutcomeUnknownError, PartialCommitError
 from ..interfaces import HasRegistry
 from ..sessions import JoinedSession
@@ -76,12 +76,14 @@ class SessionScope:
         @wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
             for number in range(1, self._attempts):
-                try:
-                    return attempt(*args, **kwargs)
-                except Exception as error:
-                    if not IRetryableError.providedBy(error):
-                        raise
-                    self._pause(function, number, error)
+                with Attempt() as this:
+                    try:
+                        return attempt(*args, **kwargs)
+                    except Exception as error:
+                        # A part that is stored would be stored twice.
+                        if this.may_have_stored or not IRetryableError.providedBy(error):
+                            raise
+                        self._pause(function, number, error)
             return attempt(*args, **kwargs)
 
         return run

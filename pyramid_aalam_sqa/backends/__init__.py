@@ -1,6 +1,7 @@
 """What is particular to each database product: its URLs, defaults, errors and quirks."""
 
 from .backend import Backend, ErrorKind
+from .driver import CALL, READS, UNDOES, Transaction, driver_of
 from .mysql import MySQLBackend
 from .pymysql_driver import LOCAL_HOSTS
 from .registry import (
@@ -18,18 +19,23 @@ from .unsafe_options import check_options, check_ready_engine
 from .urls import is_file, is_memory, masked, read_url, with_name
 
 __all__ = [
+    "CALL",
     "LOCAL_HOSTS",
+    "READS",
     "RESERVED_NAMES",
+    "UNDOES",
     "Backend",
     "Comparable",
     "ErrorKind",
     "MySQLBackend",
+    "Transaction",
     "attach_backend",
     "backend_class",
     "backend_for",
     "backend_of",
     "check_options",
     "check_ready_engine",
+    "driver_of",
     "has_backend",
     "is_file",
     "is_impossible_value",

@@ -11,12 +11,18 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, NoReturn, cast
 
+import pymysql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from ..exceptions import SettingError
 
 log = logging.getLogger(__name__)
+
+STREAMING = (
+    "Rows are being streamed on this connection (yield_per, stream_results): read them to their "
+    "end, or send the other statement on another connection (request.sqa_stream() has its own)."
+)
 
 
 # Addresses (host, port) of servers without TLS of which the log has a line. It decides nothing: a
@@ -105,6 +111,9 @@ def _connect(
         own = connection._auth_plugin_map  # noqa: SLF001 - the argument, as PyMySQL keeps it
         refused = dict.fromkeys(CLEAR_PASSWORD_PLUGINS, RefuseClearPassword)
         connection._auth_plugin_map = {**refused, **own}  # noqa: SLF001 - as above
+    # Not where another module was set in the place of PyMySQL.
+    if type(connection) is pymysql.connections.Connection:
+        connection.__class__ = WatchedConnection
     connection.set_character_set = _send_nothing
     # PyMySQL would wait for the greeting, TLS and the login as long as a statement may take.
     with time_limit(connection, connection.connect_timeout):
@@ -222,3 +231,50 @@ def forget_unread_rows(connection: Any) -> None:
     """
     with suppress(AttributeError):
         connection._result.unbuffered_active = False  # noqa: SLF001 - it has no public name
+
+
+class WatchedConnection(pymysql.connections.Connection):  # type: ignore[misc]  # it has no types
+    """PyMySQL's connection, which loses no row and no error of a result.
+
+    PyMySQL throws the rest of an unbuffered result away when another statement is sent, with a
+    warning alone. What its cursors raise while they are closed is only logged by SQLAlchemy.
+    """
+
+    # The first error that came while a cursor was closed.
+    unheard_error: BaseException | None = None
+
+    def cursor(self, cursor: Any = None) -> Any:
+        """Return a cursor that keeps the error of its ``close()``."""
+        return keeping_errors(cursor or self.cursorclass)(self)
+
+    def query(self, sql: Any, unbuffered: bool = False) -> int:
+        """Send a statement. Raises InterfaceError while rows are streamed on this connection."""
+        if self._result is not None and self._result.unbuffered_active:
+            raise pymysql.err.InterfaceError(STREAMING)
+        rows: int = super().query(sql, unbuffered)
+        return rows
+
+    def finish_results(self) -> None:
+        """Read the further results of a procedure, and raise the error that may be in them."""
+        while self._result is not None and not self._result.unbuffered_active:
+            if not self._result.has_next:
+                return
+            self.next_result()
+
+
+@cache
+def keeping_errors(cursor_class: type) -> type:
+    """Return *cursor_class*, whose instances keep the error of ``close()`` on their connection."""
+
+    class KeepingCursor(cursor_class):  # type: ignore[misc]  # it is a driver's, without types
+        def close(self) -> None:
+            # Of PyMySQL, or of mysqlclient.
+            connection = self.connection
+            try:
+                super().close()
+            except Exception as error:
+                if getattr(connection, "unheard_error", None) is None:
+                    connection.unheard_error = error
+                raise
+
+    return KeepingCursor

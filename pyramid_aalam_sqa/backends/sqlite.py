@@ -164,7 +164,7 @@ class SQLiteBackend(Backend):
         if self.schema:
             AttachedFile(self.schema, engine.dialect).prepare(engine)
         event.listen(engine, "connect", self._set_up)
-        event.listen(engine, "begin", _begin)
+        _begin_always(engine.dialect)
         event.listen(engine, "after_cursor_execute", _note_cursor)
         event.listen(engine, "reset", _close_cursors)
 
@@ -331,12 +331,13 @@ def _close_cursors(_connection: object, record: ConnectionPoolEntry | None, _sta
         cursor.close()
 
 
-def _begin(connection: Connection) -> None:
-    """Send the BEGIN that the driver would send, but before every statement.
+def _begin_always(dialect: Any) -> None:
+    """Let *dialect* send BEGIN; the driver would leave reads, DDL and savepoints outside."""
 
-    The driver leaves reads, DDL and savepoints outside the transaction.
-    """
-    driver: Any = connection.connection.dbapi_connection
-    # SQLAlchemy sets None for AUTOCOMMIT.
-    if driver.isolation_level is not None:
-        connection.exec_driver_sql(f"BEGIN {driver.isolation_level}")
+    def do_begin(connection: Any) -> None:
+        driver = connection.dbapi_connection
+        # None is how SQLAlchemy tells the driver of AUTOCOMMIT.
+        if driver.isolation_level is not None:
+            driver.execute(f"BEGIN {driver.isolation_level}")
+
+    dialect.do_begin = do_begin

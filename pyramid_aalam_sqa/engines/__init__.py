@@ -13,24 +13,35 @@ from .bind_keys import (
     tables_with_bind_key,
 )
 from .create import make_engine
-from .errors import CONNECTION_ROLLED_BACK, check_before_commit, error_name, pause_after
+from .errors import error_name, pause_after
 from .password_file import next_password_path, read_password
 from .tables import create_tables, missing_tables
-from .transactions import (
-    TransactionState,
+from .watcher import (
+    CONNECTION_ROLLED_BACK,
+    Attempt,
+    Outcome,
+    WatchedTransaction,
+    attempt_note,
+    check_before_commit,
+    current_attempt,
+    own_transaction,
     raise_if_broken,
     session_of_connection,
-    track_transaction,
+    transaction_on,
 )
 
 __all__ = [
     "BIND_KEY_ATTRIBUTE",
     "BIND_KEY_INFO",
     "CONNECTION_ROLLED_BACK",
-    "TransactionState",
+    "Attempt",
+    "Outcome",
+    "WatchedTransaction",
+    "attempt_note",
     "bind_key_of",
     "check_before_commit",
     "create_tables",
+    "current_attempt",
     "error_name",
     "full_name",
     "make_engine",
@@ -39,6 +50,7 @@ __all__ = [
     "missing_tables",
     "names_by_bind_key",
     "next_password_path",
+    "own_transaction",
     "pause_after",
     "raise_if_broken",
     "read_password",
@@ -46,5 +58,5 @@ __all__ = [
     "tables_in",
     "tables_of_mapper",
     "tables_with_bind_key",
-    "track_transaction",
+    "transaction_on",
 ]

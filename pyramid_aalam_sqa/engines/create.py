@@ -12,7 +12,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from ..backends import backend_for, check_options, check_ready_engine
 from ..exceptions import SettingError
 from ..settings import Database, RawSetting, read_options
-from .errors import install_error_listeners
+from .errors import install_listeners
 from .forks import one_process, separate_processes
 from .password_file import use_password_file
 from .pool import BudgetPool
@@ -44,7 +44,7 @@ def make_engine(database: Database, sqa_options: Mapping[str, Any]) -> Engine:
             msg = "sqa.password_file: sqlalchemy.engine is used as it is; remove one of the two."
             raise SettingError(msg)
         check_ready_engine(backend, database.engine)
-        install_error_listeners(database.engine, backend)
+        install_listeners(database.engine, backend)
         return database.engine
     options = _with_defaults(database, backend.engine_defaults(), budget)
     check_options(backend, options)
@@ -55,7 +55,7 @@ def make_engine(database: Database, sqa_options: Mapping[str, Any]) -> Engine:
     backend.prepare(engine, options["connect_args"])
     if sqa_options["reset_connection"]:
         event.listen(engine, "checkin", _close_connection)
-    install_error_listeners(engine, backend)
+    install_listeners(engine, backend)
     separate_processes(engine, backend)
     return engine
 

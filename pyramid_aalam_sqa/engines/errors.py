@@ -1,7 +1,11 @@
 """Classifies each error of the database when it happens, before application code can catch it.
 
-An error is marked as retryable, as unavailable, or as "outcome unknown" after COMMIT was sent. An
-error that ended the transaction in the server is noted, so that the rest of it is never committed.
+An error is marked as retryable or as unavailable, or it becomes an :class:`OutcomeUnknownError` when
+COMMIT was sent and not answered. An error that ended the transaction in the server is noted, so that
+the rest of the transaction is never committed.
+
+Only errors of the driver have codes. Every other exception, such as the end of the process or a time
+limit, stays what it is and is never marked; a connection that it has interrupted is thrown away.
 """
 
 import random
@@ -11,145 +15,129 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
 from zope.interface import alsoProvides
 
-from ..backends import Backend, ErrorKind, attach_backend, backend_of, has_backend
+from ..backends import Backend, ErrorKind, attach_backend, backend_of, driver_of, has_backend
 from ..exceptions import (
-    COMMIT_BY_HAND,
     WRITE_OUTSIDE_TRANSACTION,
     BrokenTransactionError,
-    CommitNotAllowedError,
+    OutcomeUnknownError,
     OutsideTransactionError,
     TransactionError,
 )
-from ..interfaces import IDatabaseUnavailable, IOutcomeUnknown
-from .transactions import TransactionState, latest_state, state_of
-
-CONNECTION_ROLLED_BACK = (
-    "The transaction was ended by a rollback() of its connection, and its session does not know: "
-    "call session.rollback() instead."
+from ..interfaces import IDatabaseUnavailable
+from .watcher import (
+    Outcome,
+    WatchedTransaction,
+    report_unknown,
+    transaction_on,
+    watch_transactions,
 )
-COMMIT_WOULD_ROLL_BACK = (
-    "A statement has failed before, and the database would answer COMMIT by undoing all."
-)
-SERVER_HUNG_UP = "The server has closed the connection before COMMIT was sent."
 
 
-def install_error_listeners(engine: Engine, backend: Backend) -> None:
-    """Recognise the accidents of *engine*, once however often it is handed in."""
+def install_listeners(engine: Engine, backend: Backend) -> None:
+    """Classify the errors of *engine* and watch its transactions, once for each engine."""
     if has_backend(engine):
         return
     attach_backend(engine, backend)
-    event.listen(engine, "handle_error", _recognise)
-    event.listen(engine, "commit", _before_commit)
-    event.listen(engine, "begin", _refuse_second_begin)
+    watch_transactions(engine, backend)
+    event.listen(engine, "handle_error", _classify)
     backend.watch_connections(engine)
 
 
-def check_before_commit(connection: Connection) -> None:
-    """Raise what COMMIT on *connection* would raise, as far as it can be known before.
-
-    Asked on each connection before the first of several COMMITs is sent.
-    """
-    work = state_of(connection)
-    if work is not None and has_backend(connection):
-        _refuse_commit(connection, work)
-        connection.exec_driver_sql(backend_of(connection).PRE_COMMIT_SQL)
-
-
-def _refuse_second_begin(connection: Connection) -> None:
-    """Refuse what follows a rollback by hand: nobody would commit it, or somebody by hand."""
-    work = latest_state(connection)
-    if work is not None and not work.over:
-        raise BrokenTransactionError(CONNECTION_ROLLED_BACK)
-
-
-def _before_commit(connection: Connection) -> None:
-    work = state_of(connection)
-    if work is None:
-        return
-    try:
-        _refuse_commit(connection, work)
-    except TransactionError:
-        if not connection.invalidated and not _roll_back(connection):
-            connection.invalidate()
-        raise
-    work.commit_sent = True
-
-
-def _refuse_commit(connection: Connection, work: TransactionState) -> None:
-    """Raise when there must not be a COMMIT."""
-    if not work.may_commit:
-        # session.connection().commit(): half of the request would be stored, whatever comes.
-        raise CommitNotAllowedError(WRITE_OUTSIDE_TRANSACTION if work.read_only else COMMIT_BY_HAND)
-    backend = backend_of(connection)
-    if backend.commit_would_roll_back(connection.connection.dbapi_connection):
-        raise BrokenTransactionError(COMMIT_WOULD_ROLL_BACK)
-    if backend.has_server_closed(connection.connection.dbapi_connection):
-        # A COMMIT would be written to nobody, and nobody could tell that from a lost answer.
-        error = BrokenTransactionError(SERVER_HUNG_UP)
-        _mark(error, ErrorKind.DISCONNECT)
-        connection.invalidate(error)
-        raise error
-
-
-def _recognise(context: ExceptionContext) -> None:
+def _classify(context: ExceptionContext) -> None:
     if context.is_pre_ping:
-        # The pool replaces the connection, and nobody sees the error.
+        # The pool replaces the connection, and the application does not see the error.
         return
     connection = context.connection
-    work = state_of(connection) if connection else None
-    backend = backend_of(context)
+    transaction = transaction_on(connection) if connection is not None else None
     cause = context.original_exception
-    fault = backend.classify_context(context)
+    if isinstance(cause, context.dialect.loaded_dbapi.Error):
+        _classify_driver_error(context, connection, transaction)
+    elif not isinstance(cause, TransactionError):
+        _throw_away_interrupted(context, connection, transaction)
+    if transaction is not None and transaction.discard:
+        context.is_disconnect = True
+    if transaction is not None and transaction.outcome is Outcome.UNKNOWN:
+        _raise_unknown(context, transaction)
+
+
+def _classify_driver_error(
+    context: ExceptionContext,
+    connection: Connection | None,
+    transaction: WatchedTransaction | None,
+) -> None:
+    """Mark an error of the driver, and note it if it has broken the transaction."""
+    backend, cause = backend_of(context), context.original_exception
+    kind = backend.classify_context(context)
     read_only = {ErrorKind.READ_ONLY_SERVER, ErrorKind.READ_ONLY_DATABASE}
-    if work and work.read_only and fault in read_only:
+    if transaction and transaction.read_only and kind in read_only:
         raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
-    if fault and fault.drops_pool:
+    if kind and kind.drops_pool:
         context.is_disconnect = True
     error = context.sqlalchemy_exception or cause
-    if work and connection and _breaks(backend, fault, cause, connection):
-        # Of several the first is the reason, the others may be its consequences.
-        work.broken_by = work.broken_by or error
-    if work and connection and work.commit_sent:
-        work.broken_by = error
-        if backend.is_commit_unknown(fault, cause):
-            context.is_disconnect = True
-            alsoProvides(error, IOutcomeUnknown)
+    if transaction is not None and connection is not None:
+        refused = transaction.outcome is Outcome.REFUSED
+        if refused or _breaks(backend, kind, cause, connection):
+            # The first error is the reason; later ones may be its consequences.
+            transaction.broken_by = transaction.broken_by or error
+        if transaction.outcome is Outcome.UNKNOWN:
             return
-        if not _roll_back(connection):
-            context.is_disconnect = True
-    if fault:
-        _mark(error, fault)
-
-
-def _roll_back(connection: Connection) -> bool:
-    """Roll back what was refused to be committed; false when the connection is lost.
-
-    For SQLAlchemy it has ended, and the next commit on the connection would store it.
-    """
-    try:
-        connection.dialect.do_rollback(connection.connection)
-    except connection.dialect.loaded_dbapi.Error:
-        return False
-    return True
+    if kind is not None:
+        mark(error, kind)
 
 
 def _breaks(
-    backend: Backend, fault: ErrorKind | None, cause: BaseException, connection: Connection
+    backend: Backend, kind: ErrorKind | None, cause: BaseException, connection: Connection
 ) -> bool:
-    if fault in {None, ErrorKind.LOCK_TIMEOUT}:
-        driver = None if connection.invalidated else connection.connection.dbapi_connection
-        if driver is not None and backend.ended_transaction(cause, driver):
-            return True
-        # Only a statement failed. A savepoint around it undoes it, and the rest is whole.
-        failed = fault is ErrorKind.LOCK_TIMEOUT or backend.aborts_transaction(cause)
-        return failed and not connection.in_nested_transaction()
-    return True
+    """Tell whether *cause* has ended the transaction on *connection*, or a part of it."""
+    if kind not in {None, ErrorKind.LOCK_TIMEOUT}:
+        return True
+    if backend.ended_transaction(cause, connection.connection.dbapi_connection):
+        return True
+    # Only one statement failed. A savepoint around it undoes it, and the rest is whole.
+    failed = kind is ErrorKind.LOCK_TIMEOUT or backend.aborts_transaction(cause)
+    return failed and not connection.in_nested_transaction()
 
 
-def _mark(error: BaseException, fault: ErrorKind) -> None:
-    if fault.retryable:
+def _throw_away_interrupted(
+    context: ExceptionContext,
+    connection: Connection | None,
+    transaction: WatchedTransaction | None,
+) -> None:
+    """Throw the connection away when an exception has interrupted the driver.
+
+    SQLAlchemy does so for those that are no :class:`Exception`. A time limit that a signal raises
+    is one. The rest of the pool is not to blame.
+    """
+    if connection is None or connection.closed or connection.invalidated:
+        return
+    driver = connection.connection.dbapi_connection
+    in_commit = transaction is not None and transaction.outcome is not Outcome.OPEN
+    if context.is_disconnect or in_commit or not driver_of(context.dialect).is_intact(driver):
+        if not context.is_disconnect:
+            context.is_disconnect = True
+            context.invalidate_pool_on_disconnect = False
+        if transaction is not None:
+            transaction.broken_by = transaction.broken_by or context.original_exception
+
+
+def _raise_unknown(context: ExceptionContext, transaction: WatchedTransaction) -> None:
+    """Say that the outcome of a COMMIT is unknown; raise it in the place of an Exception."""
+    context.is_disconnect = True
+    note = report_unknown(transaction)
+    # SystemExit, KeyboardInterrupt and GreenletExit stay what they are.
+    if isinstance(context.original_exception, Exception):
+        unknown = OutcomeUnknownError(
+            f"It cannot be known whether the database has committed: {note}"
+        )
+        unknown.reason = context.sqlalchemy_exception or context.original_exception
+        raise unknown from unknown.reason
+
+
+def mark(error: BaseException, kind: ErrorKind) -> None:
+    """Mark *error*, of the driver, for pyramid_retry and for our exception view."""
+    if kind.retryable:
         mark_error_retryable(error)
-    if fault.unavailable:
+    if kind.unavailable:
         alsoProvides(error, IDatabaseUnavailable)
 
 

@@ -5,17 +5,22 @@ that raise, subscribers, and each attempt of a retry. The body of a response tha
 even later than the policy.
 """
 
+import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
-from contextvars import ContextVar
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from pyramid.response import FileResponse
 from pyramid.threadlocal import manager
 
+from ..engines import Attempt, Outcome, WatchedTransaction, current_attempt
 from ..exceptions import SESSION_ENDED, OutsideTransactionError
+from ..interfaces import TransactionManager
 from ..sessions import JoinedSession
+from .addresses import path_of
+
+log = logging.getLogger(__name__)
 
 # The environ key of a request's Lifetime.
 LIFETIME = "sqa.lifetime"
@@ -28,6 +33,9 @@ ATTEMPT, ATTEMPTS = "retry.attempt", "retry.attempts"
 # transaction.
 ACTIVE = "tm.active"
 
+# The environ key of the manager with a transaction for an exception view, None before it has one.
+BEGUN = "sqa.begun"
+
 # A response with this status or a higher one says that nothing is stored.
 FIRST_ERROR_STATUS = 400
 
@@ -39,10 +47,11 @@ NEVER_ENDED = (
 Policy = Callable[[dict[str, Any], Any], Any]
 
 
-class Lifetime:
-    """The sessions and streams that end with one request."""
+class Lifetime(Attempt):
+    """The sessions and streams that end with one request, and what became of its transaction."""
 
     def __init__(self, *, from_server: bool) -> None:
+        super().__init__()
         # True for a request that a server has sent, and for its subrequests; false for a request
         # that a script has made.
         self.from_server = from_server
@@ -50,6 +59,26 @@ class Lifetime:
         self.streams: list[Generator[Any]] = []
         self.attempt = 0
         self.ended = False
+        # Whether the transaction that the status decides on was committed.
+        self.is_stored = False
+
+    @property
+    def note(self) -> str:
+        """The path of the request."""
+        environs = environs_of_thread()
+        return path_of(environs[-1]) if environs else super().note
+
+    def note_commit(self, transaction: WatchedTransaction) -> None:
+        """Make this attempt the last one: another attempt would store something twice."""
+        environs = environs_of_thread()
+        for environ in environs:
+            make_last_attempt(environ)
+        # pyramid_tm removes its mark before it commits.
+        final = not environs or ACTIVE not in environs[-1]
+        stored = transaction.outcome is Outcome.STORED
+        if stored and final and transaction.session in self.sessions:
+            self.is_stored = True
+        super().note_commit(transaction)
 
     def end(self) -> None:
         """End all sessions and streams. If ending one raises, end the others too, then raise."""
@@ -68,7 +97,7 @@ class Lifetime:
 
     def refuse_open_transaction(self) -> None:
         """Raise if a session has worked in a transaction that was neither committed nor aborted."""
-        if any(session.data_manager and session.works for session in self.sessions):
+        if any(session.data_manager and session.transactions for session in self.sessions):
             raise OutsideTransactionError(NEVER_ENDED)
 
     def begin_attempt(self, number: int) -> None:
@@ -83,31 +112,41 @@ class Lifetime:
             self.end()
 
 
-# The Lifetime of the request that this thread serves. A subrequest gives it its shared sessions.
-_current: ContextVar[Lifetime | None] = ContextVar(LIFETIME, default=None)
+def _current_lifetime() -> Lifetime | None:
+    """Return the Lifetime of the request that this thread serves, if there is one."""
+    attempt = current_attempt()
+    while attempt is not None and not isinstance(attempt, Lifetime):
+        attempt = attempt.outer
+    return attempt
 
 
 def ending_policy(policy: Policy) -> Policy:
     """Return an execution policy that calls *policy*, and then ends the request's sessions."""
 
     def execution_policy(environ: dict[str, Any], router: Any) -> Any:
-        outer = _current.get()
+        outer = _current_lifetime()
         # An application may call another one with its own environ.
         keys = (LIFETIME, ATTEMPT, ATTEMPTS) if outer else ()
         before = {key: environ[key] for key in keys if key in environ}
         environ[LIFETIME] = lifetime = Lifetime(from_server=True)
-        token = _current.set(lifetime)
+        lifetime.__enter__()
         streamed = False
         try:
             response = policy(environ, router)
+            if lifetime.is_stored:
+                _watch_answer(response, environ)
             if outer is None and ACTIVE not in environ and response.status_int < FIRST_ERROR_STATUS:
                 lifetime.refuse_open_transaction()
             streamed = _is_streamed(response)
             if streamed:
                 _end_with_body(response, lifetime)
             return response
+        except BaseException as error:
+            if lifetime.is_stored:
+                _log_stored(environ, type(error).__name__)
+            raise
         finally:
-            _current.reset(token)
+            lifetime.__exit__()
             environ.update(before)
             lifetime.hand_over_shared(outer)
             if not streamed:
@@ -124,7 +163,7 @@ def lifetime_of(request: Any) -> Lifetime:
     """
     lifetime: Lifetime | None = request.environ.get(LIFETIME)
     if lifetime is None:
-        lifetime = Lifetime(from_server=_current.get() is not None)
+        lifetime = Lifetime(from_server=_current_lifetime() is not None)
         request.environ[LIFETIME] = lifetime
         request.finished_callbacks.appendleft(partial(_end_after_callbacks, lifetime))
     if lifetime.ended:
@@ -134,10 +173,30 @@ def lifetime_of(request: Any) -> Lifetime:
 
 def end_with_request(request: Any, session: JoinedSession) -> None:
     """Add *session* to the sessions that end with *request*."""
-    session.on_commit = _make_last_attempt_of_all
     lifetime = lifetime_of(request)
+    session.begin_transaction = begin_for_exception_view
     lifetime.begin_attempt(request.environ.get(ATTEMPT, 0))
     lifetime.sessions.append(session)
+
+
+def begin_for_exception_view(tm: TransactionManager) -> bool:
+    """Begin a transaction of *tm* for an exception view; return whether that was possible.
+
+    It is for the view of an error that came out of COMMIT. pyramid_tm has ended the request's
+    transaction then, and begins no other one. Our tween above it ends this one.
+    """
+    environs = environs_of_thread()
+    environ: dict[str, Any] = environs[-1] if environs else {}
+    # Absent outside our tween, and a manager when it has begun one before.
+    if ACTIVE in environ or environ.get(BEGUN, tm) is not None:
+        return False
+    failed = tm.get()
+    user, description = failed.user, failed.description
+    tm.abort()
+    new = tm.begin()
+    new.user, new.description = user, description
+    environ[BEGUN] = tm
+    return True
 
 
 def _end_after_callbacks(lifetime: Lifetime, request: Any) -> None:
@@ -146,7 +205,7 @@ def _end_after_callbacks(lifetime: Lifetime, request: Any) -> None:
         while request.finished_callbacks:
             request.finished_callbacks.popleft()(request)
     finally:
-        lifetime.hand_over_shared(_current.get())
+        lifetime.hand_over_shared(_current_lifetime())
         lifetime.end()
 
 
@@ -156,14 +215,39 @@ def make_last_attempt(environ: dict[str, Any]) -> None:
         environ[ATTEMPTS] = environ[ATTEMPT] + 1
 
 
-def _make_last_attempt_of_all() -> None:
-    """Make this attempt the last one of each request that this thread serves.
+def _watch_answer(response: Any, environ: dict[str, Any]) -> None:
+    """Log an error if *response* denies that the transaction was stored."""
+    if response.status_int >= FIRST_ERROR_STATUS:
+        _log_stored(environ, response.status)
+    elif getattr(response, "conditional_response", False):
+        # WebOb answers 416 when the Range of the request is outside the body.
+        response.__class__ = _watched_class(response.__class__)
 
-    Something is stored now, and another attempt would store it twice. A subrequest with a
-    transaction of its own commits inside another request.
-    """
-    for environ in environs_of_thread():
-        make_last_attempt(environ)
+
+@cache
+def _watched_class(response_class: type) -> type:
+    """Return *response_class*, with a look at the status that is sent in the end."""
+
+    class WatchedResponse(response_class):  # type: ignore[misc]  # WebOb has no types
+        def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+            def start(status: str, *arguments: Any) -> Any:
+                if int(status[:3]) >= FIRST_ERROR_STATUS:
+                    _log_stored(environ, status)
+                return start_response(status, *arguments)
+
+            return super().__call__(environ, start)
+
+    return WatchedResponse
+
+
+def _log_stored(environ: dict[str, Any], answer: str) -> None:
+    log.error(
+        "%s %s: the transaction is stored, but something after its commit has changed the answer: "
+        "%s",
+        environ["REQUEST_METHOD"],
+        path_of(environ),
+        answer,
+    )
 
 
 def environs_of_thread() -> list[dict[str, Any]]:

@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from pyramid.interfaces import IResponse
+from pyramid.path import DottedNameResolver
 from pyramid_retry import is_error_retryable
 from pyramid_tm import is_tm_active, maybe_tag_retryable
 from transaction.interfaces import NoTransaction
@@ -28,16 +29,28 @@ def commit_veto(request: Any, response: Any) -> bool:
     return not 200 <= response.status_int < 400
 
 
+def veto_of(registry: Any) -> Callable[[Any, Any], Any] | None:
+    """Return the function that pyramid_tm asks whether a response rolls back, or None."""
+    settings = registry.settings
+    named = settings.get("tm.commit_veto", settings.get("pyramid_tm.commit_veto"))
+    return cast("Any", DottedNameResolver(None).maybe_resolve(named)) if named else None
+
+
 def rollback_tween_factory(handler: Callable[[Any], Any], registry: object) -> Callable[[Any], Any]:
     """Roll back the work of a view that raised, before an exception view is called.
 
     The exception view then has a session that works, and what it writes follows the status of the
-    page it renders. An exception that is a response (``raise HTTPFound(...)``) is the view's
-    answer, and its status decides. This tween stands below Pyramid's exception view tween.
+    page it renders. An exception that is a response is the view's answer, and its status decides:
+    ``raise HTTPForbidden()`` rolls back even if a forbidden view then redirects to the login,
+    ``raise HTTPFound(...)`` commits. This tween stands below Pyramid's exception view tween.
 
     A subrequest that shares the transaction of another request rolls nothing back: the view that
     made the subrequest decides what to do about the error.
     """
+    veto = veto_of(registry)
+
+    def is_answer(request: Any, error: Exception) -> bool:
+        return IResponse.providedBy(error) and veto is not None and not veto(request, error)
 
     def rollback_tween(request: Any) -> Any:
         try:
@@ -45,7 +58,7 @@ def rollback_tween_factory(handler: Callable[[Any], Any], registry: object) -> C
         except Exception as error:
             # A session in the environ is a test's, which looks at it after the request.
             ours = is_tm_active(request) and ENVIRON_SESSION not in request.environ
-            if ours and not _shares_transaction(request) and not IResponse.providedBy(error):
+            if ours and not _shares_transaction(request) and not is_answer(request, error):
                 _roll_back(request, error)
             raise
 

@@ -3,15 +3,19 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from pyramid_retry import is_error_retryable
+from transaction.interfaces import NoTransaction
 
 from ..applications import get_sqa
 from ..engines import error_name, pause_after
+from ..interfaces import TransactionManager
 from .addresses import path_of
 from .events import tell_failed_attempt, tell_outcome
-from .lifetime import ATTEMPT, ATTEMPTS, make_last_attempt
+from .lifetime import ATTEMPT, ATTEMPTS, BEGUN, make_last_attempt
+from .outcome import veto_of
 from .policy import body_sent
 
 log = logging.getLogger(__name__)
@@ -23,25 +27,54 @@ def retry_tween_factory(handler: Callable[[Any], Any], registry: object) -> Call
     This tween stands above pyramid_tm's. So it sees the errors that pyramid_retry sees: those that
     were raised, and those for which an exception view has rendered a page.
     """
+    veto = veto_of(registry)
 
     def retry_tween(request: Any) -> Any:
+        environ = request.environ
+        # Another application may be called with the environ of this one.
+        outer = {BEGUN: environ[BEGUN]} if BEGUN in environ else {}
+        environ[BEGUN] = None
         try:
             response = handler(request)
+            if environ[BEGUN] is not None:
+                _end_for_exception_view(environ[BEGUN], request, response, veto)
         except Exception as error:
+            if environ[BEGUN] is not None:
+                # When the exception view itself has failed, pyramid_tm has rolled back.
+                with suppress(NoTransaction):
+                    environ[BEGUN].abort()
             if is_error_retryable(request, error):
                 _prepare_next_attempt(request, error)
             tell_outcome(request, error)
             raise
+        finally:
+            del environ[BEGUN]
+            environ.update(outer)
         rendered = request.exception
         if rendered is not None and is_error_retryable(request, rendered):
             _prepare_next_attempt(request, rendered)
         else:
             tell_outcome(request, rendered)
             # An error from here on, in a callback or a tween above, comes after the commit.
-            make_last_attempt(request.environ)
+            make_last_attempt(environ)
         return response
 
     return retry_tween
+
+
+def _end_for_exception_view(
+    tm: TransactionManager, request: Any, response: Any, veto: Callable[[Any, Any], Any] | None
+) -> None:
+    """End the transaction of *tm*, which an exception view for a failed COMMIT has got.
+
+    The page decides, unless another attempt follows.
+    """
+    rendered = request.exception
+    fails = veto is None or veto(request, response)
+    if fails or tm.isDoomed() or (rendered is not None and is_error_retryable(request, rendered)):
+        tm.abort()
+    else:
+        tm.commit()
 
 
 def retry_deriver(view: Any, info: Any) -> Any:

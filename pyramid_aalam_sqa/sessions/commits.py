@@ -4,16 +4,16 @@ This is the only module that uses SQLAlchemy's private names of a ``SessionTrans
 """
 
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 from sqlalchemy.engine import Connection, Engine, Transaction
 from sqlalchemy.orm import SessionTransaction
 
-from ..engines import CONNECTION_ROLLED_BACK, check_before_commit
+from ..backends import masked
+from ..engines import CONNECTION_ROLLED_BACK, Outcome, check_before_commit, transaction_on
 from ..exceptions import BrokenTransactionError, OutcomeUnknownError, PartialCommitError
-from ..interfaces import IOutcomeUnknown
-from .routing import Routes
+from ..settings import DEFAULT_KEY
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +45,36 @@ def disable_own_commit(transaction: SessionTransaction, roll_back_instead: Any =
         entries[bind] = (connection, roll_back_instead or root, False, closes)
 
 
-def commit_in_order(
-    transaction: SessionTransaction, routes: Routes, note: str, on_stored: Callable[[], object]
-) -> None:
-    """Commit *transaction*, which is prepared, on each of its connections in the fixed order.
+class CommitOrder(Protocol):
+    """Knows the order in which several databases are committed, and their names."""
+
+    def in_order(self, engines: Iterable[Engine]) -> list[Engine]:
+        """Return *engines* in the order of their COMMITs."""
+
+    def names_of(self, engines: Sequence[Engine]) -> list[str]:
+        """Return a name for each of *engines*."""
+
+
+class FirstUseOrder:
+    """The order for a session without binds: its own database last, the others as first used."""
+
+    def __init__(self, own: Engine | Connection | None) -> None:
+        self._own = own.engine if own is not None else None
+
+    def in_order(self, engines: Iterable[Engine]) -> list[Engine]:
+        """Return *engines*, the session's own last."""
+        return sorted(engines, key=lambda engine: engine is self._own)
+
+    def names_of(self, engines: Sequence[Engine]) -> list[str]:
+        """Return the masked URL of each, ``default`` for the session's own."""
+        return [DEFAULT_KEY if each is self._own else masked(each.url) for each in engines]
+
+
+def commit_in_order(transaction: SessionTransaction, order: CommitOrder, note: str) -> None:
+    """Commit *transaction*, which is prepared, on each of its connections in the fixed *order*.
 
     Before the first COMMIT, each connection is checked. When the first COMMIT fails, nothing is
-    stored, and its error is raised as it is. When a later COMMIT fails, *on_stored* is called and
+    stored, and its error is raised as it is. When a later COMMIT fails,
     :class:`PartialCommitError` is raised. *note* says in the log which transaction it was.
     """
     pending = _own_transactions(transaction)
@@ -60,13 +83,20 @@ def commit_in_order(
             if not root.is_active:
                 raise BrokenTransactionError(CONNECTION_ROLLED_BACK)
             check_before_commit(connection)
-        order = routes.in_order(pending)
-        names = routes.names_of(order)
-        for place, engine in enumerate(order):
+        engines = order.in_order(pending)
+        names = order.names_of(engines)
+        for place, engine in enumerate(engines):
+            connection, root = pending[engine]
+            watched = transaction_on(connection)
+            if watched is not None:
+                watched.quiet = True
             try:
-                pending[engine][1].commit()
+                root.commit()
             except BaseException as error:
-                _report_failure(error, names[:place], names[place:], note, on_stored)
+                outcome = Outcome.REFUSED if watched is None else watched.outcome
+                stored = place + (outcome is Outcome.STORED)
+                unknown = outcome is Outcome.UNKNOWN
+                _report_failure(error, names[:stored], names[stored:], note, unknown=unknown)
                 raise
         disable_own_commit(transaction)
     transaction.commit()
@@ -87,33 +117,36 @@ def _report_failure(
     stored: list[str],
     rest: list[str],
     note: str,
-    on_stored: Callable[[], object],
+    *,
+    unknown: bool,
 ) -> None:
     """Log and raise what a failed COMMIT left behind; do nothing when nothing is stored.
 
-    *stored* names the databases that have committed before, *rest* the others; its first one is
-    the database whose COMMIT failed with *error*.
+    *stored* names the databases that have committed, *rest* the others. When *unknown*, the first
+    one of *rest* was sent the COMMIT that failed with *error*, and its outcome is not known.
     """
-    unknown = rest[:1] if IOutcomeUnknown.providedBy(error) else []
-    not_stored = rest[len(unknown) :]
-    if not stored and not unknown:
+    in_doubt = rest[:1] if unknown else []
+    not_stored = rest[len(in_doubt) :]
+    if not stored and not in_doubt:
         return
-    on_stored()
     if stored:
         state = _part(stored, "stored") + _part(not_stored, "not stored")
-        state += _part(unknown, "unknown")
+        state += _part(in_doubt, "unknown")
         log.critical("A request is stored in part:%s: %s", state, note)
     else:
-        state = _part(unknown, "unknown") + _part(not_stored, "not stored")
+        state = _part(in_doubt, "unknown") + _part(not_stored, "not stored")
         log.error("COMMIT was sent and not answered, its outcome is unknown:%s: %s", state, note)
     # SystemExit, KeyboardInterrupt and GreenletExit stay what they are.
     if isinstance(error, Exception):
+        reason = getattr(error, "reason", None) or error
         if not stored:
             msg = f"It cannot be known whether the database has committed:{state}: {note}"
-            raise OutcomeUnknownError(msg) from error
+            unknown_error = OutcomeUnknownError(msg)
+            unknown_error.reason = reason
+            raise unknown_error from error
         msg = f"A COMMIT failed after another one was stored:{state}: {note}"
-        partial = PartialCommitError(msg, stored=stored, not_stored=not_stored, unknown=unknown)
-        partial.reason = error
+        partial = PartialCommitError(msg, stored=stored, not_stored=not_stored, unknown=in_doubt)
+        partial.reason = reason
         raise partial from error
 
 

@@ -1,24 +1,26 @@
-"""The data manager: it commits and rolls back a session with its transaction."""
+"""The data manager: it commits and rolls back a session together with its transaction.
+
+It commits in one phase, so it votes last: when it is asked, all other data managers have agreed.
+"""
 
 import logging
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from pyramid_retry import mark_error_retryable
+from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.orm.exc import ConcurrentModificationError
-from zope.sqlalchemy.datamanager import (
-    _SESSION_STATE,
-    STATUS_CHANGED,
-    SessionDataManager,
-    ZopeStatus,
-)
+from transaction.interfaces import IDataManagerSavepoint, ISavepointDataManager
+from zope.interface import implementer
+from zope.sqlalchemy.datamanager import _SESSION_STATE, STATUS_CHANGED, ZopeStatus
 
-from ..engines import raise_if_broken
-from ..exceptions import OutcomeUnknownError, OutsideTransactionError
-from ..interfaces import IOutcomeUnknown, TransactionManager
+from ..engines import Outcome, WatchedTransaction, raise_if_broken
+from ..exceptions import OutsideTransactionError, PartialCommitError
+from ..interfaces import TransactionManager
+from .commits import FirstUseOrder, commit_in_order, prepare_commit
 
 if TYPE_CHECKING:
     from .session import JoinedSession
-
 
 log = logging.getLogger(__name__)
 
@@ -26,119 +28,149 @@ CLOSED_IN_TRANSACTION = (
     "request.sqa_session was closed in the middle of its transaction, and what it had written is "
     "lost: remove the close(), or call request.tm.abort() to undo the work on purpose."
 )
-
-
 # It sorts after the keys of all other data managers, so ours votes last and may commit in its vote.
 LAST = "\U0010ffff"
 
 
-class JoinedDataManager(SessionDataManager):  # type: ignore[misc]  # zope.sqlalchemy has no types
-    """zope.sqlalchemy's one-phase data manager, which votes last, after all others have agreed.
+@implementer(ISavepointDataManager)
+class JoinedDataManager:
+    """Commits one session in the vote of its transaction, or rolls it back."""
 
-    It has savepoints on every database, and it refuses to commit when a part of the work is lost.
-    """
-
-    session: Any
-    # Whether a part of the work was closed in the middle, so that it is lost.
-    lost = False
-
-    def __init__(self, session: Any, tm: TransactionManager) -> None:
-        # Always as changed: a transaction that ends well is committed, however it was written.
-        super().__init__(session, STATUS_CHANGED, tm)
+    def __init__(
+        self, session: Any, tm: TransactionManager, transaction: SessionTransaction
+    ) -> None:
+        self.transaction_manager = tm
+        self.session: Any = session
+        # The transaction of the session; None if its user has rolled it back.
+        self.tx: SessionTransaction | None = transaction
+        # Whether a part of the work was closed in the middle, so that it is lost.
+        self.lost = False
+        self.stored = False
+        tm.get().join(self)
 
     def sortKey(self) -> str:  # noqa: N802 - the name in transaction's interface
         """Return a key that sorts after those of all other data managers."""
         return LAST
 
-    @property
-    def savepoint(self) -> Any:
-        """Offered on SQLite too, where zope.sqlalchemy denies it: our BEGIN makes it work."""
-        return self._savepoint
+    def savepoint(self) -> "SessionSavepoint":
+        """Return a savepoint of the session."""
+        return SessionSavepoint(self.session)
+
+    def should_retry(self, error: BaseException) -> bool:
+        """Return whether *error* is a conflict; those of the database are marked already."""
+        return isinstance(error, ConcurrentModificationError)
 
     def tpc_begin(self, trans: Any) -> None:
         """Flush. Raises when a part of the work is lost."""
-        self._raise_if_incomplete()
+        self.raise_if_incomplete()
         try:
-            self._flush(trans)
+            self.flush()
         except ConcurrentModificationError as error:
             # Marked here too: pyramid_tm does not call should_retry() after a failed commit.
             mark_error_retryable(error)
             raise
 
+    def commit(self, trans: Any) -> None:
+        """Do nothing: the work is committed in the vote."""
+
     def tpc_vote(self, trans: Any) -> None:
         """Commit: this is the last vote of the transaction.
 
-        Raises :class:`OutcomeUnknownError` when the answer to COMMIT was lost.
+        Raises :class:`OutcomeUnknownError` when the answer to COMMIT was lost, and
+        :class:`PartialCommitError` when only some of several databases have committed.
         """
-        self._raise_if_incomplete()
+        self.raise_if_incomplete()
         session = self.session
-        session.voting = True
-        for work in session.works:
-            work.may_commit = True
+        session.committing = True
+        for watched in session.transactions:
+            watched.may_commit = True
+            watched.note = trans.description
         try:
-            self._commit(trans)
+            self.commit_all(trans.description)
         except BaseException as error:
-            if IOutcomeUnknown.providedBy(error):
-                _report_unknown_outcome(session, error, trans.description)
-            if not isinstance(error, Exception) or not _is_stored(session):
+            # A listener for "after_commit" failed, or an interrupt came after the answer. The work
+            # is stored, so the answer must say so.
+            if isinstance(error, PartialCommitError) or not all_stored(session.transactions):
                 raise
-            # A listener for "after_commit" failed. The work is stored, so the answer must say so.
+            self.finish()
+            if not isinstance(error, Exception):
+                raise
             log.exception("The transaction is committed, but a listener for its end failed")
-            self._finish("committed")
+        else:
+            self.finish()
         finally:
-            session.voting = False
-
-    def _flush(self, trans: Any) -> None:
-        super().tpc_begin(trans)
-
-    def _commit(self, trans: Any) -> None:
-        super().tpc_vote(trans)
+            session.committing = False
 
     def tpc_finish(self, trans: Any) -> None:
-        """Forget the session."""
-        self._forget_session()
+        """Do nothing: the work is committed."""
 
     def abort(self, trans: Any) -> None:
         """Roll back, and forget the session."""
-        super().abort(trans)
-        self._forget_session()
+        session, self.session = self.session, None
+        if session is None:
+            return
+        session.data_manager = None
+        try:
+            session.roll_back_with_manager()
+        except Exception:
+            # Nothing is stored. An error that led here is the one to be told.
+            log.exception("ROLLBACK failed, and its connection was thrown away")
 
-    def _raise_if_incomplete(self) -> None:
+    def tpc_abort(self, trans: Any) -> None:
+        """Say that the work is stored if another data manager has failed after our vote."""
+        if self.stored:
+            log.critical(
+                "The transaction is stored in part: another data manager has failed after the "
+                "commit of the session: %s",
+                trans.description,
+            )
+
+    def flush(self) -> None:
+        """Write the pending changes."""
+        self.session.flush()
+
+    def commit_all(self, note: str) -> None:
+        """Send COMMIT on each connection of the session."""
+        transaction, session = self.tx, self.session
+        if transaction is None:
+            return
+        if len(session.transactions) > 1:
+            prepare_commit(transaction)
+            commit_in_order(transaction, FirstUseOrder(session.bind), note)
+        else:
+            transaction.commit()
+
+    def raise_if_incomplete(self) -> None:
         """Raise when a part of the work is lost, even if the view has caught the error."""
         session = self.session
-        raise_if_broken(session.works)
+        raise_if_broken(session.transactions)
         if self.lost or self.tx is not session.get_transaction():
             raise OutsideTransactionError(CLOSED_IN_TRANSACTION)
 
-    def _finish(self, final_state: str) -> None:
-        session = self.session
-        session.data_manager = None
-        if final_state == "committed":
-            session.on_commit()
-        try:
-            super()._finish(final_state)
-        finally:
-            hide_from_mark_changed(session)
-
-    def _forget_session(self) -> None:
-        """Forget the session; it may have been rolled back by hand and not used since."""
+    def finish(self) -> None:
+        """Forget the session, whose work is stored. It keeps its objects."""
         session, self.session = self.session, None
-        if session is not None:
-            session.data_manager = None
+        self.stored = True
+        session.data_manager = None
+        session.begin_listener.start()
+        self.tx = None
 
 
-def _report_unknown_outcome(session: "JoinedSession", error: BaseException, note: str) -> None:
-    session.on_commit()
-    log.error("COMMIT was sent and not answered, its outcome is unknown: %s", note)
-    # SystemExit, KeyboardInterrupt and GreenletExit stay what they are.
-    if isinstance(error, Exception):
-        msg = f"It cannot be known whether the database has committed: {note}"
-        raise OutcomeUnknownError(msg) from error
+@implementer(IDataManagerSavepoint)
+class SessionSavepoint:
+    """A savepoint of a session, for ``tm.savepoint()``."""
+
+    def __init__(self, session: "JoinedSession") -> None:
+        self._transaction = session.begin_nested()
+
+    def rollback(self) -> None:
+        """Undo what the session has done since."""
+        self._transaction.rollback()
 
 
-def _is_stored(session: "JoinedSession") -> bool:
-    """Tell whether the database has answered the COMMIT of everything that *session* did."""
-    return bool(session.works) and all(work.stored for work in session.works)
+def all_stored(transactions: Collection[WatchedTransaction]) -> bool:
+    """Tell whether there are *transactions*, and the database has stored all of them."""
+    return bool(transactions) and all(each.outcome is Outcome.STORED for each in transactions)
 
 
 def hide_from_mark_changed(session: "JoinedSession") -> None:
@@ -153,6 +185,11 @@ def hide_from_mark_changed(session: "JoinedSession") -> None:
 def is_active(transaction: Any) -> bool:
     """Tell whether *transaction* can be joined and will be committed."""
     return bool(transaction.status == ZopeStatus.ACTIVE)
+
+
+def has_failed(transaction: Any) -> bool:
+    """Tell whether the commit of *transaction* has failed, so that nothing can join it."""
+    return bool(transaction.status == ZopeStatus.COMMITFAILED)
 
 
 def is_open(transaction: Any) -> bool:

@@ -44,19 +44,21 @@ class MultiBindDataManager(JoinedDataManager):
         """Commit on all databases: this is the last vote of the transaction."""
         followers = list(self.following)
         for session in followers:
-            session.voting = True
+            session.committing = True
         try:
             super().tpc_vote(trans)
         finally:
             for session in followers:
-                session.voting = False
+                session.committing = False
 
-    def _flush(self, trans: Any) -> None:
+    def flush(self) -> None:
+        """Write the pending changes of all sessions."""
         for session in self.following:
             session.flush()
-        super()._flush(trans)
+        super().flush()
 
-    def _commit(self, trans: Any) -> None:
+    def commit_all(self, note: str) -> None:
+        """Send COMMIT on each connection, in the fixed order."""
         if self.tx is None:
             return
         leader, transactions = self.session, list(self.following.values())
@@ -65,29 +67,30 @@ class MultiBindDataManager(JoinedDataManager):
             prepare_commit(transaction)
         if any(each.new or each.dirty or each.deleted for each in [leader, *self.following]):
             raise OutsideTransactionError(UNWRITTEN)
-        commit_in_order(self.tx, leader.routes, trans.description, leader.on_commit)
+        commit_in_order(self.tx, leader.routes, note)
         for transaction in transactions:
             transaction.commit()
-        self._finish("committed")
 
-    def _raise_if_incomplete(self) -> None:
-        super()._raise_if_incomplete()
+    def raise_if_incomplete(self) -> None:
+        """Raise when a part of the work of any session is lost."""
+        super().raise_if_incomplete()
         if any(each.get_transaction() is not its for each, its in self.following.items()):
             raise OutsideTransactionError(CLOSED_IN_TRANSACTION)
 
-    def _finish(self, final_state: str) -> None:
-        followers = list(self.following)
+    def finish(self) -> None:
+        """Forget all sessions, whose work is stored. They keep their objects."""
+        for session, transaction in self.following.items():
+            if session.get_transaction() is transaction:
+                # An interrupt came after the COMMITs: the session still seems to be in its own.
+                session.close()
         self.following.clear()
-        with ExitStack() as ends:
-            for session in followers:
-                ends.callback(session.close)
-            super()._finish(final_state)
+        super().finish()
 
 
 class MultiBindSession(RoutingSession, JoinedSession):
     """The leading session of a transaction over several databases; *follow* makes the others."""
 
-    make_data_manager = MultiBindDataManager
+    data_manager_class = MultiBindDataManager
 
     def __init__(
         self,
@@ -130,9 +133,16 @@ class MultiBindSession(RoutingSession, JoinedSession):
             while self.followers:
                 ends.callback(self.followers.popitem()[1].end)
 
-    def leave_read_only(self) -> None:
-        """End the read-only transaction, of this session and of those that follow it."""
-        super().leave_read_only()
+    def begin_again(self) -> None:
+        """Prepare for the next transaction, this session and those that follow it."""
+        super().begin_again()
+        for session in self.followers.values():
+            session.roll_back_with_leader()
+            session.expire_all()
+
+    def roll_back_with_manager(self) -> None:
+        """Undo the work of this session and of those that follow it; all keep their objects."""
+        super().roll_back_with_manager()
         self._roll_back_followers()
 
     def _roll_back_followers(self) -> None:
@@ -177,7 +187,7 @@ class BindSession(JoinedSession):
         leader = self.leader
         if not leader.in_transaction():
             leader.begin()
-        self.late = leader.late
+        self.reads_only = leader.reads_only
         if isinstance(leader.data_manager, MultiBindDataManager):
             leader.data_manager.follow(self, transaction)
 
@@ -197,7 +207,7 @@ class BindSession(JoinedSession):
     def roll_back_with_leader(self) -> None:
         """Undo the changes to objects; the leader has rolled the connection back."""
         detach_connections(self.get_nested_transaction() or self.get_transaction())
-        self.late = False
+        self.reads_only = False
         super().rollback()
 
     def close(self) -> None:

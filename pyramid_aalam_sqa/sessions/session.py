@@ -3,7 +3,8 @@
 The listeners are set once on the class: to set them on each session costs ten times the session.
 
 While the manager has no transaction, the session can read, in a read-only transaction of its own
-that is never committed. After its end the session cannot be used.
+that is never committed. Its objects stay in the session from one transaction to the next. After
+its end the session cannot be used.
 """
 
 import weakref
@@ -13,21 +14,27 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, SessionTransaction
-from transaction.interfaces import NoTransaction as NothingBegun
+from transaction.interfaces import NoTransaction
 
-from ..engines import TransactionState, track_transaction
+from ..engines import WatchedTransaction, own_transaction
 from ..exceptions import (
     COMMIT_BY_HAND,
     SESSION_ENDED,
     WRITE_OUTSIDE_TRANSACTION,
     CommitNotAllowedError,
     OutsideTransactionError,
+    SettingError,
 )
 from ..interfaces import TransactionManager
 from ..queries import SqaSession
-from .data_manager import JoinedDataManager, hide_from_mark_changed, is_active, is_open
+from .data_manager import JoinedDataManager, has_failed, hide_from_mark_changed, is_active, is_open
 
 S = TypeVar("S", bound=Session)
+
+TWO_PHASES = (
+    "sqa.session.class_ = {}: remove twophase=True. After a crash, only an administrator can end "
+    "what a two-phase commit has left prepared; several databases are committed in a fixed order."
+)
 
 
 class JoinedSession(SqaSession):
@@ -37,7 +44,7 @@ class JoinedSession(SqaSession):
     whenever the transaction commits, in whatever way the work was written.
     """
 
-    make_data_manager: type[JoinedDataManager] = JoinedDataManager
+    data_manager_class: type[JoinedDataManager] = JoinedDataManager
 
     def __init__(
         self,
@@ -47,15 +54,19 @@ class JoinedSession(SqaSession):
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
+        refuse_two_phases(self)
         self.tm = tm
         # Tells whether the current transaction of tm will be ended by pyramid_tm, so that the
         # session may join it; None if every transaction of tm is ended by its user.
         self.window = window
-        self.works: list[TransactionState] = []
+        # Called when the commit of the transaction has failed; returns whether it has begun another.
+        self.begin_transaction: Callable[[TransactionManager], bool] | None = None
+        # What this session does in its current transaction, on each connection.
+        self.transactions: list[WatchedTransaction] = []
         self.data_manager: JoinedDataManager | None = None
-        # Called when the database has committed, or may have.
-        self.on_commit: Callable[[], object] = object
-        self.voting = self.late = self.ended = False
+        # Whether the data manager is committing; whether the transaction is read-only, outside
+        # one of the manager; whether the session has ended.
+        self.committing = self.reads_only = self.ended = False
         self.begin_listener = _BeginListener(self)
         hide_from_mark_changed(self)
 
@@ -65,12 +76,12 @@ class JoinedSession(SqaSession):
         if self.data_manager is not None:
             # It was undone on purpose, so the data manager must not report it as lost.
             self.data_manager.tx = None
-            self.works = []
+            self.transactions = []
 
     @property
     def has_lost_write(self) -> bool:
         """Whether objects were changed outside a transaction, where nothing commits them."""
-        if not self.late:
+        if not self.reads_only:
             return False
         return bool(self.new or self.deleted or any(map(self.is_modified, self.dirty)))
 
@@ -83,30 +94,50 @@ class JoinedSession(SqaSession):
 
     def end(self) -> None:
         """Close the session as :meth:`close` does; it cannot be used again."""
-        if self.late and not self.ended:
-            self.begin_listener.stop()
+        self.begin_listener.stop()
+        self.begin_transaction = None
         self.ended = True
         self.close()
 
-    def leave_read_only(self) -> None:
-        """End the read-only transaction: the manager has begun one that the session can join.
+    def begin_again(self) -> None:
+        """Prepare for the transaction that the manager has begun, to which the session belongs.
 
-        Raises :class:`OutsideTransactionError` if objects were changed in the read-only one.
+        What was loaded before is loaded again when it is used: others may have changed it since.
+        Raises :class:`OutsideTransactionError` if objects were changed outside a transaction.
         """
         if self.has_lost_write:
             raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
         self.begin_listener.stop()
-        self.late = False
-        super().rollback()
+        if self.reads_only:
+            self.reads_only = False
+            super().rollback()
+        else:
+            self.expire_all()
+
+    def roll_back_with_manager(self) -> None:
+        """Undo the work in the database and in the objects, which stay in the session.
+
+        A connection whose ROLLBACK fails is thrown away, and the server rolls back.
+        """
+        try:
+            super().rollback()
+        except BaseException:
+            self.invalidate()
+            raise
+
+    def in_window(self) -> bool:
+        """Tell whether a transaction of the manager would be ended now."""
+        return self.window is None or self.window()
 
     def can_join(self) -> bool:
         """Tell whether there is a transaction to join that will be ended."""
-        if not self.in_window():
-            return False
         try:
-            return is_open(self.tm.get())
-        except NothingBegun:
+            transaction = self.tm.get()
+        except NoTransaction:
             return False
+        if has_failed(transaction):
+            return self.begin_transaction is not None and self.begin_transaction(self.tm)
+        return is_open(transaction) and self.in_window()
 
     def join(self, transaction: SessionTransaction) -> None:
         """Join the manager's transaction with *transaction*, or read only if there is none."""
@@ -115,19 +146,15 @@ class JoinedSession(SqaSession):
             joined.lost = joined.lost or joined.tx is not None
             joined.tx = transaction
             return
-        self.late = not self.can_join()
-        if self.late:
+        self.reads_only = not self.can_join()
+        if self.reads_only:
             self.begin_listener.start()
         else:
-            self.data_manager = self.make_data_manager(self, self.tm)
-
-    def in_window(self) -> bool:
-        """Tell whether a transaction of the manager would be ended now."""
-        return self.window is None or self.window()
+            self.data_manager = self.data_manager_class(self, self.tm, transaction)
 
 
 class _BeginListener:
-    """Tells a session that reads only when its manager begins a transaction.
+    """Tells a session when its manager begins the next transaction.
 
     A transaction manager calls it as a synchronizer, and holds it weakly.
     """
@@ -135,17 +162,22 @@ class _BeginListener:
     def __init__(self, session: JoinedSession) -> None:
         self._session = weakref.ref(session)
         self._tm = session.tm
+        self._listens = False
 
     def start(self) -> None:
-        self._tm.registerSynch(self)
+        if not self._listens:
+            self._listens = True
+            self._tm.registerSynch(self)
 
     def stop(self) -> None:
-        self._tm.unregisterSynch(self)
+        if self._listens:
+            self._listens = False
+            self._tm.unregisterSynch(self)
 
     def newTransaction(self, transaction: Any) -> None:  # noqa: N802 - transaction's interface
         session = self._session()
         if session is not None and is_active(transaction) and session.in_window():
-            session.leave_read_only()
+            session.begin_again()
 
     def beforeCompletion(self, transaction: object) -> None:  # noqa: N802 - as above
         """Do nothing; the interface of a synchronizer requires this method."""
@@ -160,34 +192,40 @@ def _join(session: JoinedSession, transaction: SessionTransaction) -> None:
     if session.ended:
         transaction.close()
         raise OutsideTransactionError(SESSION_ENDED)
-    session.works = []
+    session.transactions = []
     session.join(transaction)
 
 
 @event.listens_for(JoinedSession, "after_begin", propagate=True)
-def _begin(session: JoinedSession, transaction: SessionTransaction, connection: Connection) -> None:
-    work = track_transaction(
-        connection, transaction, read_only=session.late, may_commit=session.voting
+def _own(session: JoinedSession, transaction: SessionTransaction, connection: Connection) -> None:
+    watched = own_transaction(
+        connection, transaction, read_only=session.reads_only, may_commit=session.committing
     )
-    if work is not None:
-        session.works.append(work)
+    if watched is not None:
+        session.transactions.append(watched)
 
 
 @event.listens_for(JoinedSession, "before_attach", propagate=True)
 @event.listens_for(JoinedSession, "before_flush", propagate=True)
 def _refuse_late_write(session: JoinedSession, *_: object) -> None:
-    if session.late:
+    if session.reads_only:
         raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
 
 
 @event.listens_for(JoinedSession, "before_commit", propagate=True)
-def _refuse_foreign_commit(session: JoinedSession) -> None:
+def _refuse_commit_by_hand(session: JoinedSession) -> None:
     if session.in_nested_transaction():
         return
-    if session.late:
+    if session.reads_only:
         raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
-    if not session.voting:
+    if not session.committing:
         raise CommitNotAllowedError(COMMIT_BY_HAND)
+
+
+def refuse_two_phases(session: Session) -> None:
+    """Raise :class:`SettingError` if *session* would commit in two phases."""
+    if session.twophase:
+        raise SettingError(TWO_PHASES.format(type(session).__name__))
 
 
 def with_class(base: type[S], session_class: type[Session]) -> type[S]:

@@ -13,12 +13,13 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import SessionTransaction, scoped_session
 
 from ..backends import masked
-from ..engines import TransactionState, raise_if_broken, track_transaction
+from ..engines import WatchedTransaction, attempt_note, own_transaction, raise_if_broken
 from ..exceptions import OutcomeUnknownError, PartialCommitError
 from ..queries import LookUps, SqaSession
-from .commits import commit_in_order, prepare_commit
+from .commits import CommitOrder, FirstUseOrder, commit_in_order, prepare_commit
+from .data_manager import all_stored
 from .routing import Routes, RoutingSession
-from .session import with_class
+from .session import refuse_two_phases, with_class
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,40 @@ class ThreadSession(SqaSession):
 
     def __init__(self, *args: Any, owner: "ScopedSession", **options: Any) -> None:
         super().__init__(*args, **options)
+        refuse_two_phases(self)
         self._owner = owner
+        self.transactions: list[WatchedTransaction] = []
+
+    @property
+    def commit_order(self) -> CommitOrder:
+        """The order in which several databases are committed."""
+        return FirstUseOrder(self.bind)
+
+    def commit(self) -> None:
+        """Commit; several databases in the fixed order.
+
+        Raises :class:`BrokenTransactionError` when an error has ended the transaction before,
+        :class:`OutcomeUnknownError` when the answer to COMMIT was lost, and
+        :class:`PartialCommitError` when a COMMIT fails after another one was stored.
+        """
+        transaction = self.get_transaction()
+        if transaction is None:
+            super().commit()
+            return
+        raise_if_broken(self.transactions)
+        prepare_commit(transaction)
+        try:
+            commit_in_order(transaction, self.commit_order, attempt_note())
+        except (PartialCommitError, OutcomeUnknownError):
+            self.close()
+            raise
+        except BaseException as error:
+            if not all_stored(self.transactions):
+                raise
+            log.exception("The transaction is stored, but a listener for its end failed")
+            self.close()
+            if not isinstance(error, Exception):
+                raise
 
     def remove(self) -> None:
         """Close this session. The next use of the ScopedSession in this thread makes a new one."""
@@ -41,25 +75,10 @@ class ThreadSession(SqaSession):
 class RoutingThreadSession(RoutingSession, ThreadSession):
     """The session of one thread on several databases, which commits them in the fixed order."""
 
-    works: list[TransactionState]
-
-    def commit(self) -> None:
-        """Commit on all databases, in the fixed order.
-
-        Raises :class:`PartialCommitError` when a COMMIT fails after another one was stored.
-        """
-        transaction = self.get_transaction()
-        if transaction is None:
-            super().commit()
-            return
-        prepare_commit(transaction)
-        raise_if_broken(self.works)
-        note = f"thread {threading.current_thread().name}"
-        try:
-            commit_in_order(transaction, self.routes, note, object)
-        except (PartialCommitError, OutcomeUnknownError):
-            self.close()
-            raise
+    @property
+    def commit_order(self) -> CommitOrder:
+        """The order of the bind keys."""
+        return self.routes
 
 
 class ScopedSession(LookUps, scoped_session[ThreadSession]):
@@ -165,19 +184,17 @@ class _Held:
         self.process = process
 
 
-@event.listens_for(RoutingThreadSession, "after_transaction_create", propagate=True)
-def _begin(session: RoutingThreadSession, transaction: SessionTransaction) -> None:
+@event.listens_for(ThreadSession, "after_transaction_create", propagate=True)
+def _begin(session: ThreadSession, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
-        session.works = []
+        session.transactions = []
 
 
-@event.listens_for(RoutingThreadSession, "after_begin", propagate=True)
-def _note(
-    session: RoutingThreadSession, transaction: SessionTransaction, connection: Connection
-) -> None:
-    work = track_transaction(connection, transaction, read_only=False, may_commit=True)
-    if work is not None:
-        session.works.append(work)
+@event.listens_for(ThreadSession, "after_begin", propagate=True)
+def _own(session: ThreadSession, transaction: SessionTransaction, connection: Connection) -> None:
+    watched = own_transaction(connection, transaction, read_only=False, may_commit=True)
+    if watched is not None:
+        session.transactions.append(watched)
 
 
 # The sessions of its parent's threads that a child process has after a fork.

@@ -203,7 +203,7 @@ def test_a_lost_answer_has_an_exception_view_of_its_own(visitor, proxy):
     proxy.have("COMMIT", Then.CUT)
 
     told = visitor.visit(lambda name, request: request.sqa_after_commit(called.append, name))
-    cause = told.error.__cause__
+    cause = told.error.reason
 
     assert told.unknown
     assert told.is_true
@@ -229,7 +229,7 @@ def test_a_lost_answer_is_unknown_in_a_script_too(visitor, proxy, stored):
     tm.abort()
     session.close()
 
-    assert isinstance(caught.value.__cause__, OperationalError)
+    assert isinstance(caught.value.reason, OperationalError)
     assert "outcome is unknown: the nightly import" in visitor.log.getvalue()
     assert stored() == 1
 

@@ -183,34 +183,6 @@ def new_response_subscriber(config):
     config.add_view(touch)
 
 
-class Refusing:
-    """A data manager that refuses to commit."""
-
-    def sortKey(self):  # noqa: N802 - transaction's interface
-        return "refusing"
-
-    def tpc_begin(self, transaction):
-        raise ZeroDivisionError
-
-    def abort(self, transaction):
-        """It has nothing to undo."""
-
-    tpc_abort = abort
-
-
-def page_of_an_error_at_commit(config):
-    def view(request):
-        request.tm.get().join(Refusing())
-        return touch(request)
-
-    def page(error, request):
-        act(request)
-        return Response("Sorry")
-
-    config.add_view(view)
-    config.add_exception_view(page, context=ZeroDivisionError)
-
-
 def generator_body(config):
     def body(request):
         yield b"first "
@@ -281,7 +253,6 @@ OUTSIDE = [
     finished_callback_registered_after_the_first_touch,
     finished_callback_at_first_touch,
     new_response_subscriber,
-    page_of_an_error_at_commit,
     generator_body,
     generator_body_at_first_touch,
     iterator_body,

@@ -171,6 +171,7 @@ class PostgreSQL(Server):
             self.find("postgres"),
             *("-D", f"{self.folder}/data", "-p", str(self.port), "-k", str(self.folder)),
             *("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"),
+            *("-c", "max_prepared_transactions=2"),
         ]
 
     def start(self):

@@ -1,0 +1,176 @@
+"""What each driver knows of its connection's transaction, and tells without a round trip."""
+
+import re
+from enum import Enum
+from typing import Any, ClassVar
+
+from sqlalchemy.engine import Dialect
+
+# Statements that end a transaction by themselves, behind blanks and comments.
+BLANK = r"\s*(?:(?:/\*.*?\*/|--[^\n]*\n|\#[^\n]*\n)\s*)*"
+TRANSACTION_WORDS = (
+    r"COMMIT|END|ABORT|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b)|PREPARE\s+TRANSACTION"
+)
+# MySQL and MariaDB commit before these: https://mariadb.com/kb/en/sql-statements-that-cause-an-implicit-commit/
+IMPLICIT_COMMITS = (
+    r"BEGIN|START|ALTER|CREATE(?!\s+(?:OR\s+REPLACE\s+)?TEMPORARY)|DROP(?!\s+TEMPORARY)|RENAME|"
+    r"TRUNCATE|LOCK|LOAD\s+INDEX|GRANT|REVOKE|ANALYZE|OPTIMIZE|REPAIR|CHECK|CACHE|FLUSH|RESET|CHANGE|"
+    r"(?:UN)?INSTALL|SET\s+(?:PASSWORD|(?:SESSION\s+|@@(?:SESSION\.)?)?AUTOCOMMIT\s*:?=\s*(?:1|ON))"
+)
+ENDS = re.compile(rf"{BLANK}(?:{TRANSACTION_WORDS})\b", re.IGNORECASE | re.DOTALL)
+ENDS_ON_MYSQL = re.compile(
+    rf"{BLANK}(?:{TRANSACTION_WORDS}|{IMPLICIT_COMMITS})\b", re.IGNORECASE | re.DOTALL
+)
+# On a driver that tells whether a transaction is open: what leaves another one open.
+CHAINS = re.compile(
+    rf"{BLANK}(?:COMMIT|END|ROLLBACK|ABORT)\b(?!.*\bNO\s+CHAIN).*\bCHAIN\b",
+    re.IGNORECASE | re.DOTALL,
+)
+UNDOES = re.compile(rf"{BLANK}(?:ROLLBACK|ABORT)\b", re.IGNORECASE | re.DOTALL)
+CALL = re.compile(rf"{BLANK}CALL\b", re.IGNORECASE | re.DOTALL)
+READS = re.compile(rf"{BLANK}\(*(?:SELECT|SHOW|EXPLAIN|DESC)", re.IGNORECASE | re.DOTALL)
+
+
+class Transaction(Enum):
+    """What a driver says of the transaction on its connection."""
+
+    OPEN = "there is one, and on MySQL it has written"
+    CLOSED = "there is none"
+    AUTOCOMMIT = "each statement is stored by itself"
+    UNKNOWN = "the driver cannot say"
+
+
+class Driver:
+    """A driver that says nothing: what ends a transaction is seen by the text of a statement."""
+
+    # What ends a transaction and is not seen in what the driver says; None where all is seen.
+    ENDS: ClassVar[re.Pattern[str] | None] = ENDS
+    # Whether a procedure can end the transaction and begin another one.
+    CALL_MAY_COMMIT: ClassVar[bool] = False
+    # Whether what ends a transaction may leave locks or modes on the connection.
+    KEEPS_STATE: ClassVar[bool] = False
+    # Whether the driver says after an interruption what became of a COMMIT.
+    KNOWS_ITS_COMMIT: ClassVar[bool] = False
+
+    def transaction(self, connection: Any) -> Transaction:
+        """Return what the driver's *connection* says of its transaction."""
+        return Transaction.UNKNOWN
+
+    def is_intact(self, connection: Any) -> bool:
+        """Return whether *connection* can be used on after an exception that is not the driver's.
+
+        It cannot when the exception came while the driver was waiting for an answer: the answer
+        would be taken for that to the next statement.
+        """
+        return True
+
+    def finish_results(self, connection: Any) -> None:
+        """Read the results of *connection* that were not read, so that their errors are known.
+
+        Raises the driver's error if there is one among them.
+        """
+
+    def unheard_error(self, connection: Any) -> BaseException | None:
+        """Return an error that came while a cursor was closed; SQLAlchemy only logs it."""
+        error: BaseException | None = getattr(connection, "unheard_error", None)
+        return error
+
+
+class SQLiteDriver(Driver):
+    """Python's sqlite3, which is interrupted only after SQLite has done its work."""
+
+    ENDS = None
+    KNOWS_ITS_COMMIT = True
+
+    def transaction(self, connection: Any) -> Transaction:
+        """Return what ``in_transaction`` says."""
+        if connection.in_transaction:
+            return Transaction.OPEN
+        # None is how SQLAlchemy tells the driver of AUTOCOMMIT.
+        return Transaction.AUTOCOMMIT if connection.isolation_level is None else Transaction.CLOSED
+
+
+class PsycopgDriver(Driver):
+    """psycopg and psycopg2, with the status that libpq keeps."""
+
+    # libpq's PQTRANS_IDLE, PQTRANS_INTRANS, PQTRANS_INERROR; ACTIVE (1) and UNKNOWN (4) say that
+    # an answer is awaited, or that the connection is gone.
+    IDLE, IN_TRANSACTION, IN_ERROR = 0, 2, 3
+    ENDS = CHAINS
+
+    def transaction(self, connection: Any) -> Transaction:
+        """Return what libpq says."""
+        status = self._status(connection)
+        if status == self.IDLE:
+            return Transaction.AUTOCOMMIT if connection.autocommit else Transaction.CLOSED
+        return (
+            Transaction.OPEN
+            if status in {self.IN_TRANSACTION, self.IN_ERROR}
+            else Transaction.UNKNOWN
+        )
+
+    def is_intact(self, connection: Any) -> bool:
+        """Return whether no answer is awaited."""
+        return self._status(connection) in {self.IDLE, self.IN_TRANSACTION, self.IN_ERROR}
+
+    def _status(self, connection: Any) -> int:
+        handle = getattr(connection, "pgconn", None)
+        status = handle.transaction_status if handle else connection.info.transaction_status
+        return int(status)
+
+
+class MySQLDriver(Driver):
+    """A driver of MySQL that says nothing of its transaction, such as mysqlclient."""
+
+    ENDS = ENDS_ON_MYSQL
+    CALL_MAY_COMMIT = KEEPS_STATE = True
+
+    def finish_results(self, connection: Any) -> None:
+        """Read the further results of a procedure; mysqlclient refuses a COMMIT before."""
+        next_result = getattr(connection, "next_result", None)
+        # -1 says that there is no other one.
+        while next_result is not None and next_result() == 0:
+            connection.store_result()
+
+
+class PyMySQLDriver(Driver):
+    """PyMySQL, which keeps the status that the server sends after each write."""
+
+    # What it says is old after LOCK TABLES and after a statement that returns rows, ANALYZE for one.
+    ENDS = ENDS_ON_MYSQL
+    CALL_MAY_COMMIT = KEEPS_STATE = True
+    IN_TRANSACTION, AUTOCOMMIT = 1, 2
+
+    def transaction(self, connection: Any) -> Transaction:
+        """Return what the server said after the last statement that was not a SELECT."""
+        status = connection.server_status
+        if status & self.IN_TRANSACTION:
+            return Transaction.OPEN
+        return Transaction.AUTOCOMMIT if status & self.AUTOCOMMIT else Transaction.CLOSED
+
+    def is_intact(self, connection: Any) -> bool:
+        """Return whether it is open: PyMySQL closes it when it is interrupted while it reads."""
+        return bool(connection.open)
+
+    def finish_results(self, connection: Any) -> None:
+        """Read the further results of a procedure."""
+        finish = getattr(connection, "finish_results", None)
+        if finish is not None:
+            finish()
+
+
+DRIVERS: dict[str, Driver] = {
+    "pysqlite": SQLiteDriver(),
+    "pymysql": PyMySQLDriver(),
+    "mysqldb": MySQLDriver(),
+    "psycopg": PsycopgDriver(),
+    "psycopg2": PsycopgDriver(),
+}
+
+
+def driver_of(dialect: Dialect) -> Driver:
+    """Return what is known of the driver of *dialect*."""
+    found = DRIVERS.get(dialect.driver)
+    if found is not None:
+        return found
+    return MySQLDriver() if dialect.name in {"mysql", "mariadb"} else Driver()

@@ -1,0 +1,547 @@
+"""Watches each transaction of each engine, below SQLAlchemy, whoever has opened it.
+
+The watcher stands around the methods with which the engine's own dialect sends BEGIN, COMMIT,
+ROLLBACK and statements. So it knows what the driver was told and what it answered. Events of the
+engine would come too early, and another listener may interrupt them.
+
+A transaction is *open*, then *stored*, *refused* or *rolled back*. From the moment before COMMIT is
+sent until its answer is read it is *unknown*, and it stays so when the answer never comes.
+
+After each statement the watcher asks the driver whether the transaction is still open. A
+transaction of a session that is over without a COMMIT or ROLLBACK of ours is *broken*: some
+statement, such as DDL on MySQL, has ended it. It is never committed, and the request is never
+tried again when something may be stored.
+"""
+
+import logging
+import re
+import threading
+import weakref
+from collections.abc import Iterable
+from contextvars import ContextVar, Token
+from enum import Enum
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from pyramid_retry import IRetryableError, mark_error_retryable
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Dialect, Engine
+from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from ..backends import CALL, READS, UNDOES, Backend, Transaction, driver_of
+from ..exceptions import (
+    COMMIT_BY_HAND,
+    WRITE_OUTSIDE_TRANSACTION,
+    BrokenTransactionError,
+    CommitNotAllowedError,
+)
+
+log = logging.getLogger(__name__)
+
+# Where a pooled connection keeps its transaction, in its ``info``.
+TRANSACTION = "sqa.transaction"
+# The savepoint that tells whether a procedure has ended the transaction.
+SAVEPOINT = "sqa_call"
+# The server's error for a savepoint that does not exist.
+NO_SAVEPOINT = "1305"
+
+CONNECTION_ROLLED_BACK = (
+    "The transaction was ended by a rollback() of its connection, and its session does not know: "
+    "call session.rollback() instead."
+)
+COMMIT_WOULD_ROLL_BACK = (
+    "A statement has failed before, and the database would answer COMMIT by undoing all."
+)
+SERVER_HUNG_UP = "The server has closed the connection before COMMIT was sent."
+ENDED_BELOW = (
+    "The statement {!r} has ended the transaction in the database. {} Remove the statement, or send "
+    "it on a connection of its own, before anything is written here."
+)
+MAY_BE_STORED = "What was written before it is stored, or lost, and cannot be undone here."
+IS_LOST = "What was written before it is lost."
+
+
+class Outcome(Enum):
+    """What became of a transaction."""
+
+    OPEN = "it has begun"
+    UNKNOWN = "COMMIT was sent, and not answered"
+    STORED = "COMMIT was answered with success"
+    REFUSED = "COMMIT was answered with an error, or was not sent"
+    ROLLED_BACK = "ROLLBACK was sent"
+
+
+class Attempt:
+    """Work that is done again as a whole after a conflict: a request, or a function of a job.
+
+    While it is entered, each COMMIT of this thread on a watched engine is noted. After one that
+    has stored something, or may have, a second attempt would store it twice.
+    """
+
+    def __init__(self) -> None:
+        self.outer: Attempt | None = None
+        self.may_have_stored = False
+        self._token: Token[Attempt | None] | None = None
+
+    @property
+    def note(self) -> str:
+        """What the log calls the work: that of the work around it, or its thread."""
+        if self.outer is not None:
+            return self.outer.note
+        return f"thread {threading.current_thread().name}"
+
+    def note_commit(self, transaction: "WatchedTransaction") -> None:
+        """Note that *transaction* is stored, or may be, for this work and the work around it."""
+        self.may_have_stored = True
+        if self.outer is not None:
+            self.outer.note_commit(transaction)
+
+    def __enter__(self) -> "Attempt":
+        self.outer = _attempt.get()
+        self._token = _attempt.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        token, self._token = self._token, None
+        if token is not None:
+            _attempt.reset(token)
+
+
+_attempt: ContextVar[Attempt | None] = ContextVar("sqa.attempt", default=None)
+
+
+def current_attempt() -> Attempt | None:
+    """Return the innermost attempt that this thread is in."""
+    return _attempt.get()
+
+
+class WatchedTransaction:
+    """One transaction on one connection, from its BEGIN on."""
+
+    __slots__ = (
+        "__weakref__",
+        "autocommits",
+        "broken_by",
+        "calls",
+        "discard",
+        "ended",
+        "may_commit",
+        "note",
+        "outcome",
+        "owner",
+        "quiet",
+        "read_only",
+        "seen_open",
+    )
+
+    def __init__(self) -> None:
+        self.outcome = Outcome.OPEN
+        # The transaction of a session that this one belongs to, weakly: it holds the connection.
+        self.owner: weakref.ref[SessionTransaction] | None = None
+        self.read_only = False
+        # Whether its owner allows a COMMIT now, and reports by itself what becomes of it.
+        self.may_commit = True
+        self.quiet = False
+        # What the log calls it; without a note, that of the attempt.
+        self.note = ""
+        # Whether the driver has said that it is open, and whether it is over without us.
+        self.seen_open = self.ended = False
+        self.autocommits = False
+        # The procedure after which a savepoint has to be there still.
+        self.calls: str | None = None
+        # The first error that has ended it in the server, or a part of it.
+        self.broken_by: BaseException | None = None
+        # Whether the connection cannot be trusted any more.
+        self.discard = False
+
+    @property
+    def session(self) -> Session | None:
+        """The session that owns it, while that has its transaction."""
+        owner = self.owner() if self.owner else None
+        return owner.session if owner else None
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether it belongs to a session that has not ended its transaction."""
+        owner = self.owner() if self.owner else None
+        return owner is not None and owner.session.get_transaction() is owner
+
+
+class Watcher:
+    """Stands around the methods of one engine's dialect that talk to the driver."""
+
+    def __init__(self, dialect: Any, backend: Backend) -> None:
+        self.backend = backend
+        self._driver = driver_of(dialect)
+        self._error: type[BaseException] = dialect.loaded_dbapi.Error
+        self._is_disconnect = dialect.is_disconnect
+        self._begin, self._commit = dialect.do_begin, dialect.do_commit
+        self._rollback = dialect.do_rollback
+        dialect.do_begin, dialect.do_commit = self.do_begin, self.do_commit
+        dialect.do_rollback = self.do_rollback
+        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+            setattr(dialect, name, self._around(getattr(dialect, name)))
+
+    def do_begin(self, pooled: Any) -> None:
+        """Begin a transaction on *pooled*, a connection of the pool.
+
+        Raises :class:`BrokenTransactionError` when a session has one there that was rolled back
+        without its knowledge: nothing would commit the new one, or somebody by hand.
+        """
+        last: WatchedTransaction | None = pooled.info.get(TRANSACTION)
+        if last is not None and last.is_owned:
+            raise BrokenTransactionError(CONNECTION_ROLLED_BACK)
+        self._begin(pooled)
+        pooled.info[TRANSACTION] = transaction = WatchedTransaction()
+        self._look(transaction, pooled.dbapi_connection)
+
+    def do_commit(self, pooled: Any) -> None:
+        """Send COMMIT unless it must not be sent, and note what becomes of the transaction."""
+        transaction = _of(pooled)
+        if transaction is None or transaction.outcome is not Outcome.OPEN:
+            self._commit(pooled)
+            return
+        try:
+            self.check_commit(transaction, pooled.dbapi_connection)
+        except BaseException:
+            transaction.outcome = Outcome.REFUSED
+            self._undo(transaction, pooled)
+            raise
+        transaction.outcome = Outcome.UNKNOWN
+        try:
+            self._commit(pooled)
+            transaction.outcome = Outcome.STORED
+        except BaseException as error:
+            transaction.outcome = self._outcome_of(error, pooled.dbapi_connection)
+            if transaction.outcome is Outcome.REFUSED:
+                self._undo(transaction, pooled)
+            elif transaction.outcome is Outcome.STORED:
+                note = transaction.note or attempt_note()
+                log.error("The transaction is stored, and %r came after it: %s", error, note)
+            raise
+        finally:
+            attempt = _attempt.get()
+            if attempt is not None and transaction.outcome is not Outcome.REFUSED:
+                attempt.note_commit(transaction)
+
+    def do_rollback(self, pooled: Any) -> None:
+        """Send ROLLBACK; report what is stored although it was to be rolled back."""
+        transaction = _of(pooled)
+        if transaction is None or transaction.outcome is not Outcome.OPEN:
+            self._rollback(pooled)
+            return
+        transaction.outcome = Outcome.ROLLED_BACK
+        driver = pooled.dbapi_connection
+        if transaction.calls is not None:
+            self._check_savepoint(transaction, driver)
+        if self._is_over(transaction, driver):
+            self._report_end(transaction, "")
+        try:
+            self._rollback(pooled)
+        except BaseException:
+            # Closing the connection rolls back as well.
+            transaction.discard = True
+            raise
+
+    def release(self, connection: Any, info: dict[str, Any]) -> None:
+        """Roll back what was left open on the driver's *connection*, which goes back to the pool.
+
+        SQLAlchemy takes a transaction for ended when a listener of its "commit" event raises.
+        """
+        transaction: WatchedTransaction | None = info.pop(TRANSACTION, None)
+        if transaction is not None and transaction.outcome is Outcome.OPEN:
+            connection.rollback()
+
+    def is_intact(self, connection: Any) -> bool:
+        """Return whether the driver's *connection* can be used after an interruption."""
+        return self._driver.is_intact(connection)
+
+    def has_ended(self, connection: Any) -> bool:
+        """Return whether the driver says that there is no transaction on its *connection*."""
+        return self._driver.transaction(connection) is Transaction.CLOSED
+
+    def _around(self, execute: Any) -> Any:
+        """Return *execute*, of the dialect, with a look at the transaction after it."""
+
+        def watched(cursor: Any, statement: str, *arguments: Any) -> None:
+            context = arguments[-1] if arguments else None
+            # Without a context the dialect is asking the server what it can do.
+            pooled: Any = context and context.root_connection.connection
+            transaction = _of(pooled) if context else None
+            if transaction is None or transaction.outcome is not Outcome.OPEN:
+                execute(cursor, statement, *arguments)
+                return
+            if transaction.ended:
+                raise broken(transaction.broken_by)
+            driver = pooled.dbapi_connection
+            if transaction.calls is not None:
+                self._check_savepoint(transaction, driver)
+                self._raise_if_ended(transaction)
+            if self._driver.CALL_MAY_COMMIT and transaction.seen_open and CALL.match(statement):
+                _run(driver, f"SAVEPOINT {SAVEPOINT}")
+                transaction.calls = statement
+            execute(cursor, statement, *arguments)
+            self._after(transaction, driver, statement)
+
+        return watched
+
+    def _after(self, transaction: WatchedTransaction, driver: Any, statement: str) -> None:
+        """Look at the transaction after *statement*. Raises when that has ended it."""
+        ends = self._driver.ENDS
+        ended = ends is not None and transaction.seen_open and ends.match(statement) is not None
+        if not self._look(transaction, driver, statement) and not ended:
+            return
+        if transaction.broken_by is None:
+            self._report_end(transaction, statement)
+            self._raise_if_ended(transaction)
+
+    def _raise_if_ended(self, transaction: WatchedTransaction) -> None:
+        if transaction.is_owned and transaction.broken_by is not None:
+            # Each further statement is refused: it could be stored at once.
+            transaction.ended = True
+            # LOCK TABLES and autocommit would stay on the connection.
+            transaction.discard = self._driver.KEEPS_STATE
+            raise broken(transaction.broken_by)
+
+    def _look(
+        self, transaction: WatchedTransaction, driver: Any, statement: str | None = None
+    ) -> bool:
+        """Ask the driver for its transaction. Return whether it is over without us."""
+        found = self._driver.transaction(driver)
+        if found is Transaction.OPEN:
+            transaction.seen_open = True
+        elif found is Transaction.UNKNOWN:
+            if statement is not None and not READS.match(statement):
+                transaction.seen_open = True
+        elif found is Transaction.AUTOCOMMIT:
+            if statement is None:
+                transaction.autocommits = True
+            elif transaction.autocommits:
+                self._note_commit(transaction)
+            else:
+                return True
+        else:
+            return transaction.seen_open
+        return False
+
+    def _is_over(self, transaction: WatchedTransaction, driver: Any) -> bool:
+        """Return whether the driver itself was used to end a transaction that had written."""
+        return (
+            transaction.broken_by is None
+            and transaction.seen_open
+            and not transaction.autocommits
+            and self._driver.transaction(driver) in {Transaction.CLOSED, Transaction.AUTOCOMMIT}
+        )
+
+    def _report_end(self, transaction: WatchedTransaction, statement: str) -> None:
+        """Note and log that *transaction* was ended by *statement*; empty if that is not known."""
+        undone = UNDOES.match(statement) is not None
+        if not undone:
+            self._note_commit(transaction)
+        if transaction.owner is None:
+            # Of engine.begin(): a migration on MySQL may well write and change tables in turn.
+            transaction.seen_open = False
+            return
+        text = ENDED_BELOW.format(
+            _shown(statement) or "the driver's own commit() or rollback()",
+            IS_LOST if undone else MAY_BE_STORED,
+        )
+        transaction.broken_by = BrokenTransactionError(text)
+        note = transaction.note or attempt_note()
+        if undone:
+            log.error("A transaction was rolled back in the middle: %s: %s", text, note)
+        else:
+            log.critical("A transaction is stored in part: %s: %s", text, note)
+
+    def _note_commit(self, transaction: WatchedTransaction) -> None:
+        attempt = _attempt.get()
+        if attempt is not None:
+            attempt.note_commit(transaction)
+
+    def _check_savepoint(self, transaction: WatchedTransaction, driver: Any) -> None:
+        """Note if the last procedure has ended the transaction, though another one is open now.
+
+        The end of a transaction takes its savepoints with it.
+        """
+        statement, transaction.calls = transaction.calls, None
+        try:
+            _run(driver, f"RELEASE SAVEPOINT {SAVEPOINT}")
+        except self._error as error:
+            if transaction.broken_by is None and self.backend.error_code(error) == NO_SAVEPOINT:
+                self._report_end(transaction, str(statement))
+
+    def check_commit(self, transaction: WatchedTransaction, driver: Any) -> None:
+        """Raise when there must not be a COMMIT."""
+        if not transaction.may_commit:
+            # session.connection().commit(): half of the request would be stored, whatever comes.
+            raise CommitNotAllowedError(
+                WRITE_OUTSIDE_TRANSACTION if transaction.read_only else COMMIT_BY_HAND
+            )
+        raise_if_broken([transaction])
+        if self.backend.has_server_closed(driver):
+            # A COMMIT that is written to a closed connection is never answered, and its error
+            # would look like that of a lost answer.
+            transaction.discard = True
+            error = BrokenTransactionError(SERVER_HUNG_UP)
+            mark_error_retryable(error)
+            raise error
+        self._driver.finish_results(driver)
+        if transaction.calls is not None:
+            self._check_savepoint(transaction, driver)
+            raise_if_broken([transaction])
+        unheard = self._driver.unheard_error(driver)
+        if unheard is not None:
+            transaction.broken_by = unheard
+            transaction.discard = True
+            kind = self.backend.classify(unheard, connecting=False, disconnected=False)
+            if kind is not None and kind.retryable:
+                mark_error_retryable(unheard)
+            raise broken(unheard)
+        if self._is_over(transaction, driver):
+            self._report_end(transaction, "")
+            raise_if_broken([transaction])
+        if self.backend.commit_would_roll_back(driver):
+            raise BrokenTransactionError(COMMIT_WOULD_ROLL_BACK)
+
+    def _outcome_of(self, error: BaseException, driver: Any) -> Outcome:
+        """Return what *error*, which came out of COMMIT, says of the transaction."""
+        if isinstance(error, self._error):
+            disconnected = self._is_disconnect(error, driver, None)
+            kind = self.backend.classify(error, connecting=False, disconnected=disconnected)
+            return (
+                Outcome.UNKNOWN if self.backend.is_commit_unknown(kind, error) else Outcome.REFUSED
+            )
+        if not self._driver.KNOWS_ITS_COMMIT:
+            return Outcome.UNKNOWN
+        found = self._driver.transaction(driver)
+        return Outcome.STORED if found is Transaction.CLOSED else Outcome.REFUSED
+
+    def _undo(self, transaction: WatchedTransaction, pooled: Any) -> None:
+        """Roll back what was refused to be committed: SQLAlchemy takes it for ended.
+
+        The next COMMIT on the connection would store it.
+        """
+        try:
+            self._rollback(pooled)
+        except Exception:  # noqa: BLE001 - the error of the COMMIT is the one to be told
+            transaction.discard = True
+
+
+_watchers: WeakKeyDictionary[Dialect, Watcher] = WeakKeyDictionary()
+
+
+def watch_transactions(engine: Engine, backend: Backend) -> None:
+    """Watch each transaction of *engine* from now on."""
+    _watchers[engine.dialect] = watcher = Watcher(engine.dialect, backend)
+
+    def release(connection: Any, record: ConnectionPoolEntry | None, _state: object) -> None:
+        # A detached connection has no record, and is closed.
+        if connection is not None and record is not None:
+            watcher.release(connection, record.info)
+
+    event.listen(engine, "reset", release)
+
+
+def watcher_of(connection: Connection) -> Watcher | None:
+    """Return the watcher of the engine of *connection*; None if it is not ours."""
+    return _watchers.get(connection.dialect)
+
+
+def transaction_on(connection: Connection) -> WatchedTransaction | None:
+    """Return the transaction that is open on *connection*, or that was the last one."""
+    if connection.closed or connection.invalidated:
+        return None
+    return _of(connection.connection)
+
+
+def own_transaction(
+    connection: Connection, owner: SessionTransaction, *, read_only: bool, may_commit: bool
+) -> WatchedTransaction | None:
+    """Let *owner*, of a session, own the transaction that has just begun on *connection*.
+
+    Returns it; None if it has an owner, or if the engine is not watched. With *read_only* it
+    refuses every write.
+    """
+    transaction = transaction_on(connection)
+    watcher = watcher_of(connection)
+    if transaction is None or watcher is None or transaction.owner is not None:
+        return None
+    transaction.owner = weakref.ref(owner)
+    transaction.read_only, transaction.may_commit = read_only, may_commit
+    if read_only:
+        watcher.backend.make_read_only(connection)
+    return transaction
+
+
+def check_before_commit(connection: Connection) -> None:
+    """Raise what COMMIT on *connection* would raise, as far as it can be known before.
+
+    This is done on each connection before the first of several COMMITs is sent.
+    """
+    transaction, watcher = transaction_on(connection), watcher_of(connection)
+    if transaction is not None and watcher is not None:
+        watcher.check_commit(transaction, connection.connection.dbapi_connection)
+        connection.exec_driver_sql(watcher.backend.PRE_COMMIT_SQL)
+
+
+def session_of_connection(connection: Connection) -> Session | None:
+    """Return the session whose transaction is open on *connection*, if there is one."""
+    transaction = transaction_on(connection)
+    return transaction.session if transaction else None
+
+
+def raise_if_broken(transactions: Iterable[WatchedTransaction]) -> None:
+    """Raise :class:`BrokenTransactionError` if one of *transactions* was ended by an error."""
+    for transaction in transactions:
+        if transaction.broken_by is not None:
+            raise broken(transaction.broken_by)
+
+
+def broken(reason: BaseException | None) -> BrokenTransactionError:
+    """Return the error that refuses to go on after *reason*; retryable if *reason* is."""
+    if isinstance(reason, BrokenTransactionError):
+        return BrokenTransactionError(str(reason))
+    refusal = BrokenTransactionError(
+        f"An error has ended this transaction before its end: {reason}"
+    )
+    refusal.reason = refusal.__cause__ = reason
+    if IRetryableError.providedBy(reason):
+        mark_error_retryable(refusal)
+    return refusal
+
+
+def _of(pooled: Any) -> WatchedTransaction | None:
+    try:
+        found: WatchedTransaction | None = pooled.info.get(TRANSACTION)
+    except NotImplementedError:
+        # SQLAlchemy makes such a connection while it asks the server what it can do.
+        return None
+    return found
+
+
+def _run(connection: Any, statement: str) -> None:
+    cursor = connection.cursor()
+    try:
+        cursor.execute(statement)
+    finally:
+        cursor.close()
+
+
+def _shown(statement: str) -> str:
+    """Return the beginning of *statement* as far as it cannot hold a value."""
+    return re.split(r"['\"(=]", statement.strip(), maxsplit=1)[0][:80].strip()
+
+
+def report_unknown(transaction: WatchedTransaction) -> str:
+    """Log that the outcome of *transaction* is unknown, unless its owner does; return its note."""
+    note = transaction.note or attempt_note()
+    if not transaction.quiet:
+        log.error("COMMIT was sent and not answered, its outcome is unknown: %s", note)
+    return note
+
+
+def attempt_note() -> str:
+    """Return what the log calls the work that this thread does: the path of a request."""
+    attempt = _attempt.get()
+    return attempt.note if attempt is not None else f"thread {threading.current_thread().name}"

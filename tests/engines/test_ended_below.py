@@ -1,0 +1,276 @@
+"""A transaction that ends below SQLAlchemy is noticed: which statement it was, and what is stored."""
+
+import re
+
+import pytest
+from pyramid.response import Response
+from pyramid_retry import RetryableException
+from sqlalchemy import text
+from sqlalchemy.exc import PendingRollbackError
+from webtest import TestApp
+
+from pyramid_aalam_sqa import BrokenTransactionError, Session, get_sqa
+from support.apps import with_view
+from support.databases import plain_engine
+from support.models import BODIES, INSERT
+
+# What ends a transaction that has written, by the database: how it is sent, and whether what was
+# written before is stored then.
+COMMITS = {
+    "mariadb": [
+        "CREATE TABLE made (id INTEGER)",
+        "TRUNCATE TABLE other",
+        "LOCK TABLES note WRITE",
+        "SET autocommit = 1",
+        "COMMIT",
+        "/* a comment */ COMMIT",
+        "COMMIT AND CHAIN",
+        "BEGIN",
+        "START TRANSACTION",
+        "CALL commits()",
+        "CALL commits_and_writes()",
+    ],
+    "sqlite": ["COMMIT", "END"],
+    "postgresql": ["COMMIT", "COMMIT AND CHAIN", "PREPARE TRANSACTION 'sqa'"],
+}
+ROLLBACKS = {
+    "mariadb": ["ROLLBACK", "ROLLBACK AND CHAIN", "CALL undoes()", "CALL undoes_and_writes()"],
+    "sqlite": ["ROLLBACK"],
+    "postgresql": ["ROLLBACK", "ABORT"],
+}
+PROCEDURES = [
+    "CREATE PROCEDURE commits() COMMIT",
+    "CREATE PROCEDURE undoes() ROLLBACK",
+    "CREATE PROCEDURE commits_and_writes() BEGIN COMMIT; INSERT INTO other VALUES (1); END",
+    "CREATE PROCEDURE undoes_and_writes() BEGIN DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN "
+    "ROLLBACK; INSERT INTO other VALUES (1); END; INSERT INTO nowhere VALUES (1); END",
+]
+
+
+def cases(table):
+    return [pytest.param(kind, each, id=f"{kind}-{each}") for kind in table for each in table[kind]]
+
+
+@pytest.fixture
+def place(request):
+    """The database that a case names, with its tables and procedures."""
+
+    def place(kind):
+        database = request.getfixturevalue(kind)
+        procedures = PROCEDURES if kind == "mariadb" else []
+        tables = ["CREATE TABLE note (body VARCHAR(50))", "CREATE TABLE other (id INTEGER)"]
+        database.run(*tables, *procedures)
+        return database
+
+    return place
+
+
+class Told:
+    """What a client is told of a request that ends its transaction in the middle."""
+
+    def __init__(self, client, attempts):
+        self.client, self.attempts = client, attempts
+        self.error = None
+        try:
+            self.status = client.get("/", status="*").status_int
+        except BrokenTransactionError as error:
+            self.status, self.error = 500, error
+
+
+def visit(serve, database, end, status, *, goes_on=False):
+    """Write, end the transaction with *end*, a statement or a function, and answer *status*."""
+    attempts = []
+
+    def view(request):
+        attempts.append(request)
+        session = request.sqa_session
+        session.execute(INSERT, {"body": "before"})
+        try:
+            if callable(end):
+                end(session)
+            else:
+                session.execute(text(end))
+        except BrokenTransactionError:
+            if not goes_on:
+                raise
+        if goes_on:
+            try:
+                session.execute(INSERT, {"body": "after"})
+            except (BrokenTransactionError, PendingRollbackError):
+                session.rollback()
+        return Response(status=status)
+
+    app = serve(database.url, with_view(view), **{"sqlalchemy.pool_size": "1"})
+    told = Told(TestApp(app), attempts)
+    assert get_sqa(app).engine.pool.checkedout() == 0
+    return told
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize(("kind", "end"), cases(COMMITS))
+def test_a_statement_that_commits_in_the_middle_is_named(serve, place, caplog, kind, end, status):
+    """An error that names it, a critical line, one attempt; nothing that comes after is stored."""
+    database = place(kind)
+    told = visit(serve, database, end, status)
+    stored = [row[0] for row in database.rows(BODIES)]
+    if "PREPARE" in end:
+        # It waits for somebody who ends it.
+        database_rollback(database, "ROLLBACK PREPARED 'sqa'")
+
+    assert told.status == 500
+    # A procedure is found out at the next statement, which may be the end.
+    named = re.split(r"[('=]", end)[0].strip()
+    assert named in str(told.error) or (status == 500 and named in caplog.text)
+    assert len(told.attempts) == 1
+    assert stored == ([] if "PREPARE" in end else ["before"])
+    assert [record.levelname for record in caplog.records if "in part" in record.message] == [
+        "CRITICAL"
+    ]
+
+
+def database_rollback(database, statement):
+    with plain_engine(database.url, isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text(statement))
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize(("kind", "end"), cases(ROLLBACKS))
+def test_a_statement_that_rolls_back_in_the_middle_is_named(
+    serve, place, caplog, kind, end, status
+):
+    """Rows that are lost are never a 200."""
+    database = place(kind)
+    told = visit(serve, database, end, status)
+
+    assert told.status == 500
+    named = end.split("(")[0]
+    assert named in str(told.error) or (status == 500 and named in caplog.text)
+    assert len(told.attempts) == 1
+    assert database.rows(BODIES) == []
+
+
+def commit_of_the_driver(session):
+    session.connection().connection.dbapi_connection.commit()
+
+
+def rollback_of_the_driver(session):
+    session.connection().connection.dbapi_connection.rollback()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])
+@pytest.mark.parametrize("end", [commit_of_the_driver, rollback_of_the_driver])
+@pytest.mark.parametrize("status", [200, 500])
+def test_the_drivers_own_commit_is_noticed(serve, place, caplog, kind, end, status):
+    """Never a 200, and a critical line even when the view answers 500."""
+    told = visit(serve, place(kind), end, status)
+
+    assert told.status == 500
+    assert len(told.attempts) == 1
+    assert "in part" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])
+def test_nothing_is_written_any_more_after_the_transaction_has_ended(serve, place, kind):
+    """Each further statement is refused, so that none is stored by itself."""
+    database = place(kind)
+    told = visit(serve, database, "COMMIT", 200, goes_on=True)
+
+    # The view has rolled back on purpose, and has written nothing since.
+    assert told.status == 200
+    assert [row[0] for row in database.rows(BODIES)] == ["before"]
+
+
+def test_ddl_with_nothing_written_before_is_fine(serve, place):
+    """MySQL commits before it, and there is nothing to commit; what follows is one transaction."""
+    database = place("mariadb")
+
+    def view(request):
+        request.sqa_session.scalar(text("SELECT count(*) FROM note"))
+        request.sqa_session.execute(text("CREATE TABLE made (id INTEGER)"))
+        request.sqa_session.execute(INSERT, {"body": "after"})
+        return Response(status=request.params["status"])
+
+    client = TestApp(serve(database.url, with_view(view)))
+    client.get("/?status=500", status=500)
+    database.run("DROP TABLE made")
+    client.get("/?status=200")
+
+    assert [row[0] for row in database.rows(BODIES)] == ["after"]
+
+
+def test_a_temporary_table_and_a_savepoint_end_nothing(serve, place):
+    """They are part of the transaction, also after something was written."""
+    database = place("mariadb")
+
+    def view(request):
+        session = request.sqa_session
+        session.execute(INSERT, {"body": "one"})
+        session.execute(text("CREATE TEMPORARY TABLE IF NOT EXISTS mine (id INTEGER)"))
+        with session.begin_nested() as nested:
+            session.execute(INSERT, {"body": "undone"})
+            session.execute(text("CALL undoes_nothing()"))
+            nested.rollback()
+        session.execute(text("CALL undoes_nothing()"))
+        session.execute(INSERT, {"body": "two"})
+        return Response(status=request.params["status"])
+
+    database.run("CREATE PROCEDURE undoes_nothing() INSERT INTO other VALUES (1)")
+    client = TestApp(serve(database.url, with_view(view)))
+    client.get("/?status=500", status=500)
+    assert database.rows(BODIES) == []
+    client.get("/?status=200")
+
+    assert [row[0] for row in database.rows(BODIES)] == ["one", "two"]
+
+
+def test_after_a_truncate_a_conflict_does_not_store_twice(serve, place):
+    """INSERT, TRUNCATE, conflict: the first attempt is the last."""
+    database = place("mariadb")
+    attempts = []
+
+    def view(request):
+        attempts.append(request)
+        request.sqa_session.execute(INSERT, {"body": "before"})
+        with pytest.raises(BrokenTransactionError, match="TRUNCATE TABLE other"):
+            request.sqa_session.execute(text("TRUNCATE TABLE other"))
+        raise RetryableException
+
+    with pytest.raises(RetryableException):
+        TestApp(serve(database.url, with_view(view))).get("/")
+
+    assert len(attempts) == 1
+    assert [row[0] for row in database.rows(BODIES)] == ["before"]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])
+def test_the_session_of_a_thread_notices_it_too(serve, place, kind):
+    """Session(app) refuses to commit the rest."""
+    database = place(kind)
+    app = serve(database.url)
+    with Session(app) as session:
+        session.execute(INSERT, {"body": "before"})
+        with pytest.raises(BrokenTransactionError, match="COMMIT"):
+            session.execute(text("COMMIT"))
+        with pytest.raises(BrokenTransactionError, match="COMMIT"):
+            session.commit()
+
+    assert [row[0] for row in database.rows(BODIES)] == ["before"]
+
+
+def test_a_migration_on_a_plain_connection_may_write_and_change_tables(serve, place):
+    """engine.begin() is its caller's; but a request around it is not tried again."""
+    database = place("mariadb")
+    attempts = []
+
+    def view(request):
+        attempts.append(request)
+        with get_sqa(request).engine.begin() as connection:
+            connection.execute(INSERT, {"body": "migrated"})
+            connection.execute(text("CREATE TABLE IF NOT EXISTS made (id INTEGER)"))
+        request.sqa_session.execute(text("SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213"))
+
+    with pytest.raises(Exception, match="1213"):
+        TestApp(serve(database.url, with_view(view))).get("/")
+
+    assert len(attempts) == 1
+    assert [row[0] for row in database.rows(BODIES)] == ["migrated"]
