@@ -136,7 +136,7 @@ class MySQLDriver(Driver):
 class PyMySQLDriver(Driver):
     """PyMySQL, which keeps the status that the server sends after each write."""
 
-    # What it says is old after LOCK TABLES and after a statement that returns rows, ANALYZE for one.
+    # What it says is out of date after LOCK TABLES, and after a statement that returns rows.
     ENDS = ENDS_ON_MYSQL
     CALL_MAY_COMMIT = KEEPS_STATE = True
     IN_TRANSACTION, AUTOCOMMIT = 1, 2

@@ -1,11 +1,12 @@
 """Classifies each error of the database when it happens, before application code can catch it.
 
-An error is marked as retryable or as unavailable, or it becomes an :class:`OutcomeUnknownError` when
-COMMIT was sent and not answered. An error that ended the transaction in the server is noted, so that
-the rest of the transaction is never committed.
+An error is marked as retryable or as unavailable. It becomes an :class:`OutcomeUnknownError` when
+COMMIT was sent and not answered. An error that has ended the transaction in the server is noted, so
+that the rest of the transaction is never committed.
 
-Only errors of the driver have codes. Every other exception, such as the end of the process or a time
-limit, stays what it is and is never marked; a connection that it has interrupted is thrown away.
+Only errors of the driver have codes. Every other exception, such as the end of the process or a
+time limit, stays what it is and is never marked. A connection that it has interrupted is thrown
+away.
 """
 
 import random

@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Iterable
 from contextvars import ContextVar, Token
 from enum import Enum
-from typing import Any
+from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 from pyramid_retry import IRetryableError, mark_error_retryable
@@ -55,8 +55,8 @@ COMMIT_WOULD_ROLL_BACK = (
 )
 SERVER_HUNG_UP = "The server has closed the connection before COMMIT was sent."
 ENDED_BELOW = (
-    "The statement {!r} has ended the transaction in the database. {} Remove the statement, or send "
-    "it on a connection of its own, before anything is written here."
+    "The statement {!r} has ended the transaction in the database. {} Remove the statement, or "
+    "send it before anything is written here, or on a connection of its own."
 )
 MAY_BE_STORED = "What was written before it is stored, or lost, and cannot be undone here."
 IS_LOST = "What was written before it is lost."
@@ -97,7 +97,7 @@ class Attempt:
         if self.outer is not None:
             self.outer.note_commit(transaction)
 
-    def __enter__(self) -> "Attempt":
+    def __enter__(self) -> Self:
         self.outer = _attempt.get()
         self._token = _attempt.set(self)
         return self

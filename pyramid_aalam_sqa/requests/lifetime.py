@@ -140,11 +140,12 @@ def ending_policy(policy: Policy) -> Policy:
             streamed = _is_streamed(response)
             if streamed:
                 _end_with_body(response, lifetime)
-            return response
         except BaseException as error:
             if lifetime.is_stored:
                 _log_stored(environ, type(error).__name__)
             raise
+        else:
+            return response
         finally:
             lifetime.__exit__()
             environ.update(before)

@@ -59,7 +59,7 @@ class JoinedSession(SqaSession):
         # Tells whether the current transaction of tm will be ended by pyramid_tm, so that the
         # session may join it; None if every transaction of tm is ended by its user.
         self.window = window
-        # Called when the commit of the transaction has failed; returns whether it has begun another.
+        # Called when the commit of the transaction has failed; returns whether another has begun.
         self.begin_transaction: Callable[[TransactionManager], bool] | None = None
         # What this session does in its current transaction, on each connection.
         self.transactions: list[WatchedTransaction] = []

@@ -11,6 +11,7 @@ from pyramid.response import Response
 from pyramid_retry import IRetryableError
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.orm import Session as PlainSession
+from sqlalchemy.types import Integer, TypeDecorator
 from webtest import TestApp
 
 from pyramid_aalam_sqa import (
@@ -24,13 +25,13 @@ from support.apps import with_view
 from support.models import BODIES, INSERT
 
 
-class TimeLimit(Exception):
+class TimeLimitError(Exception):
     """An error whose first argument looks like the number of an error of MySQL."""
 
 
 SORTS = {
     "error": RuntimeError("no mail today"),
-    "time limit": TimeLimit(1205, "lock wait"),
+    "time limit": TimeLimitError(1205, "lock wait"),
     "end of the process": SystemExit(1),
 }
 
@@ -192,14 +193,15 @@ CASES += [(way, hook) for way in WAYS[:3] for hook in SESSION_HOOKS]
 CASES += [(way, hook) for way in WAYS[:2] for hook in MANAGER_HOOKS]
 
 
+def name_of(case):
+    return "-".join(each.__name__.split("'s ")[-1] for each in case)
+
+
 @pytest.mark.parametrize("sort", SORTS)
-@pytest.mark.parametrize(
-    ("way", "hook"), CASES, ids=lambda each: each.__name__.removeprefix("another data manager's ")
-)
-def test_what_was_told_and_what_is_stored_agree(
-    serve, any_database, caplog, case_of, way, hook, sort
-):
+@pytest.mark.parametrize("one", CASES, ids=name_of)
+def test_what_was_told_and_what_is_stored_agree(any_database, caplog, case_of, one, sort):
     """Stored once when told so, never when told otherwise, or the doubt is said."""
+    way, hook = one
     case = case_of(hook, SORTS[sort])
     error = None
     try:
@@ -275,7 +277,6 @@ def test_the_error_of_a_view_is_no_error_of_the_database(serve, any_database, nu
 
 def test_a_value_that_cannot_be_bound_is_no_error_of_the_database(serve, any_database):
     """What a type of the application's raises has no code either."""
-    from sqlalchemy.types import Integer, TypeDecorator
 
     class Picky(TypeDecorator):
         impl, cache_ok = Integer, True

@@ -1,4 +1,4 @@
-"""A transaction that ends below SQLAlchemy is noticed: which statement it was, and what is stored."""
+"""A transaction that ends below SQLAlchemy is noticed: what has ended it, and what is stored."""
 
 import re
 
@@ -42,13 +42,19 @@ PROCEDURES = [
     "CREATE PROCEDURE commits() COMMIT",
     "CREATE PROCEDURE undoes() ROLLBACK",
     "CREATE PROCEDURE commits_and_writes() BEGIN COMMIT; INSERT INTO other VALUES (1); END",
-    "CREATE PROCEDURE undoes_and_writes() BEGIN DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN "
-    "ROLLBACK; INSERT INTO other VALUES (1); END; INSERT INTO nowhere VALUES (1); END",
+    """
+    CREATE PROCEDURE undoes_and_writes() BEGIN
+        DECLARE EXIT HANDLER FOR SQLEXCEPTION
+            BEGIN ROLLBACK; INSERT INTO other VALUES (1); END;
+        INSERT INTO nowhere VALUES (1);
+    END""",
 ]
 
 
 def cases(table):
-    return [pytest.param(kind, each, id=f"{kind}-{each}") for kind in table for each in table[kind]]
+    return [
+        pytest.param((kind, each), id=f"{kind}-{each}") for kind in table for each in table[kind]
+    ]
 
 
 @pytest.fixture
@@ -107,9 +113,10 @@ def visit(serve, database, end, status, *, goes_on=False):
 
 
 @pytest.mark.parametrize("status", [200, 500])
-@pytest.mark.parametrize(("kind", "end"), cases(COMMITS))
-def test_a_statement_that_commits_in_the_middle_is_named(serve, place, caplog, kind, end, status):
+@pytest.mark.parametrize("case", cases(COMMITS))
+def test_a_statement_that_commits_in_the_middle_is_named(serve, place, caplog, case, status):
     """An error that names it, a critical line, one attempt; nothing that comes after is stored."""
+    kind, end = case
     database = place(kind)
     told = visit(serve, database, end, status)
     stored = [row[0] for row in database.rows(BODIES)]
@@ -134,11 +141,10 @@ def database_rollback(database, statement):
 
 
 @pytest.mark.parametrize("status", [200, 500])
-@pytest.mark.parametrize(("kind", "end"), cases(ROLLBACKS))
-def test_a_statement_that_rolls_back_in_the_middle_is_named(
-    serve, place, caplog, kind, end, status
-):
+@pytest.mark.parametrize("case", cases(ROLLBACKS))
+def test_a_statement_that_rolls_back_in_the_middle_is_named(serve, place, caplog, case, status):
     """Rows that are lost are never a 200."""
+    kind, end = case
     database = place(kind)
     told = visit(serve, database, end, status)
 
@@ -158,10 +164,13 @@ def rollback_of_the_driver(session):
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])
-@pytest.mark.parametrize("end", [commit_of_the_driver, rollback_of_the_driver])
-@pytest.mark.parametrize("status", [200, 500])
-def test_the_drivers_own_commit_is_noticed(serve, place, caplog, kind, end, status):
+@pytest.mark.parametrize(
+    "case",
+    [(commit_of_the_driver, 200), (rollback_of_the_driver, 200), (commit_of_the_driver, 500)],
+)
+def test_the_drivers_own_commit_is_noticed(serve, place, caplog, kind, case):
     """Never a 200, and a critical line even when the view answers 500."""
+    end, status = case
     told = visit(serve, place(kind), end, status)
 
     assert told.status == 500

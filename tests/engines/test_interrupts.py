@@ -1,4 +1,4 @@
-"""Interrupts stay what they are, wherever they come; the connection they interrupt is thrown away."""
+"""Interrupts stay what they are; a connection that one has interrupted is thrown away."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from support.apps import with_view
 from support.models import BODIES, INSERT
 
 
-class TimeLimit(Exception):
+class TimeLimitError(Exception):
     """What RQ and Celery raise from a signal; its first argument is the number of a deadlock."""
 
 
@@ -28,7 +28,7 @@ INTERRUPTS = {
     "KeyboardInterrupt": KeyboardInterrupt(),
     "GreenletExit": greenlet.GreenletExit(),
     "gevent.Timeout": gevent.Timeout(),
-    "time limit": TimeLimit(1213, "a deadlock, it seems"),
+    "time limit": TimeLimitError(1213, "a deadlock, it seems"),
 }
 SLEEP = {"mysql": "SELECT SLEEP(20)", "postgresql": "SELECT pg_sleep(20)"}
 interrupts = pytest.mark.parametrize("interrupt", INTERRUPTS.values(), ids=INTERRUPTS)
@@ -131,14 +131,14 @@ def test_a_view_that_swallows_an_interrupt_cannot_commit_the_rest(serve, server)
     def view(request):
         session = request.sqa_session
         session.execute(INSERT, {"body": "first half"})
-        with pytest.raises(TimeLimit):
+        with pytest.raises(TimeLimitError):
             session.execute(text(SLEEP[server.kind]))
         with pytest.raises(Exception, match=r"rolled back|ended"):
             session.execute(INSERT, {"body": "second half"})
         return Response()
 
     app = serve_one(serve, server, with_view(view), with_view(write_next, name="next"))
-    with raised_by_a_signal(TimeLimit()), pytest.raises(Exception):  # noqa: B017, PT011 - of several
+    with raised_by_a_signal(TimeLimitError()), pytest.raises(Exception):  # noqa: B017, PT011 - of several
         TestApp(app).get("/")
 
     assert_clean(app, server)
@@ -163,7 +163,7 @@ def test_an_interrupt_between_statements_keeps_the_connection_usable(
     assert_clean(app, any_database)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("broken pipe"), TimeLimit(1205)])
+@pytest.mark.parametrize("error", [RuntimeError("broken pipe"), TimeLimitError(1205)])
 def test_a_rollback_that_fails_without_a_disconnect_loses_no_connection(
     serve, any_database, caplog, error
 ):

@@ -3,7 +3,7 @@
 import pytest
 from pyramid.response import Response
 from pyramid_retry import IRetryableError
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import InterfaceError
 from sqlalchemy.orm import Session as PlainSession
 from webtest import TestApp
@@ -55,7 +55,8 @@ def test_a_procedure_that_returns_rows_and_then_fails_is_no_200(serve, database,
 
     def view(request):
         read(request.sqa_session.execute(text("CALL returns_and_fails()")))
-        request.sqa_session.execute(INSERT, {"body": "after"}) if read is not leave_unread else None
+        if read is not leave_unread:
+            request.sqa_session.execute(INSERT, {"body": "after"})
         return Response()
 
     client = TestApp(serve(database.url, with_view(view)))
@@ -163,8 +164,6 @@ def test_a_stream_that_is_left_early_is_no_error(serve, database):
 
 def test_the_sessions_of_an_engine_that_was_handed_in_still_work(serve, database):
     """Its connections are PyMySQL's own, which tell less."""
-    from sqlalchemy import create_engine
-
     engine = create_engine(database.url, connect_args={"ssl_disabled": True})
 
     def view(request):

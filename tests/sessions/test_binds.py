@@ -583,8 +583,7 @@ def test_what_is_killed_between_two_schemas_of_one_bind_is_in_neither(mariadb_ur
         command = [sys.executable, schemas_app.__file__, mariadb_url, *names]
         environ = {**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)}
         done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
-        said = done.stdout
 
-        assert said.splitlines() == [f"{point} 9" for point in schemas_app.POINTS]
+        assert done.stdout.splitlines() == [f"{point} 9" for point in schemas_app.POINTS]
         for database in (one, two):
             assert database.rows("SELECT id FROM note") == [(len(schemas_app.POINTS) - 1,)]

@@ -313,13 +313,14 @@ def test_a_second_engine_without_binds_that_commits_alone_is_said(serve, mariadb
             raise RetryableException
 
         event.listen(get_sqa(app).engine, "commit", refuse)
+
+        def in_a_thread():
+            with Session(app) as session:
+                write(session)
+                session.commit()
+
         with pytest.raises(PartialCommitError) as caught:
-            if way == "request":
-                TestApp(app).get("/")
-            else:
-                with Session(app) as session:
-                    write(session)
-                    session.commit()
+            TestApp(app).get("/") if way == "request" else in_a_thread()
 
         assert caught.value.not_stored == ("default",)
         assert len(caught.value.stored) == 1
@@ -343,13 +344,13 @@ def test_a_session_class_with_two_phases_is_refused(serve, sqlite, way):
         return Response(str(request.sqa_session))
 
     app = serve(sqlite.url, with_view(view), **{"sqa.session.class_": TwoPhases})
+    ways = {
+        "request": lambda: TestApp(app).get("/"),
+        "thread": lambda: Session(app).execute(text("SELECT 1")),
+        "scope": lambda: session_scope(app).__enter__(),
+    }
     with pytest.raises(SettingError, match="twophase=True"):
-        if way == "request":
-            TestApp(app).get("/")
-        elif way == "thread":
-            Session(app).execute(text("SELECT 1"))
-        else:
-            session_scope(app).__enter__()
+        ways[way]()
 
 
 def test_a_commit_of_an_engine_that_is_not_watched_is_not_known(serve, sqlite, tmp_path):
