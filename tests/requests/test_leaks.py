@@ -189,7 +189,7 @@ def make_app(database):
         "sqlalchemy.url": database.url,
         "sqlalchemy.pool_size": "2",
         "sqlalchemy.max_overflow": "0",
-        "sqlalchemy.pool_timeout": "10",
+        "sqlalchemy.pool_timeout": "60",
         "tm.activate_hook": is_managed,
     }
     with Configurator(settings=settings) as config:
