@@ -1,6 +1,8 @@
 """A SQLAlchemy session for each Pyramid request that commits when the response says so."""
 
 from .applications import (
+    DatabaseStats,
+    Holder,
     Session,
     SessionScope,
     Sqa,
@@ -49,7 +51,9 @@ __all__ = [
     "BindError",
     "BrokenTransactionError",
     "CommitNotAllowedError",
+    "DatabaseStats",
     "HasRegistry",
+    "Holder",
     "IDatabaseUnavailable",
     "KeysetPage",
     "OutcomeUnknown",

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pyramid_aalam_sqa
-from pyramid_aalam_sqa import provisioning
+from pyramid_aalam_sqa import debugging, provisioning
 from pyramid_aalam_sqa.requests.config import add_sqa_bind, add_sqa_database
 from pyramid_aalam_sqa.requests.request import (
     sqa_after_commit,
@@ -96,6 +96,14 @@ def page():
     ]
     for name in provisioning.__all__:
         lines += with_members(name, getattr(provisioning, name))
+    lines += [
+        "# Debugging\n",
+        f"In `{debugging.__name__}`, [as its page shows](debugging.md).\n",
+    ]
+    for name in debugging.__all__:
+        # The include does it.
+        if name != "includeme":
+            lines += with_members(name, getattr(debugging, name))
     return "\n".join(lines)
 
 

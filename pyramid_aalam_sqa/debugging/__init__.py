@@ -6,8 +6,8 @@ from .lazy_loads import NPlusOne
 from .lines import Line
 from .pshell import setup_pshell
 from .recorded import recorded
-from .recording import Statement, Statements, Step, Totals
 from .request_recording import includeme
+from .statements import Statement, Statements, Step, Totals
 from .tracing import trace_transactions
 
 __all__ = [

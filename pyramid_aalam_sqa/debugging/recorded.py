@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session, scoped_session
 from ..applications import Sqa, get_sqa
 from ..interfaces import HasRegistry
 from .lazy_loads import mark_lazy_loads
-from .recording import Recorder, Statements
+from .recording import Recorder
+from .statements import Statements
 from .tap import Tap, tap_of, taps_of
 
 Recordable = HasRegistry | Session | scoped_session[Any] | Engine | Sqa

@@ -12,7 +12,8 @@ from sqlalchemy import event
 from ..applications import Sqa, get_sqa
 from ..exceptions import SettingError
 from .lazy_loads import mark_lazy_loads
-from .recording import MOST_KEPT, Recorder, Statements, counted, of_context
+from .recording import MOST_KEPT, Recorder, of_context
+from .statements import Contents, Statements, counted
 from .tap import Tap, current_route, taps_of
 
 # The recording of a request, in its environ.
@@ -46,7 +47,7 @@ def includeme(config: Any) -> None:
 
 def sqa_statements(request: Any) -> Statements:
     """Return what this request has sent so far; empty outside a request that a server has sent."""
-    found: Statements = request.environ.setdefault(STATEMENTS, Statements())
+    found: Statements = request.environ.setdefault(STATEMENTS, Statements(Contents()))
     return found
 
 
@@ -65,8 +66,9 @@ def recording_policy(policy: Policy, sqa: Sqa, taps: dict[Tap, str], package: st
     timing, mode = options["server_timing"], options["n_plus_one"]
 
     def execution_policy(environ: dict[str, Any], router: Any) -> Any:
-        recorder = Recorder(taps, package.partition(".")[0], environ, mode=mode)
-        recorder.statements = statements = Statements(most_kept)
+        own = package.partition(".")[0]
+        recorder = Recorder(taps, own, environ, mode=mode, most_kept=most_kept)
+        statements = recorder.statements
         # One application may call another with its own environ.
         outer = environ.get(STATEMENTS)
         environ[STATEMENTS] = statements
@@ -179,7 +181,7 @@ def _recorder_of(request: Any) -> Iterator[Recorder]:
             yield recorder
             return
     package = request.registry.package_name.partition(".")[0]
-    own = Recorder(taps, package, request.environ, statements=Statements(0))
+    own = Recorder(taps, package, request.environ, most_kept=0)
     try:
         with _recording(own):
             yield own

@@ -25,7 +25,8 @@ from ..engines import error_name
 from ..exceptions import NPlusOneError
 from .lazy_loads import LAZY_LOAD, LazyLoad
 from .lines import Line, find_line
-from .recording import ROLLED_BACK, Recorder, Statement, kept_parameters, of_context
+from .recording import ROLLED_BACK, Recorder, kept_parameters, of_context
+from .statements import Statement
 
 log = logging.getLogger(__name__)
 
@@ -254,7 +255,7 @@ class _Run:
         if load is None:
             return
         for recorder in self.audience:
-            found = recorder.statements.note_lazy_load(load, self.line)
+            found = recorder.note_lazy_load(load, self.line)
             found.wanted = found.wanted or recorder.mode == "log"
             if recorder.mode == "raise" and found.count > 1:
                 raise NPlusOneError(str(found))
@@ -266,7 +267,7 @@ class _Run:
                 self.tap, kind, self.statement.strip(), began=began, seconds=seconds, error=error
             )
             return
-        when, place = recorder.statements.start(began=began)
+        when, place = recorder.start(began)
         parameters, sets = kept_parameters(self.parameters, many=self.many)
         load = self.lazy_load
         item = Statement(
@@ -284,7 +285,7 @@ class _Run:
         )
         if error is None:
             _count_rows(self.cursor, item)
-        recorder.statements.add(item)
+        recorder.add(item)
 
     def _kind(self) -> str | None:
         """Return the kind of step that the statement is; None when it is the application's."""

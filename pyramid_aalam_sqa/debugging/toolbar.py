@@ -15,8 +15,8 @@ from sqlalchemy.exc import DBAPIError
 
 from ..applications import REGISTRY_KEY, Sqa
 from ..backends import backend_of
-from .recording import Statement, Statements, Step, counted
 from .request_recording import STATEMENTS
+from .statements import Statement, Statements, Step, counted
 
 KEYWORDS = re.compile(
     r"\b(SELECT|DISTINCT|FROM|(?:LEFT |OUTER |INNER |CROSS )*JOIN|ON|WHERE|AND|OR|NOT|IN|IS|NULL"
