@@ -112,7 +112,7 @@ def _connect(
         refused = dict.fromkeys(CLEAR_PASSWORD_PLUGINS, RefuseClearPassword)
         connection._auth_plugin_map = {**refused, **own}  # noqa: SLF001 - as above
     # Not where another module was set in the place of PyMySQL.
-    if type(connection) is pymysql.connections.Connection:
+    if connection.__class__ is pymysql.connections.Connection:
         connection.__class__ = WatchedConnection
     connection.set_character_set = _send_nothing
     # PyMySQL would wait for the greeting, TLS and the login as long as a statement may take.
@@ -240,6 +240,8 @@ class WatchedConnection(pymysql.connections.Connection):  # type: ignore[misc]  
     warning alone. What its cursors raise while they are closed is only logged by SQLAlchemy.
     """
 
+    # PyMySQL's own: the result that is being read.
+    _result: Any
     # The first error that came while a cursor was closed.
     unheard_error: BaseException | None = None
 

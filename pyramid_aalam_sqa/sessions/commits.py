@@ -50,9 +50,11 @@ class CommitOrder(Protocol):
 
     def in_order(self, engines: Iterable[Engine]) -> list[Engine]:
         """Return *engines* in the order of their COMMITs."""
+        ...
 
     def names_of(self, engines: Sequence[Engine]) -> list[str]:
         """Return a name for each of *engines*."""
+        ...
 
 
 class FirstUseOrder:
