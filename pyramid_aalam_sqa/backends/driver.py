@@ -2,6 +2,7 @@
 
 import re
 from enum import Enum
+from functools import cache
 from typing import Any, ClassVar
 
 from sqlalchemy.engine import Dialect
@@ -174,3 +175,21 @@ def driver_of(dialect: Dialect) -> Driver:
     if found is not None:
         return found
     return MySQLDriver() if dialect.name in {"mysql", "mariadb"} else Driver()
+
+
+@cache
+def keeping_errors(cursor_class: type) -> type:
+    """Return *cursor_class*, whose instances keep the error of ``close()`` on their connection."""
+
+    class KeepingCursor(cursor_class):  # type: ignore[misc]  # it is a driver's, without types
+        def close(self) -> None:
+            # Of PyMySQL, or of mysqlclient.
+            connection = self.connection
+            try:
+                super().close()
+            except Exception as error:
+                if getattr(connection, "unheard_error", None) is None:
+                    connection.unheard_error = error
+                raise
+
+    return KeepingCursor

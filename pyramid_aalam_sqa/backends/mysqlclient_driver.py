@@ -1,7 +1,12 @@
 """What mysqlclient needs: its arguments by name, and a ping that does not wait without end."""
 
 import select
+from importlib import import_module
 from typing import Any
+
+from sqlalchemy.engine import Dialect
+
+from .driver import keeping_errors
 
 # mysqlclient's connect() takes any name, and refuses a wrong one only when it is called.
 MYSQLCLIENT_ARGUMENTS = frozenset(
@@ -32,3 +37,14 @@ def ping_in_time(connection: Any, seconds: float) -> None:
         msg = f"the server did not answer a ping for {seconds:g} seconds"
         raise connection.OperationalError(2013, msg)
     connection.read_query_result()
+
+
+def keep_cursor_errors(
+    _dialect: Dialect, _record: object, _args: object, kwargs: dict[str, Any]
+) -> None:
+    """Let the cursors of a new connection keep the errors of their ``close()``.
+
+    This is a listener for ``do_connect``, which leaves the connecting to others.
+    """
+    usual = import_module("MySQLdb.cursors").Cursor
+    kwargs["cursorclass"] = keeping_errors(kwargs.get("cursorclass", usual))

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from ..exceptions import SettingError
+from .driver import keeping_errors
 
 log = logging.getLogger(__name__)
 
@@ -262,21 +263,3 @@ class WatchedConnection(pymysql.connections.Connection):  # type: ignore[misc]  
             if not self._result.has_next:
                 return
             self.next_result()
-
-
-@cache
-def keeping_errors(cursor_class: type) -> type:
-    """Return *cursor_class*, whose instances keep the error of ``close()`` on their connection."""
-
-    class KeepingCursor(cursor_class):  # type: ignore[misc]  # it is a driver's, without types
-        def close(self) -> None:
-            # Of PyMySQL, or of mysqlclient.
-            connection = self.connection
-            try:
-                super().close()
-            except Exception as error:
-                if getattr(connection, "unheard_error", None) is None:
-                    connection.unheard_error = error
-                raise
-
-    return KeepingCursor

@@ -12,6 +12,7 @@ from webtest import TestApp
 from pyramid_aalam_sqa import BrokenTransactionError, Session, get_sqa
 from support.apps import with_view
 from support.databases import plain_engine
+from support.drivers import marked
 from support.models import BODIES, INSERT
 
 # What ends a transaction that has written, by the database: how it is sent, and whether what was
@@ -38,6 +39,9 @@ ROLLBACKS = {
     "sqlite": ["ROLLBACK"],
     "postgresql": ["ROLLBACK", "ABORT"],
 }
+# mysqlclient does not say whether a transaction is open.
+COMMITS["mysqlclient"] = COMMITS["mariadb"]
+ROLLBACKS["mysqlclient"] = ROLLBACKS["mariadb"]
 PROCEDURES = [
     "CREATE PROCEDURE commits() COMMIT",
     "CREATE PROCEDURE undoes() ROLLBACK",
@@ -52,8 +56,11 @@ PROCEDURES = [
 
 
 def cases(table):
+    marks = {"mysqlclient": marked("mysql+mysqldb").marks}
     return [
-        pytest.param((kind, each), id=f"{kind}-{each}") for kind in table for each in table[kind]
+        pytest.param((kind, each), id=f"{kind}-{each}", marks=marks.get(kind, ()))
+        for kind in table
+        for each in table[kind]
     ]
 
 
@@ -62,8 +69,11 @@ def place(request):
     """The database that a case names, with its tables and procedures."""
 
     def place(kind):
-        database = request.getfixturevalue(kind)
-        procedures = PROCEDURES if kind == "mariadb" else []
+        database = request.getfixturevalue("mariadb" if kind == "mysqlclient" else kind)
+        database.application_url = database.url
+        if kind == "mysqlclient":
+            database.application_url = database.url.replace("+pymysql", "+mysqldb")
+        procedures = PROCEDURES if kind.startswith("m") else []
         tables = ["CREATE TABLE note (body VARCHAR(50))", "CREATE TABLE other (id INTEGER)"]
         database.run(*tables, *procedures)
         return database
@@ -106,7 +116,7 @@ def visit(serve, database, end, status, *, goes_on=False):
                 session.rollback()
         return Response(status=status)
 
-    app = serve(database.url, with_view(view), **{"sqlalchemy.pool_size": "1"})
+    app = serve(database.application_url, with_view(view), **{"sqlalchemy.pool_size": "1"})
     told = Told(TestApp(app), attempts)
     assert get_sqa(app).engine.pool.checkedout() == 0
     return told

@@ -10,6 +10,7 @@ from webtest import TestApp
 
 from pyramid_aalam_sqa import BrokenTransactionError, get_sqa, session_scope
 from support.apps import with_view
+from support.drivers import drivers
 from support.models import BODIES, INSERT
 
 DUPLICATE = (
@@ -21,6 +22,12 @@ CONFLICT = (
     "BEGIN SELECT 1; SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213; END"
 )
 TWO_RESULTS = "CREATE PROCEDURE returns_twice() BEGIN SELECT 1; SELECT 2; END"
+
+
+@pytest.fixture(params=drivers("mysql+pymysql", "mysql+mysqldb"))
+def application_url(request, database):
+    """The URL for the application, with each driver of MySQL."""
+    return database.url.replace("mysql+pymysql", request.param)
 
 
 @pytest.fixture
@@ -50,7 +57,9 @@ KEPT = []
 
 
 @pytest.mark.parametrize("read", [read_all, read_first, leave_unread])
-def test_a_procedure_that_returns_rows_and_then_fails_is_no_200(serve, database, read):
+def test_a_procedure_that_returns_rows_and_then_fails_is_no_200(
+    serve, application_url, database, read
+):
     """What cursor.close() raises, SQLAlchemy only logs; whether the rows are read or not."""
 
     def view(request):
@@ -59,7 +68,7 @@ def test_a_procedure_that_returns_rows_and_then_fails_is_no_200(serve, database,
             request.sqa_session.execute(INSERT, {"body": "after"})
         return Response()
 
-    client = TestApp(serve(database.url, with_view(view)))
+    client = TestApp(serve(application_url, with_view(view)))
     with pytest.raises(Exception, match="1062"):
         client.get("/")
     KEPT.clear()
@@ -68,7 +77,7 @@ def test_a_procedure_that_returns_rows_and_then_fails_is_no_200(serve, database,
     assert get_sqa(client.app).engine.pool.checkedout() == 0
 
 
-def test_a_conflict_behind_the_rows_of_a_procedure_is_tried_again(serve, database):
+def test_a_conflict_behind_the_rows_of_a_procedure_is_tried_again(serve, application_url, database):
     """The transaction is broken, and the error that broke it says that it is a conflict."""
     attempts = []
 
@@ -79,15 +88,15 @@ def test_a_conflict_behind_the_rows_of_a_procedure_is_tried_again(serve, databas
             assert request.sqa_session.execute(text("CALL returns_and_conflicts()")).all()
         return Response()
 
-    TestApp(serve(database.url, with_view(view), **{"sqa.retry_pause": "0"})).get("/")
+    TestApp(serve(application_url, with_view(view), **{"sqa.retry_pause": "0"})).get("/")
 
     assert len(attempts) == 2
     assert [row[0] for row in database.rows(BODIES)] == ["once"]
 
 
-def test_a_job_is_told_too(serve, database):
+def test_a_job_is_told_too(serve, application_url, database):
     """session_scope() refuses, and says what the server had said."""
-    app = serve(database.url)
+    app = serve(application_url)
 
     @session_scope(app)
     def job(session):
@@ -102,7 +111,9 @@ def test_a_job_is_told_too(serve, database):
 
 
 @pytest.mark.parametrize("read", [read_all, leave_unread])
-def test_a_second_result_that_was_not_read_is_in_nobodys_way(serve, database, read):
+def test_a_second_result_that_was_not_read_is_in_nobodys_way(
+    serve, application_url, database, read
+):
     """The transaction commits."""
 
     def view(request):
@@ -110,7 +121,7 @@ def test_a_second_result_that_was_not_read_is_in_nobodys_way(serve, database, re
         read(request.sqa_session.execute(text("CALL returns_twice()")))
         return Response()
 
-    TestApp(serve(database.url, with_view(view))).get("/")
+    TestApp(serve(application_url, with_view(view))).get("/")
     KEPT.clear()
 
     assert [row[0] for row in database.rows(BODIES)] == ["kept"]
