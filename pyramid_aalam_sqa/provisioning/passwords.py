@@ -11,7 +11,7 @@ from pathlib import Path
 from stat import S_IMODE, S_IRWXO
 
 from ..engines import read_password
-from ..exceptions import ProvisioningError, SettingError
+from ..exceptions import ProvisioningError
 from .files import open_folder, open_planted, open_regular
 
 # A file with a password is never readable by every user of the system.
@@ -31,12 +31,6 @@ def read_own_password(path: Path) -> str:
 
     Raises ProvisioningError for a link, and SettingError when the file has no password.
     """
-    if not os.path.lexists(path):
-        msg = (
-            f"The file with the password, {path}, is not there: make one that only the application "
-            f"can read, for example: (umask 077; openssl rand -base64 24 > {path})"
-        )
-        raise SettingError(msg)
     return read_password(path, open_planted)
 
 

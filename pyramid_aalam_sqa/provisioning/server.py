@@ -68,7 +68,7 @@ class Server(ABC):
         self.wait = wait
         self._is_proved = False
         # What it is doing just now, as a person would say it.
-        self.doing = ""
+        self.doing = "looking at what is there"
 
     @classmethod
     def administrator_url(cls, tenant: Tenant, given: URL | None) -> URL:
@@ -79,17 +79,11 @@ class Server(ABC):
         url = given or URL.create(tenant.url.drivername)
         return url._replace(database=tenant.url.database)
 
+    @abstractmethod
     def describe(self) -> str:
         """Return the product, the version and the address of the server, and who is logged in."""
-        with self.connection() as connection:
-            return self.description(connection)
 
-    @abstractmethod
-    def description(self, connection: Connection) -> str:
-        """Return what :meth:`describe` returns, for the account that *connection* logged in as."""
-
-    @abstractmethod
-    def prove_same_server(self, connection: Connection) -> None:
+    def prove_same_server(self, connection: Connection) -> None:  # noqa: B027 - SQLite has none
         """Raise ProvisioningError unless the administrator is on the server of the URL."""
 
     @abstractmethod

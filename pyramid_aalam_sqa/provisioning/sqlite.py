@@ -19,7 +19,7 @@ from pathlib import Path
 from shlex import quote as quote_argument
 from urllib.parse import quote, unquote, urlsplit
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from ..backends import is_memory
@@ -46,13 +46,6 @@ class SQLiteServer(Server):
     def describe(self) -> str:
         """Return the path of the file."""
         return f"SQLite file {self._path()}"
-
-    def description(self, connection: Connection) -> str:
-        """Return the same; the account does not matter, because there is none."""
-        return self.describe()
-
-    def prove_same_server(self, connection: Connection) -> None:
-        """Prove nothing: there is no server."""
 
     def locked(self) -> AbstractContextManager[None]:
         """Take no lock: each step may be done twice."""

@@ -61,6 +61,4 @@ class Progress:
         seconds = 0.0
         while not self._ended.wait(self._pause):
             seconds += self._pause
-            what = self._doing()
-            if what:
-                print_error(f"still at work after {seconds:g} seconds: {what}")
+            print_error(f"still at work after {seconds:g} seconds: {self._doing()}")

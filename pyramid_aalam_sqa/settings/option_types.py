@@ -215,6 +215,13 @@ JSON_OBJECT = OptionType('a JSON object, {"name": value}', _json, _is(dict))
 NAMES = OptionType("names, separated by spaces", str.split, _is(list, tuple))
 
 
+PASSWORD_FILE = OptionType(
+    "the path of a file that is there; (umask 077; openssl rand -base64 24 > FILE) makes one",
+    _unchanged,
+    lambda value: os.path.isfile(str(value)),  # noqa: PTH113 - Path.is_file() raises for a NUL
+)
+
+
 FILE = OptionType("the path of a file", _unchanged, lambda value: os.path.isfile(str(value)))  # noqa: PTH113 - Path.is_file() raises for a NUL
 
 

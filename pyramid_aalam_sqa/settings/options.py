@@ -19,6 +19,7 @@ from .option_types import (
     LEVEL,
     MODULE,
     NAMES,
+    PASSWORD_FILE,
     POOL_CLASS,
     POSITIVE,
     PROVIDER,
@@ -135,7 +136,7 @@ SQA_OPTIONS = (
     Option("app", APP, "Which application it is; SQA_APP in the environment sets it too."),
     Option(
         "password_file",
-        FILE,
+        PASSWORD_FILE,
         "A file with the database's password, in place of one in the URL; "
         "read for each new connection.",
     ),

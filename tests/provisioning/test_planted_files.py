@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pyramid_aalam_sqa import ProvisioningError
-from pyramid_aalam_sqa.provisioning.passwords import replace_file, write_password
+from pyramid_aalam_sqa.provisioning.passwords import read_own_password, replace_file, write_password
 from support.provisioned import Provisioned
 
 NOBODY = 65534
@@ -36,6 +36,10 @@ def precious(home, monkeypatch):
         connection.execute("CREATE TABLE secret (body)")
     connection.close()
     precious.chmod(0o600)
+    (home.parent / "shelf_of_one.py").write_text(
+        "from sqlalchemy import Column, Integer, MetaData, Table\nBase = MetaData()\n"
+        "Table('book', Base, Column('id', Integer, primary_key=True))\n"
+    )
     (home.parent / "empty_base.py").write_text(
         "from sqlalchemy import MetaData\nBase = MetaData()\n"
     )
@@ -244,3 +248,19 @@ def test_a_password_that_is_to_be_like_nothing_is_told(home):
     """The file has been removed meanwhile."""
     with pytest.raises(ProvisioningError, match=r"cannot be written to .*: No such file"):
         write_password(home / "password.next", "new", like=home / "password")
+
+
+def test_what_takes_the_place_of_the_password_file_later_is_refused(home):
+    """The settings were read before, when a file was there."""
+    os.mkfifo(home / "password")
+
+    with pytest.raises(ProvisioningError, match="password is not a file"):
+        read_own_password(home / "password")
+
+
+def test_tables_before_create_make_the_folder_as_its_owner(home, precious):
+    """The application's own engine makes it, with the rights of the user."""
+    app = app_in(home, "later/app.sqlite")
+
+    assert app.psqa("tables", "--base", "shelf_of_one:Base").status == 0
+    assert (home / "later" / "app.sqlite").stat().st_uid == NOBODY

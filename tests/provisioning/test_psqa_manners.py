@@ -144,7 +144,10 @@ def test_a_missing_password_file_is_told_with_how_to_make_it(tmp_path):
     told = app.psqa("create")
 
     assert told.status == 2
-    assert str(file) in told.err
+    assert told.err == (
+        f"psqa: sqa.password_file = '{file}': write the path of a file that is there; "
+        "(umask 077; openssl rand -base64 24 > FILE) makes one.\n"
+    )
 
 
 def test_long_work_says_what_it_is_doing(app, monkeypatch, capsys):

@@ -97,13 +97,14 @@ class MySQLServer(Server):
             raise ProvisioningError(msg)
         return URL.create("mysql+pymysql", getuser(), query={"unix_socket": socket})
 
-    def description(self, connection: Connection) -> str:
+    def describe(self) -> str:
         """Return for example ``MariaDB 10.11.6 at 127.0.0.1:3306, as root@localhost``."""
-        dialect: Any = connection.dialect
-        product = "MariaDB" if dialect.is_mariadb else "MySQL"
-        version, user = connection.execute(text("SELECT VERSION(), CURRENT_USER()")).one()
-        number = str(version).partition("-")[0]
-        return f"{product} {number} at {address_of(self.tenant)}, as {user}"
+        with self.connection() as connection:
+            dialect: Any = connection.dialect
+            product = "MariaDB" if dialect.is_mariadb else "MySQL"
+            version, user = connection.execute(text("SELECT VERSION(), CURRENT_USER()")).one()
+            number = str(version).partition("-")[0]
+            return f"{product} {number} at {address_of(self.tenant)}, as {user}"
 
     def prove_same_server(self, connection: Connection) -> None:
         """Find in the server's list a connection that was made at the application's address."""

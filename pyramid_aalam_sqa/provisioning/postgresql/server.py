@@ -137,11 +137,12 @@ class PostgreSQLServer(Server):
         found = super().administrator_url(tenant, given or socket)
         return found._replace(drivername="postgresql+psycopg")
 
-    def description(self, connection: Connection) -> str:
+    def describe(self) -> str:
         """Return for example ``PostgreSQL 15.4 at localhost, port 5432, as postgres``."""
-        query = "SELECT pg_catalog.current_setting('server_version'), session_user"
-        version, user = connection.execute(text(query)).one()
-        return f"PostgreSQL {version.split()[0]} at {shown_address(self.tenant)}, as {user}"
+        with self.connection() as connection:
+            query = "SELECT pg_catalog.current_setting('server_version'), session_user"
+            version, user = connection.execute(text(query)).one()
+            return f"PostgreSQL {version.split()[0]} at {shown_address(self.tenant)}, as {user}"
 
     def prove_same_server(self, connection: Connection) -> None:
         """Find in the server's list a connection that was made at the application's address."""

@@ -5,6 +5,8 @@ import threading
 
 import pytest
 
+from pyramid_aalam_sqa.provisioning import Provisioning
+from pyramid_aalam_sqa.provisioning.mysql.identity import address_of
 from support.databases import Database
 from support.mysql_accounts import PASSWORD, PLAIN, everything
 from support.provisioned import Provisioned
@@ -147,3 +149,17 @@ def test_the_usual_socket_is_used_where_it_is_the_servers_own(make, server, monk
 
     assert told.status == 0
     assert app.psqa("drop", "--yes", MYSQL_UNIX_PORT=f"{server.folder}/socket").status == 0
+
+
+def test_a_socket_without_a_server_is_told(server, tmp_path):
+    """Its file may be left behind; and a URL without a host means this machine."""
+    (tmp_path / "password").write_text("x\n")
+    (tmp_path / "socket").touch()
+    url = f"mysql+pymysql://aalam_base@/?unix_socket={tmp_path}/socket"
+    settings = [PLAIN, f"sqa.password_file = {tmp_path}/password"]
+    told = Provisioned(tmp_path, url, server.url(), settings=settings).psqa("create")
+    here = address_of(Provisioning({"sqlalchemy.url": "mysql+pymysql://u:p@/notes"}).tenant)
+
+    assert told.status == 1
+    assert f"the server at {tmp_path}/socket does not answer: Connection refused" in told.err
+    assert str(here) == "localhost:3306"
