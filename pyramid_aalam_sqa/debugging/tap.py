@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from ..applications import Counters, Sqa
 from ..backends import backend_of, has_backend
 from ..engines import error_name
-from ..exceptions import NPlusOneError
+from ..exceptions import NPlusOneError, TransactionError
 from .lazy_loads import LAZY_LOAD, LazyLoad
 from .lines import Line, find_line
 from .recording import ROLLED_BACK, Recorder, kept_parameters, of_context
@@ -183,6 +183,9 @@ class Tap:
             return None
         if error is None:
             return "committed"
+        if isinstance(error, TransactionError):
+            # Raised in place of a COMMIT, which was not sent.
+            return "refused"
         engine = cast("Engine", self._engine())
         dialect = engine.dialect
         if not has_backend(engine) or not isinstance(error, dialect.loaded_dbapi.Error):
