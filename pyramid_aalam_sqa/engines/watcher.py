@@ -79,10 +79,9 @@ class Attempt:
     has stored something, or may have, a second attempt would store it twice.
     """
 
-    def __init__(self) -> None:
-        self.outer: Attempt | None = None
-        self.may_have_stored = False
-        self._token: Token[Attempt | None] | None = None
+    outer: "Attempt | None" = None
+    may_have_stored = False
+    _token: Token["Attempt | None"] | None = None
 
     @property
     def note(self) -> str:

@@ -51,7 +51,6 @@ class Lifetime(Attempt):
     """The sessions and streams that end with one request, and what became of its transaction."""
 
     def __init__(self, *, from_server: bool) -> None:
-        super().__init__()
         # True for a request that a server has sent, and for its subrequests; false for a request
         # that a script has made.
         self.from_server = from_server
@@ -95,9 +94,11 @@ class Lifetime(Attempt):
             outer.sessions += [each for each in self.sessions if each.data_manager is not None]
             self.sessions = [each for each in self.sessions if each.data_manager is None]
 
-    def refuse_open_transaction(self) -> None:
-        """Raise if a session has worked in a transaction that was neither committed nor aborted."""
-        if any(session.data_manager and session.transactions for session in self.sessions):
+    def refuse_open_transaction(self, response: Any) -> None:
+        """Raise if *response* is a success, and a session's transaction was never ended."""
+        if response.status_int < FIRST_ERROR_STATUS and any(
+            session.data_manager and session.transactions for session in self.sessions
+        ):
             raise OutsideTransactionError(NEVER_ENDED)
 
     def begin_attempt(self, number: int) -> None:
@@ -114,7 +115,11 @@ class Lifetime(Attempt):
 
 def _current_lifetime() -> Lifetime | None:
     """Return the Lifetime of the request that this thread serves, if there is one."""
-    attempt = current_attempt()
+    return _lifetime_among(current_attempt())
+
+
+def _lifetime_among(attempt: Attempt | None) -> Lifetime | None:
+    """Return the innermost Lifetime of *attempt* and those around it."""
     while attempt is not None and not isinstance(attempt, Lifetime):
         attempt = attempt.outer
     return attempt
@@ -124,34 +129,34 @@ def ending_policy(policy: Policy) -> Policy:
     """Return an execution policy that calls *policy*, and then ends the request's sessions."""
 
     def execution_policy(environ: dict[str, Any], router: Any) -> Any:
-        outer = _current_lifetime()
-        # An application may call another one with its own environ.
-        keys = (LIFETIME, ATTEMPT, ATTEMPTS) if outer else ()
-        before = {key: environ[key] for key in keys if key in environ}
-        environ[LIFETIME] = lifetime = Lifetime(from_server=True)
-        lifetime.__enter__()
-        streamed = False
-        try:
-            response = policy(environ, router)
-            if lifetime.is_stored:
-                _watch_answer(response, environ)
-            if outer is None and ACTIVE not in environ and response.status_int < FIRST_ERROR_STATUS:
-                lifetime.refuse_open_transaction()
-            streamed = _is_streamed(response)
-            if streamed:
-                _end_with_body(response, lifetime)
-        except BaseException as error:
-            if lifetime.is_stored:
-                _log_stored(environ, type(error).__name__)
-            raise
-        else:
-            return response
-        finally:
-            lifetime.__exit__()
-            environ.update(before)
-            lifetime.hand_over_shared(outer)
-            if not streamed:
-                lifetime.end()
+        with Lifetime(from_server=True) as lifetime:
+            outer = None if lifetime.outer is None else _lifetime_among(lifetime.outer)
+            # An application may call another one with its own environ.
+            keys = (LIFETIME, ATTEMPT, ATTEMPTS) if outer else ()
+            before = [(key, environ[key]) for key in keys if key in environ] if outer else ()
+            environ[LIFETIME] = lifetime
+            streamed = False
+            try:
+                response = policy(environ, router)
+                if lifetime.is_stored:
+                    _watch_answer(response, environ)
+                if outer is None and ACTIVE not in environ:
+                    lifetime.refuse_open_transaction(response)
+                streamed = _is_streamed(response)
+                if streamed:
+                    _end_with_body(response, lifetime)
+            except BaseException as error:
+                if lifetime.is_stored:
+                    _log_stored(environ, type(error).__name__)
+                raise
+            else:
+                return response
+            finally:
+                if outer:
+                    environ.update(before)
+                    lifetime.hand_over_shared(outer)
+                if not streamed:
+                    lifetime.end()
 
     return execution_policy
 

@@ -49,7 +49,8 @@ def rollback_tween_factory(handler: Callable[[Any], Any], registry: object) -> C
     """
     veto = veto_of(registry)
 
-    def is_answer(request: Any, error: Exception) -> bool:
+    def commits(request: Any, error: Exception) -> bool:
+        """Tell whether *error* is a response that commits."""
         return IResponse.providedBy(error) and veto is not None and not veto(request, error)
 
     def rollback_tween(request: Any) -> Any:
@@ -58,7 +59,7 @@ def rollback_tween_factory(handler: Callable[[Any], Any], registry: object) -> C
         except Exception as error:
             # A session in the environ is a test's, which looks at it after the request.
             ours = is_tm_active(request) and ENVIRON_SESSION not in request.environ
-            if ours and not _shares_transaction(request) and not is_answer(request, error):
+            if ours and not _shares_transaction(request) and not commits(request, error):
                 _roll_back(request, error)
             raise
 
@@ -80,8 +81,10 @@ def _roll_back(request: Any, error: Exception) -> None:
         # The view has ended its transaction and begun no other: there is nothing to roll back.
         tm.begin()
         return
-    # Now, because the abort forgets the data managers that know which errors are retryable.
-    maybe_tag_retryable(request, (type(error), error, error.__traceback__))
+    # Now, because the abort forgets the data managers that know which errors are retryable. An
+    # answer that was raised is not an error of theirs.
+    if not IResponse.providedBy(error):
+        maybe_tag_retryable(request, (type(error), error, error.__traceback__))
     doomed, user, description = old.isDoomed(), old.user, old.description
     try:
         tm.abort()

@@ -49,7 +49,8 @@ def retry_tween_factory(handler: Callable[[Any], Any], registry: object) -> Call
             raise
         finally:
             del environ[BEGUN]
-            environ.update(outer)
+            if outer:
+                environ.update(outer)
         rendered = request.exception
         if rendered is not None and is_error_retryable(request, rendered):
             _prepare_next_attempt(request, rendered)

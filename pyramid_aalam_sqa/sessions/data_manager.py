@@ -152,7 +152,7 @@ class JoinedDataManager:
         session, self.session = self.session, None
         self.stored = True
         session.data_manager = None
-        session.begin_listener.start()
+        session.listen_for_begin()
         self.tx = None
 
 
@@ -184,14 +184,16 @@ def hide_from_mark_changed(session: "JoinedSession") -> None:
 
 def is_active(transaction: Any) -> bool:
     """Tell whether *transaction* can be joined and will be committed."""
-    return bool(transaction.status == ZopeStatus.ACTIVE)
+    return transaction.status is ZopeStatus.ACTIVE
 
 
 def has_failed(transaction: Any) -> bool:
     """Tell whether the commit of *transaction* has failed, so that nothing can join it."""
-    return bool(transaction.status == ZopeStatus.COMMITFAILED)
+    return transaction.status is ZopeStatus.COMMITFAILED
 
 
 def is_open(transaction: Any) -> bool:
     """Tell whether *transaction* can be joined, though it may be doomed to be rolled back."""
-    return transaction.status in {ZopeStatus.ACTIVE, ZopeStatus.DOOMED}
+    # Without a set: the hash of an Enum is a function of Python's.
+    status = transaction.status
+    return status is ZopeStatus.ACTIVE or status is ZopeStatus.DOOMED

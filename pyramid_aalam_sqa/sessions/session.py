@@ -9,7 +9,7 @@ its end the session cannot be used.
 
 import weakref
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
@@ -54,7 +54,8 @@ class JoinedSession(SqaSession):
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
-        refuse_two_phases(self)
+        if self.twophase:
+            refuse_two_phases(self)
         self.tm = tm
         # Tells whether the current transaction of tm will be ended by pyramid_tm, so that the
         # session may join it; None if every transaction of tm is ended by its user.
@@ -67,7 +68,7 @@ class JoinedSession(SqaSession):
         # Whether the data manager is committing; whether the transaction is read-only, outside
         # one of the manager; whether the session has ended.
         self.committing = self.reads_only = self.ended = False
-        self.begin_listener = _BeginListener(self)
+        self._begin_listener: _BeginListener | None = None
         hide_from_mark_changed(self)
 
     def rollback(self) -> None:
@@ -94,7 +95,7 @@ class JoinedSession(SqaSession):
 
     def end(self) -> None:
         """Close the session as :meth:`close` does; it cannot be used again."""
-        self.begin_listener.stop()
+        self._stop_listening()
         self.begin_transaction = None
         self.ended = True
         self.close()
@@ -107,7 +108,7 @@ class JoinedSession(SqaSession):
         """
         if self.has_lost_write:
             raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
-        self.begin_listener.stop()
+        self._stop_listening()
         if self.reads_only:
             self.reads_only = False
             super().rollback()
@@ -124,6 +125,18 @@ class JoinedSession(SqaSession):
         except BaseException:
             self.invalidate()
             raise
+
+    def listen_for_begin(self) -> None:
+        """Call :meth:`begin_again` when the manager begins its next transaction."""
+        if self._begin_listener is None:
+            # The manager holds it weakly.
+            self._begin_listener = _BeginListener(self)
+            self.tm.registerSynch(self._begin_listener)
+
+    def _stop_listening(self) -> None:
+        listener, self._begin_listener = self._begin_listener, None
+        if listener is not None:
+            self.tm.unregisterSynch(listener)
 
     def in_window(self) -> bool:
         """Tell whether a transaction of the manager would be ended now."""
@@ -148,7 +161,7 @@ class JoinedSession(SqaSession):
             return
         self.reads_only = not self.can_join()
         if self.reads_only:
-            self.begin_listener.start()
+            self.listen_for_begin()
         else:
             self.data_manager = self.data_manager_class(self, self.tm, transaction)
 
@@ -161,18 +174,6 @@ class _BeginListener:
 
     def __init__(self, session: JoinedSession) -> None:
         self._session = weakref.ref(session)
-        self._tm = session.tm
-        self._listens = False
-
-    def start(self) -> None:
-        if not self._listens:
-            self._listens = True
-            self._tm.registerSynch(self)
-
-    def stop(self) -> None:
-        if self._listens:
-            self._listens = False
-            self._tm.unregisterSynch(self)
 
     def newTransaction(self, transaction: Any) -> None:  # noqa: N802 - transaction's interface
         session = self._session()
@@ -222,10 +223,9 @@ def _refuse_commit_by_hand(session: JoinedSession) -> None:
         raise CommitNotAllowedError(COMMIT_BY_HAND)
 
 
-def refuse_two_phases(session: Session) -> None:
-    """Raise :class:`SettingError` if *session* would commit in two phases."""
-    if session.twophase:
-        raise SettingError(TWO_PHASES.format(type(session).__name__))
+def refuse_two_phases(session: Session) -> NoReturn:
+    """Raise :class:`SettingError` for *session*, which would commit in two phases."""
+    raise SettingError(TWO_PHASES.format(type(session).__name__))
 
 
 def with_class(base: type[S], session_class: type[Session]) -> type[S]:

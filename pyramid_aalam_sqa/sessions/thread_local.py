@@ -29,7 +29,8 @@ class ThreadSession(SqaSession):
 
     def __init__(self, *args: Any, owner: "ScopedSession", **options: Any) -> None:
         super().__init__(*args, **options)
-        refuse_two_phases(self)
+        if self.twophase:
+            refuse_two_phases(self)
         self._owner = owner
         self.transactions: list[WatchedTransaction] = []
 

@@ -103,7 +103,7 @@ def test_a_failed_connection_lets_the_next_one_try(files):
 
 def test_a_lost_connection_is_replaced_in_its_own_place(six, mariadb_server):
     """By the ping, which finds that the server has ended it."""
-    engine = budgeted(six[0], 1, pool_timeout=0)
+    engine = budgeted(six[0], 2, pool_timeout=0)
     with engine.connect() as connection:
         identity = connection.scalar(text("SELECT CONNECTION_ID()"))
     with mariadb_server.connect() as root, root.cursor() as cursor:

@@ -55,7 +55,7 @@ def test_many_threads_never_have_more_connections_than_the_budget(mariadb_server
 
 def test_a_connection_is_closed_on_the_server_before_its_place_is_used(six):
     """The server has said good-bye before the next connection is opened."""
-    first, second = (budgeted(url, 1) for url in six[:2])
+    first, second = (budgeted(url, 2) for url in six[:2])
     happened = []
 
     # After the package's own listener, which waits for the server.
@@ -102,7 +102,7 @@ def test_a_server_that_does_not_close_is_not_waited_for_without_end(monkeypatch)
 
 def test_a_new_connection_costs_two_statements(six):
     """SQLAlchemy's SET NAMES, and all that is ours in the other."""
-    engine = budgeted(six[0], 1)
+    engine = budgeted(six[0], 2)
     use(engine)
     engine.dispose()
     with engine.connect() as connection:
@@ -115,7 +115,7 @@ def test_a_new_connection_costs_two_statements(six):
 
 def test_isolation_and_autocommit_come_back_after_a_connection_had_its_own(six):
     """They are set with everything else, and SQLAlchemy knows them all the same."""
-    engine = budgeted(six[0], 1)
+    engine = budgeted(six[0], 2)
     with engine.connect() as connection:
         assert connection.get_isolation_level() == "READ COMMITTED"
         identity = connection.scalar(text("SELECT CONNECTION_ID()"))
