@@ -16,7 +16,15 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
 from zope.interface import alsoProvides
 
-from ..backends import Backend, ErrorKind, attach_backend, backend_of, driver_of, has_backend
+from ..backends import (
+    Backend,
+    ErrorKind,
+    Transaction,
+    attach_backend,
+    backend_of,
+    driver_of,
+    has_backend,
+)
 from ..exceptions import (
     WRITE_OUTSIDE_TRANSACTION,
     BrokenTransactionError,
@@ -80,10 +88,20 @@ def _classify_driver_error(
         if refused or _breaks(backend, kind, cause, connection):
             # The first error is the reason; later ones may be its consequences.
             transaction.broken_by = transaction.broken_by or error
+            # SQLite has rolled back by itself: what follows would be stored at once.
+            transaction.ended = transaction.is_owned and _has_rolled_back(context, connection)
         if transaction.outcome is Outcome.UNKNOWN:
             return
     if kind is not None:
         mark(error, kind)
+
+
+def _has_rolled_back(context: ExceptionContext, connection: Connection) -> bool:
+    """Tell whether the driver knows for sure that it has no transaction any more."""
+    driver = driver_of(context.dialect)
+    if not driver.KNOWS_ITS_COMMIT:
+        return False
+    return driver.transaction(connection.connection.dbapi_connection) is Transaction.CLOSED
 
 
 def _breaks(

@@ -122,13 +122,13 @@ class WatchedTransaction:
         "__weakref__",
         "autocommits",
         "broken_by",
-        "calls",
         "discard",
         "ended",
         "may_commit",
         "note",
         "outcome",
         "owner",
+        "procedure",
         "quiet",
         "read_only",
         "seen_open",
@@ -147,8 +147,8 @@ class WatchedTransaction:
         # Whether the driver has said that it is open, and whether it is over without us.
         self.seen_open = self.ended = False
         self.autocommits = False
-        # The procedure after which a savepoint has to be there still.
-        self.calls: str | None = None
+        # The CALL after which our savepoint must still exist.
+        self.procedure: str | None = None
         # The first error that has ended it in the server, or a part of it.
         self.broken_by: BaseException | None = None
         # Whether the connection cannot be trusted any more.
@@ -185,8 +185,8 @@ class Watcher:
     def do_begin(self, pooled: Any) -> None:
         """Begin a transaction on *pooled*, a connection of the pool.
 
-        Raises :class:`BrokenTransactionError` when a session has one there that was rolled back
-        without its knowledge: nothing would commit the new one, or somebody by hand.
+        Raises :class:`BrokenTransactionError` when a session still owns a transaction there that
+        was rolled back by hand. The session would not commit the new one.
         """
         last: WatchedTransaction | None = pooled.info.get(TRANSACTION)
         if last is not None and last.is_owned:
@@ -232,7 +232,7 @@ class Watcher:
             return
         transaction.outcome = Outcome.ROLLED_BACK
         driver = pooled.dbapi_connection
-        if transaction.calls is not None:
+        if transaction.procedure is not None:
             self._check_savepoint(transaction, driver)
         if self._is_over(transaction, driver):
             self._report_end(transaction, "")
@@ -246,19 +246,12 @@ class Watcher:
     def release(self, connection: Any, info: dict[str, Any]) -> None:
         """Roll back what was left open on the driver's *connection*, which goes back to the pool.
 
-        SQLAlchemy takes a transaction for ended when a listener of its "commit" event raises.
+        SQLAlchemy believes that a transaction has ended when a listener of its "commit" event
+        raises. The driver still has it open.
         """
         transaction: WatchedTransaction | None = info.pop(TRANSACTION, None)
         if transaction is not None and transaction.outcome is Outcome.OPEN:
             connection.rollback()
-
-    def is_intact(self, connection: Any) -> bool:
-        """Return whether the driver's *connection* can be used after an interruption."""
-        return self._driver.is_intact(connection)
-
-    def has_ended(self, connection: Any) -> bool:
-        """Return whether the driver says that there is no transaction on its *connection*."""
-        return self._driver.transaction(connection) is Transaction.CLOSED
 
     def _around(self, execute: Any) -> Any:
         """Return *execute*, of the dialect, with a look at the transaction after it."""
@@ -274,12 +267,12 @@ class Watcher:
             if transaction.ended:
                 raise broken(transaction.broken_by)
             driver = pooled.dbapi_connection
-            if transaction.calls is not None:
+            if transaction.procedure is not None:
                 self._check_savepoint(transaction, driver)
                 self._raise_if_ended(transaction)
             if self._driver.CALL_MAY_COMMIT and transaction.seen_open and CALL.match(statement):
                 _run(driver, f"SAVEPOINT {SAVEPOINT}")
-                transaction.calls = statement
+                transaction.procedure = statement
             execute(cursor, statement, *arguments)
             self._after(transaction, driver, statement)
 
@@ -317,7 +310,8 @@ class Watcher:
             if statement is None:
                 transaction.autocommits = True
             elif transaction.autocommits:
-                self._note_commit(transaction)
+                if not READS.match(statement):
+                    self._note_commit(transaction)
             else:
                 return True
         else:
@@ -363,7 +357,7 @@ class Watcher:
 
         The end of a transaction takes its savepoints with it.
         """
-        statement, transaction.calls = transaction.calls, None
+        statement, transaction.procedure = transaction.procedure, None
         try:
             _run(driver, f"RELEASE SAVEPOINT {SAVEPOINT}")
         except self._error as error:
@@ -386,7 +380,7 @@ class Watcher:
             mark_error_retryable(error)
             raise error
         self._driver.finish_results(driver)
-        if transaction.calls is not None:
+        if transaction.procedure is not None:
             self._check_savepoint(transaction, driver)
             raise_if_broken([transaction])
         unheard = self._driver.unheard_error(driver)
@@ -417,9 +411,9 @@ class Watcher:
         return Outcome.STORED if found is Transaction.CLOSED else Outcome.REFUSED
 
     def _undo(self, transaction: WatchedTransaction, pooled: Any) -> None:
-        """Roll back what was refused to be committed: SQLAlchemy takes it for ended.
+        """Roll back a transaction whose COMMIT was refused.
 
-        The next COMMIT on the connection would store it.
+        SQLAlchemy believes that it has ended, so the next COMMIT on the connection would store it.
         """
         try:
             self._rollback(pooled)

@@ -6,7 +6,7 @@ import pytest
 from pyramid.response import Response
 from pyramid_retry import RetryableException
 from sqlalchemy import text
-from sqlalchemy.exc import PendingRollbackError
+from sqlalchemy.exc import IntegrityError, PendingRollbackError
 from webtest import TestApp
 
 from pyramid_aalam_sqa import BrokenTransactionError, Session, get_sqa
@@ -293,3 +293,43 @@ def test_a_migration_on_a_plain_connection_may_write_and_change_tables(serve, pl
 
     assert len(attempts) == 1
     assert [row[0] for row in database.rows(BODIES)] == ["migrated"]
+
+
+def test_after_sqlite_has_rolled_back_by_itself_nothing_is_stored_at_once(serve, place):
+    """ON CONFLICT ROLLBACK: what the view writes after it has caught the error is refused."""
+    database = place("sqlite")
+    database.run("CREATE TABLE single (id INTEGER PRIMARY KEY)", "INSERT INTO single VALUES (1)")
+
+    def view(request):
+        session = request.sqa_session
+        session.execute(INSERT, {"body": "first half"})
+        with pytest.raises(IntegrityError):
+            session.execute(text("INSERT OR ROLLBACK INTO single VALUES (1)"))
+        with pytest.raises(BrokenTransactionError, match="UNIQUE"):
+            session.execute(text("CREATE TABLE second_half (id INTEGER)"))
+        return Response()
+
+    with pytest.raises(BrokenTransactionError, match="UNIQUE"):
+        TestApp(serve(database.url, with_view(view))).get("/")
+
+    assert database.rows(BODIES) == []
+    assert database.scalar("SELECT count(*) FROM sqlite_master WHERE name = 'second_half'") == 0
+
+
+def test_reading_on_an_autocommitting_connection_keeps_the_retry(serve, place):
+    """Only what writes there makes the attempt the last one."""
+    database = place("sqlite")
+    attempts = []
+
+    def view(request):
+        attempts.append(request)
+        engine = get_sqa(request).engine.execution_options(isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text("SELECT count(*) FROM note"))
+        if len(attempts) == 1:
+            raise RetryableException
+        return Response()
+
+    TestApp(serve(database.url, with_view(view), **{"sqa.retry_pause": "0"})).get("/")
+
+    assert len(attempts) == 2
