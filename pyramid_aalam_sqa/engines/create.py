@@ -47,7 +47,9 @@ def make_engine(database: Database, sqa_options: Mapping[str, Any]) -> Engine:
         install_listeners(database.engine, backend)
         return database.engine
     options = _with_defaults(database, backend.engine_defaults(), budget)
-    check_options(backend, options)
+    # The pool that SQLAlchemy chooses for a product is not the application's mistake.
+    own = {} if "poolclass" in database.options else {"poolclass": None}
+    check_options(backend, {**options, **own})
     engine = _create(database, options)
     if path:
         # First: a backend has a do_connect listener too, and the first one that connects wins.

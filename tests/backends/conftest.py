@@ -66,8 +66,13 @@ def postgresql_16_server():
     # A copy, because the server's account may not be able to enter the virtual environment.
     with TemporaryDirectory(dir="/tmp", prefix="sqa-pgserver-") as folder:
         Path(folder).chmod(0o755)
-        shutil.copytree(Path(found.origin).parent / "pginstall", folder, dirs_exist_ok=True)
-        server = PostgreSQL(lambda program: f"{folder}/bin/{program}")
+        # With the libraries beside it, which the programs look for at the same distance.
+        package = Path(found.origin).parent
+        shutil.copytree(package / "pginstall", f"{folder}/pgserver/pginstall")
+        libraries = package.parent / "pgserver.libs"
+        if libraries.exists():
+            shutil.copytree(libraries, f"{folder}/pgserver.libs")
+        server = PostgreSQL(lambda program: f"{folder}/pgserver/pginstall/bin/{program}")
         yield from running(server)
 
 

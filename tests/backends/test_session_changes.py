@@ -5,7 +5,7 @@ from pyramid.response import Response
 from sqlalchemy import event, text
 from webtest import TestApp
 
-from pyramid_aalam_sqa import get_sqa
+from pyramid_aalam_sqa import BrokenTransactionError, get_sqa
 from pyramid_aalam_sqa.backends import backend_of
 from pyramid_aalam_sqa.backends.session_changes import MYSQL, POSTGRESQL, SQLITE
 from support.apps import with_view
@@ -184,7 +184,6 @@ MYSQL_LEFTOVERS = {
         ["SELECT GET_LOCK('sqa_test_left', 1)"],
         "SELECT IS_USED_LOCK('sqa_test_left') IS NULL",
     ),
-    "autocommit": (["SET autocommit = 1"], "SELECT @@autocommit = 0"),
     "procedure": (["CALL keep()"], "SELECT @kept IS NULL"),
 }
 
@@ -199,6 +198,15 @@ def test_mysql_gives_the_next_visitor_a_connection_as_new(mariadb, visits, case,
     visit(*statements)
 
     assert visit(look) == "1"
+
+
+def test_autocommit_is_refused_and_gone_in_the_next_request(mariadb, visits):
+    """Each statement after it would be stored at once."""
+    visit = visits(mariadb.url)
+    with pytest.raises(BrokenTransactionError, match="SET autocommit"):
+        visit("SET autocommit = 1")
+
+    assert visit("SELECT @@autocommit = 0") == "1"
 
 
 def test_a_table_lock_ends_with_its_request(mariadb, visits):

@@ -85,7 +85,7 @@ SEEN = {
     "pool_size": ("20", lambda e: e.pool.size(), 20),
     "pool_timeout": ("0.5", lambda e: e.pool._timeout, 0.5),
     "pool_use_lifo": ("1", lambda e: e.pool._pool.use_lifo, True),
-    "poolclass": ("NullPool", lambda e: type(e.pool), NullPool),
+    "poolclass": ("NullPool", lambda e: type(e.pool).__name__, "NullPool"),
     "query_cache_size": ("0", lambda e: e._compiled_cache and e._compiled_cache.capacity, None),
     "skip_autocommit_rollback": ("true", lambda e: e.dialect.skip_autocommit_rollback, True),
     "use_insertmanyvalues": ("false", lambda e: e.dialect.use_insertmanyvalues, False),
