@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import JSON, create_engine, literal, literal_column, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SAWarning
-from sqlalchemy.pool import AssertionPool, NullPool, StaticPool
+from sqlalchemy.pool import AssertionPool, StaticPool
 from transaction import TransactionManager
 
 from pyramid_aalam_sqa.backends.registry import backend_for
