@@ -1,4 +1,4 @@
-"""Writes docs/reference.md from the docstrings; ``make docs`` runs it."""
+"""Writes docs/reference/api.md from the docstrings; ``make docs`` runs it."""
 
 import inspect
 import re
@@ -16,7 +16,7 @@ from pyramid_aalam_sqa.requests.request import (
     sqa_stream,
 )
 
-PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "api.md"
 INTRODUCTION = """# Reference
 
 The names that can be imported from `pyramid_aalam_sqa`. `make docs` writes this page from their
@@ -92,13 +92,13 @@ def page():
         lines += entry(name, directive, call=call)
     lines += [
         "# Provisioning\n",
-        f"In `{provisioning.__name__}`; [psqa](psqa.md) is the command.\n",
+        f"In `{provisioning.__name__}`; [psqa](../portal/psqa.md) is the command.\n",
     ]
     for name in provisioning.__all__:
         lines += with_members(name, getattr(provisioning, name))
     lines += [
         "# Debugging\n",
-        f"In `{debugging.__name__}`, [as its page shows](debugging.md).\n",
+        f"In `{debugging.__name__}`, [as its page shows](../guide/debugging.md).\n",
     ]
     for name in debugging.__all__:
         # The include does it.

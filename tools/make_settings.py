@@ -1,4 +1,4 @@
-"""Writes the table in docs/settings.md from the table of options; ``make docs`` runs it."""
+"""Writes the table of docs/reference/settings.md; ``make docs`` runs it."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from pyramid_aalam_sqa.backends.backend import Backend
 from pyramid_aalam_sqa.backends.registry import backend_for
 from pyramid_aalam_sqa.settings.options import SQA_OPTIONS, all_options
 
-PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
 BEGIN = "<!-- made by make_settings.py -->"
 END = "<!-- end -->"
 SQA_DEFAULTS = {

@@ -1,7 +1,7 @@
 """The one table of settings: key, type, default and meaning.
 
-The parser, the error messages and the table in docs/settings.md are made from it. Add a setting
-here; its type is one of option_types.py.
+The parser, the error messages and the table in docs/reference/settings.md are made from it. Add a
+setting here; its type is one of option_types.py.
 """
 
 from collections.abc import Iterator

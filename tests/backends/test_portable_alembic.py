@@ -1,4 +1,4 @@
-"""Alembic, with the env.py of docs/schemas.md."""
+"""Alembic, with the env.py of docs/portal/schemas.md."""
 
 import importlib
 import io
@@ -54,7 +54,7 @@ def alembic(place, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     lines = "".join(f"{key} = {value}\n" for key, value in place.settings.items())
     (tmp_path / "development.ini").write_text(INI + lines)
-    page = (Path(__file__).parents[2] / "docs" / "schemas.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "portal" / "schemas.md").read_text()
     [env] = re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     scripts = tmp_path / "migrations"
     (scripts / "versions").mkdir(parents=True)

@@ -23,7 +23,9 @@ def view(request):
 def documented(tmp_path):
     """Set logging up as the page says; put it back after the test."""
     [section] = [
-        block for block in blocks(ROOT / "docs" / "debugging.md", "ini") if "[logger_sql]" in block
+        block
+        for block in blocks(ROOT / "docs" / "guide" / "debugging.md", "ini")
+        if "[logger_sql]" in block
     ]
     ini = tmp_path / "app.ini"
     ini.write_text(section)

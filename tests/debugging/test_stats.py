@@ -233,7 +233,7 @@ def test_the_documented_collector_tells_prometheus(sqlite, serve):
     """The ten lines of the documentation, as they are there."""
     from support.pages import ROOT, blocks
 
-    page = ROOT / "docs" / "debugging.md"
+    page = ROOT / "docs" / "guide" / "debugging.md"
     [code] = [block for block in blocks(page, "python") if "class SqaCollector" in block]
     names = {}
     exec(code, names)  # documentation is meant to be run

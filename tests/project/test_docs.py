@@ -20,7 +20,7 @@ from pyramid_aalam_sqa import get_sqa
 from support.pages import ROOT, blocks
 from support.processes import QUIET
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # The first line of a block that is a file of its own.
 FILE = re.compile(r"# ((?:\w+/)?\w+\.py)\n")
 
@@ -106,7 +106,7 @@ def test_the_views_of_the_start_page_work(run, database):
 def test_the_views_of_the_transactions_page_work(run, database):
     """What the page says of each is what an independent connection finds."""
     database.run("CREATE TABLE note (body VARCHAR(200))")
-    page = run(ROOT / "docs" / "transactions.md")
+    page = run(ROOT / "docs" / "guide" / "transactions.md")
 
     def broken(request):
         request.sqa_session.execute(page.text("INSERT INTO note (body) VALUES ('half')"))
@@ -182,7 +182,7 @@ def test_the_reference_is_what_the_docstrings_say():
     """`make docs` was run after the last change of a docstring."""
     generator = runpy.run_path(str(ROOT / "tools" / "make_reference.py"))
 
-    assert (ROOT / "docs" / "reference.md").read_text() == generator["page"]()
+    assert (ROOT / "docs" / "reference" / "api.md").read_text() == generator["page"]()
 
 
 def test_every_target_of_the_makefile_is_in_its_help():
@@ -196,7 +196,7 @@ def test_every_target_of_the_makefile_is_in_its_help():
 
 def test_the_page_about_a_portal_leads_from_nothing_to_serving(folder, mariadb_server, monkeypatch):
     """Its ini file, modules and commands on MariaDB; only the server's port is the test's."""
-    page = ROOT / "docs" / "portal.md"
+    page = ROOT / "docs" / "portal" / "applications.md"
     for code in blocks(page, "python"):
         assert write_file(folder, code)
     server, development = blocks(page, "ini")
@@ -236,7 +236,7 @@ def test_the_page_about_a_portal_leads_from_nothing_to_serving(folder, mariadb_s
 
 def test_the_views_of_the_binds_page_work(run, database, tmp_path):
     """Each row is in the database that the page names."""
-    page = run(ROOT / "docs" / "binds.md")
+    page = run(ROOT / "docs" / "guide" / "binds.md")
     files = {key: f"sqlite:///{tmp_path}/{key}.sqlite" for key in ("audit", "log")}
     settings = {f"sqlalchemy.binds.{key}.url": url for key, url in files.items()}
     with Configurator(settings={"sqlalchemy.url": database.url, **settings}) as config:

@@ -1,6 +1,7 @@
 """Each driver with each accident of its database, and what a request has to make of it.
 
-Run as a script, this module writes the table in docs/drivers.md: python tests/support/drivers.py.
+Run as a script, this module writes the table in docs/reference/drivers.md:
+python tests/support/drivers.py.
 """
 
 import re
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "drivers.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "drivers.md"
 BEGIN, END = "<!-- made by tests/support/drivers.py -->", "<!-- end -->"
 
 # Each driver as in a URL, with the fixture of its server and the server's name.

@@ -2,7 +2,7 @@
 
 from support.pages import ROOT
 
-FAULTS_PAGE = ROOT / "docs" / "faults.md"
+FAULTS_PAGE = ROOT / "docs" / "guide" / "faults.md"
 SECRETS = ["127.0.0.1", "top-secret", "notes_db", "select", "insert", "pymysql", "psycopg", "error"]
 MYSQL = "mysql+pymysql://app:top-secret@127.0.0.1:{port}/notes_db"
 POSTGRESQL = "postgresql+psycopg://app:top-secret@127.0.0.1:{port}/notes_db"
