@@ -76,5 +76,5 @@ $(OLDEST)/ready: pyproject.toml tools/lowest.py
 	$(OLDEST)/bin/python tools/lowest.py > $(OLDEST)/lowest.txt
 	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/lowest.txt \
 		--editable '.[demo,postgresql]' --group test
-	$(OLDEST)/bin/python -m pip install --quiet --group drivers || $(NO_DRIVERS)
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/lowest.txt --group drivers || $(NO_DRIVERS)
 	touch $@

@@ -10,17 +10,18 @@ from pathlib import Path
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 # Pyramid before 2.1 imports pkg_resources, which later versions of setuptools do not have.
 ALSO = {"setuptools": "80.9.0"}
-REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\[[\w,]+\])?>=(?P<lowest>[\w.]+)")
+REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\[[\w,]+\])?>=(?P<lowest>[\w.]+)(?:;.*)?")
 
 
 def requirements(pyproject):
-    """Return the requirements of the package, of its extras and of the group of its tests."""
+    """Return the requirements of the package, its extras, its tests and the further drivers."""
     project = pyproject["project"]
     extras = project["optional-dependencies"].values()
     return [
         *project["dependencies"],
         *(requirement for extra in extras for requirement in extra),
         *pyproject["dependency-groups"]["test"],
+        *pyproject["dependency-groups"]["drivers"],
     ]
 
 
@@ -32,7 +33,7 @@ def constraints(text):
     """
     lowest = dict(ALSO)
     for requirement in requirements(tomllib.loads(text)):
-        found = REQUIREMENT.fullmatch(requirement)
+        found = REQUIREMENT.fullmatch(requirement.replace(" ", ""))
         if not found:
             message = f"{requirement!r} has no lower bound: write {requirement}>=<version>."
             raise ValueError(message)
