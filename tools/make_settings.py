@@ -18,7 +18,7 @@ SQA_DEFAULTS = {
 }
 EVERYWHERE = Backend(make_url("any+driver://"), SQA_DEFAULTS).engine_defaults()
 DATABASES = {
-    name: backend_for(make_url(url), SQA_DEFAULTS).engine_defaults()
+    name: dict(backend_for(make_url(url), SQA_DEFAULTS).engine_defaults())
     for name, url in (
         ("MySQL", "mysql+pymysql://"),
         ("PostgreSQL", "postgresql+psycopg://"),
@@ -29,6 +29,8 @@ DATABASES = {
 
 # A statement that sets up each new connection sets it: the engine has no option for it.
 DATABASES["MySQL"] = {**DATABASES["MySQL"], "isolation_level": "READ COMMITTED"}
+# It depends on the libpq that is installed. The text of the page says from which version on.
+DATABASES["PostgreSQL"].pop("connect_args.require_auth", None)
 
 
 def code(text):
