@@ -124,8 +124,8 @@ def _throw_away_interrupted(
 ) -> None:
     """Throw the connection away when an exception has interrupted the driver.
 
-    SQLAlchemy does so for those that are no :class:`Exception`. A time limit that a signal raises
-    is one. The rest of the pool is not to blame.
+    SQLAlchemy does this only for exceptions that are not an :class:`Exception`. A time limit that a
+    signal raises is an Exception. The other connections of the pool are kept.
     """
     if connection is None or connection.closed or connection.invalidated:
         return
@@ -160,21 +160,22 @@ def mark(error: BaseException, kind: ErrorKind) -> None:
         alsoProvides(error, IDatabaseUnavailable)
 
 
-# Seconds; a thread that sleeps serves nobody.
+# Seconds. A thread that sleeps serves no other request, so the pause is short.
 LONGEST_PAUSE = 2
 
 
 def pause_after(number: int, first: float) -> float:
-    """Return the seconds to wait after attempt *number*; *first* is the longest after the first.
+    """Return the seconds to wait after attempt *number*.
 
-    Half of it at random, so that two that met do not meet again.
+    *first* is the longest pause after the first attempt. Each further pause is up to twice as long.
+    Half of each pause is random, so that two requests that were in conflict do not start together.
     """
     pause: float = min(first * 2 ** (number - 1), max(first, LONGEST_PAUSE))
     return pause * random.uniform(0.5, 1)  # noqa: S311 - no secret depends on it
 
 
 def error_name(error: BaseException) -> str:
-    """Return what kind of error it is, without the statement and the values of its text."""
+    """Return the class and the code of *error*, without its statement and values."""
     if isinstance(error, BrokenTransactionError):
         error = error.reason or error
     cause = getattr(error, "orig", None) or error
