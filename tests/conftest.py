@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 from contextlib import ExitStack
 
 import pytest
@@ -134,8 +135,26 @@ def pytest_terminal_summary(terminalreporter):
 LONG = ("cookiecutter", "sqlite_load", "concurrency", "demo", "outcome", "threads", "fork", "leaks")
 
 
+def _mark_sweeps(items):
+    """Mark all cases of a test with the marker sweep(n) as deep, but for *n* of them.
+
+    They are drawn by lot, so that no parameter is always the same. The lot is the same in each run.
+    """
+    tests = {}
+    for item in items:
+        if item.get_closest_marker("sweep"):
+            tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for name, cases in tests.items():
+        kept = cases[0].get_closest_marker("sweep").args[0]
+        others = len(cases) - kept
+        for case in random.Random(name).sample(cases, others):
+            case.add_marker("deep")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by the marker "deep"
 def pytest_collection_modifyitems(items):
-    """Begin with the longest files; the others keep their order."""
+    """Mark what is swept in test-deep alone, and begin with the longest files."""
+    _mark_sweeps(items)
     items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONG)
 
 

@@ -106,6 +106,7 @@ def site(request, driver):
 
 @pytest.mark.parametrize("accident", ACCIDENTS)
 @pytest.mark.parametrize("driver", drivers(*DRIVERS))
+@pytest.mark.sweep(18)
 def test_every_driver_tells_the_same_about_an_accident(serve, site, driver, accident, caplog):
     """The number of attempts, 503 or the error itself, and nothing stored."""
     attempts, unavailable = ACCIDENTS[accident]

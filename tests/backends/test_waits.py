@@ -69,6 +69,7 @@ def seconds_of(function, error=DBAPIError):
 
 
 @pytest.mark.parametrize("driver", drivers(*DRIVERS, "postgresql+psycopg2"))
+@pytest.mark.sweep(2)
 def test_the_wait_for_the_greeting_is_bounded(silent, driver):
     """The server accepts the connection and says nothing."""
     engine, _ = silent(driver, limit=0)
@@ -81,6 +82,7 @@ SOME = {"mysql": 20, "postgresql": 9}
 
 
 @pytest.mark.parametrize("driver", drivers(*DRIVERS, "postgresql+psycopg2"))
+@pytest.mark.sweep(2)
 def test_the_wait_for_the_rest_of_a_greeting_is_bounded(silent, driver):
     """The server stops in the middle of it."""
     engine, _ = silent(driver, limit=SOME[driver.partition("+")[0]])
@@ -101,6 +103,7 @@ def test_the_wait_for_the_answer_to_a_login_is_bounded(silent, mariadb_server, d
 
 
 @pytest.mark.parametrize("driver", drivers("postgresql+psycopg", "postgresql+psycopg2"))
+@pytest.mark.sweep(1)
 def test_the_wait_for_tls_is_bounded_on_postgresql(silent, driver):
     """The server agrees to encrypt, and says nothing after that."""
     engine, _ = silent(driver, answer=b"S")
@@ -109,6 +112,7 @@ def test_the_wait_for_tls_is_bounded_on_postgresql(silent, driver):
 
 
 @pytest.mark.parametrize("driver", drivers("mysql+pymysql", "mysql+mysqldb"))
+@pytest.mark.sweep(1)
 def test_the_wait_for_tls_is_bounded_on_mysql(silent, tls_server, driver):
     """The server's greeting offers TLS, and nothing comes after it."""
     url = make_url(tls_server.url()).set(drivername=driver)
@@ -130,6 +134,7 @@ def test_the_wait_for_tls_is_bounded_on_mysql(silent, tls_server, driver):
 
 
 @pytest.mark.parametrize("driver", drivers(*DRIVERS))
+@pytest.mark.sweep(2)
 def test_the_wait_for_a_ping_is_bounded(silent, driver):
     """The pool asks a connection that was idle for a sign of life, then tries a new one."""
     engine, proxy = silent(driver)
@@ -141,6 +146,7 @@ def test_the_wait_for_a_ping_is_bounded(silent, driver):
 
 @pytest.mark.parametrize("driver", drivers(*DRIVERS))
 @pytest.mark.parametrize("what", ["statement", "savepoint"])
+@pytest.mark.sweep(2)
 def test_the_wait_for_a_statement_is_bounded(silent, driver, what):
     """A driver waits a little longer than the server may work on it."""
     engine, proxy = silent(driver)
@@ -158,6 +164,7 @@ def test_the_wait_for_a_statement_is_bounded(silent, driver, what):
 
 @pytest.mark.parametrize("driver", drivers(*DRIVERS))
 @pytest.mark.parametrize("end", ["commit", "rollback"])
+@pytest.mark.sweep(2)
 def test_the_wait_for_the_end_of_a_transaction_is_bounded(silent, driver, end):
     """COMMIT and ROLLBACK are statements too, and closing afterwards waits for nothing."""
     engine, proxy = silent(driver)

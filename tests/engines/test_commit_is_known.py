@@ -214,6 +214,7 @@ def name_of(case):
 
 @sorts
 @pytest.mark.parametrize("one", CASES, ids=name_of)
+@pytest.mark.sweep(39)
 def test_what_was_told_and_what_is_stored_agree(any_database, caplog, case_of, one, sort):
     """Stored once when told so, never when told otherwise, or the doubt is said."""
     way, hook = one
@@ -243,6 +244,7 @@ def test_what_was_told_and_what_is_stored_agree(any_database, caplog, case_of, o
 
 @sorts
 @pytest.mark.parametrize("one", OVER_TWO, ids=lambda one: f"{one[0]}-{one[1].__name__}")
+@pytest.mark.sweep(27)
 def test_over_two_databases_it_agrees_too(case_of, tmp_path, caplog, one, sort):
     """Both are stored when told so; one alone is said; the default database is committed last."""
     faulty, hook = one

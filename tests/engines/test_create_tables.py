@@ -95,6 +95,7 @@ def test_autocommit_changes_nothing(place):
 # Many at once.
 
 
+@pytest.mark.sweep(1)
 def test_forty_workers_that_start_at_once_all_start(place):
     """Each with an engine of its own, and none with an error."""
     given = json.dumps({"sqa.mysql.tls": "off", **place.settings})

@@ -78,6 +78,7 @@ def assert_clean(app, database):
 
 
 @interrupts
+@pytest.mark.sweep(3)
 def test_an_interrupt_during_a_statement_stays_what_it_is(serve, server, interrupt):
     """A request: one attempt, never marked retryable, and the connection is not used again."""
     attempts = []
@@ -98,6 +99,7 @@ def test_an_interrupt_during_a_statement_stays_what_it_is(serve, server, interru
 
 
 @interrupts
+@pytest.mark.sweep(3)
 def test_an_interrupt_during_a_job_stays_what_it_is(serve, server, interrupt):
     """session_scope() with attempts, and the session of a thread."""
     app = serve_one(serve, server, with_view(write_next, name="next"))
@@ -145,6 +147,7 @@ def test_a_view_that_swallows_an_interrupt_cannot_commit_the_rest(serve, server)
 
 
 @interrupts
+@pytest.mark.sweep(5)
 def test_an_interrupt_between_statements_keeps_the_connection_usable(
     serve, any_database, interrupt
 ):

@@ -89,6 +89,7 @@ def names(database):
     return lambda: [name for (name,) in database.rows("SELECT name FROM models ORDER BY id")]
 
 
+@pytest.mark.sweep(1)
 def test_the_application_s_own_tests_pass_and_leave_no_row(project, database, names):
     """Its doomed transaction, environ and engine reach requests as they do when wired by hand."""
     printed = project.succeed(
@@ -101,6 +102,7 @@ def test_the_application_s_own_tests_pass_and_leave_no_row(project, database, na
     assert names() == []
 
 
+@pytest.mark.sweep(1)
 def test_alembic_makes_the_tables_and_sees_no_difference(project, names):
     """The engine of engine_from_settings compares and migrates as any other."""
     project.alembic("upgrade", "head")
@@ -139,6 +141,7 @@ def test_an_env_that_calls_engine_from_config_goes_on_working(project, database,
     assert names() == []
 
 
+@pytest.mark.sweep(1)
 def test_the_script_stores_all_its_rows_or_none(project, tables, names):
     """`with request.tm` decides in a script, where no request is answered."""
     project.succeed("myapp.scripts.initialize_db", "development.ini")
@@ -152,6 +155,7 @@ def test_the_script_stores_all_its_rows_or_none(project, tables, names):
     assert names() == ["one"]
 
 
+@pytest.mark.sweep(1)
 def test_the_shell_stores_what_its_user_commits(project, tables, names):
     """Both names of the session work, in the shell's transaction and in `with request.tm`."""
     printed = project.succeed(

@@ -11,6 +11,7 @@ BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 
 
 @pytest.mark.parametrize("script", BENCHMARKS, ids=lambda script: script.stem)
+@pytest.mark.sweep(2)
 def test_a_benchmark_can_be_started(script):
     """Its imports work; without ``__main__`` it measures nothing."""
     code = f"import runpy; print(len(runpy.run_path({str(script)!r})))"

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parents[1]
 # As on a machine where no server program is installed.
 RUN = """
@@ -38,6 +40,7 @@ def test_a_run_without_mariadb_passes_and_says_in_one_line_what_it_skipped():
     assert "2 passed, 2 skipped" in done.stdout
 
 
+@pytest.mark.deep
 def test_a_run_without_mariadb_fails_where_skips_are_forbidden():
     """In CI a skipped promise is a broken one."""
     done = run(SQA_FORBID_SKIPS="1")

@@ -35,6 +35,7 @@ from support.accounts import (
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", STYLES)
+@pytest.mark.sweep(12)
 def test_a_deadlock_of_two_requests_ends_in_two_successes(
     serve_accounts_either_way, bank, caplog, place, name
 ):
@@ -100,6 +101,7 @@ def test_a_deadlock_is_known_under_mariadbs_own_url(serve_accounts, bank, caplog
 
 
 @pytest.mark.parametrize("place", PLACES)
+@pytest.mark.sweep(2)
 def test_a_lock_wait_that_timed_out_is_tried_again(serve_accounts_either_way, bank, caplog, place):
     """Every style of writing, at once, while somebody holds all rows until each has given up."""
     everybody_failed = threading.Barrier(len(STYLES) + 1)
@@ -131,6 +133,7 @@ def test_a_lock_wait_that_timed_out_is_tried_again(serve_accounts_either_way, ba
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", STYLES)
+@pytest.mark.sweep(12)
 def test_a_snapshot_that_somebody_else_has_overtaken_is_tried_again(
     serve_accounts_either_way, bank, caplog, place, name
 ):
@@ -200,6 +203,7 @@ COUNTERS = [
 
 
 @pytest.mark.parametrize("case", COUNTERS)
+@pytest.mark.sweep(3)
 def test_a_counter_ends_at_the_number_of_successes(serve_accounts, request, caplog, case):
     """Eight threads of ten requests: what was answered with 200 was counted, and nothing else."""
     kind, write, isolation = case

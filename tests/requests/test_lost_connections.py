@@ -63,6 +63,7 @@ def answer_of(told):
 
 
 @every_accident
+@pytest.mark.sweep(3)
 def test_a_first_request_is_told_the_truth_wherever_its_connection_is_lost(make, proxy, accident):
     """From the greeting on: tried again until COMMIT was sent, and never after that."""
     make().visit()
@@ -146,6 +147,7 @@ def test_a_request_is_told_the_truth_whatever_byte_of_the_answer_is_the_last(vis
 
 
 @either_page
+@pytest.mark.sweep(1)
 def test_a_silent_server_is_waited_for_once_and_the_client_is_told_the_truth(make, proxied):
     """A read timeout is never tried again: 503 before COMMIT, unknown from then on."""
     first = [GREETING, LOGIN, "SET autocommit"]
@@ -219,6 +221,7 @@ def test_a_connection_that_is_always_lost_is_a_503_after_all_attempts(make, prox
     ],
 )
 @either_page
+@pytest.mark.sweep(11)
 def test_an_error_in_the_place_of_the_answer_is_told_truly(make, proxy, refusal, status, attempts):
     """What may go away is tried again; what has no room is a 503; the rest is an error."""
     happens = proxy.refuse(*refusal)

@@ -139,6 +139,7 @@ def test_no_listener_is_registered_by_a_request(make, monkeypatch):
 
 
 @pytest.mark.parametrize("status", [200, 302, 404, 500])
+@pytest.mark.sweep(4)
 def test_a_request_leaves_no_cycle_that_holds_request_or_session(make, status):
     """With the collector off, both are gone when the response is."""
     held = []

@@ -149,6 +149,7 @@ def test_a_conflict_that_is_never_resolved_stores_nothing_and_is_no_success(make
 
 
 @pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.sweep(1)
 def test_threads_of_real_processes_store_exactly_what_they_were_told(counter, tmp_path, processes):
     """One pserve with eight threads, and two of them on one file."""
     settings = "\n".join(f"{key} = {value}" for key, value in IMPATIENT.items())

@@ -153,6 +153,7 @@ def test_the_rows_are_rows(serve):
     assert entities == texts == list(range(10))
 
 
+@pytest.mark.sweep(1)
 def test_a_long_answer_needs_no_memory(any_database):
     """100,000 rows are more than 20 MB when a driver fetches them all."""
     fill(any_database)

@@ -39,6 +39,7 @@ def test_where_nothing_listens_the_answer_is_503_at_once_and_the_log_says_why(
 
 
 @pytest.mark.parametrize("url", [MYSQL, POSTGRESQL], ids=["mysql", "postgresql"])
+@pytest.mark.sweep(1)
 def test_a_server_that_accepts_and_never_answers_is_given_up(serve_pages, attempts, url):
     """The driver's own time limit ends the wait, and the answer is a 503."""
     limit = "read_timeout" if url == MYSQL else "connect_timeout"

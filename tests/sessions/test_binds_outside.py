@@ -15,6 +15,7 @@ from support.late_use import ALL_REFUSED, OUTSIDE, look_at, make_tables
 
 
 @pytest.mark.parametrize("which", ["sqa_session", "audit"])
+@pytest.mark.sweep(1)
 def test_outside_the_transaction_reading_works_and_no_write_is_lost(which, tmp_path):
     """In every place where it is so over one database, and for each way of writing."""
     here, there = (Database(f"sqlite:///{tmp_path}/{name}.sqlite") for name in ("here", "there"))

@@ -37,6 +37,7 @@ def run(code, url, patched):
 
 
 @pytest.mark.parametrize("patched", [False, True], ids=["unpatched", "patched"])
+@pytest.mark.sweep(1)
 def test_a_greenlet_does_not_commit_what_another_one_has_written(mariadb, patched):
     """Each writes, lets the others run, and then commits or rolls back its own."""
     mariadb.run("CREATE TABLE note (body VARCHAR(50))")
@@ -66,6 +67,7 @@ def test_a_greenlet_does_not_commit_what_another_one_has_written(mariadb, patche
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["forgotten", "kept"])
+@pytest.mark.sweep(1)
 def test_a_greenlet_that_ends_without_remove_gives_its_connection_back(sqlite, kept):
     """When it is collected; if it is kept, when another greenlet of the thread needs a session."""
     sqlite.run("CREATE TABLE note (body VARCHAR(50))")

@@ -32,6 +32,7 @@ from support.models import Note
 
 
 @pytest.mark.parametrize("place", OUTSIDE, ids=lambda place: place.__name__)
+@pytest.mark.sweep(9)
 def test_outside_the_transaction_reading_works_and_no_way_of_writing_is_lost(place, database):
     """The error says where to write; the connection goes back, and the next request writes."""
     make_tables(database)
@@ -53,6 +54,7 @@ def test_outside_the_transaction_postgresql_loses_nothing_either(postgresql):
     [place for place in OUTSIDE if place is not view_between_two_transactions],
     ids=lambda place: place.__name__,
 )
+@pytest.mark.sweep(4)
 def test_outside_the_transaction_the_threads_own_manager_loses_nothing_either(place, sqlite):
     """It begins a transaction whenever it is asked for one; nobody would end that."""
     make_tables(sqlite)

@@ -241,6 +241,7 @@ def target(request):
 
 @pytest.mark.parametrize("status", [200, 500])
 @pytest.mark.parametrize(("name", "target"), CASES, indirect=["target"])
+@pytest.mark.sweep(91)
 def test_a_write_is_stored_when_the_status_says_so_and_only_then(serve, name, target, status):
     """No style of writing is forgotten, and none escapes the rollback."""
     write, after, _ = WAYS[name]

@@ -80,6 +80,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.sweep(2)
 def test_an_account_that_is_used_elsewhere_is_refused(make, admin, tmp_path, other):
     """Before its password is changed, its grants are taken away, or it is dropped."""
     assert make("other_shop", password="shop's").psqa("create").status == 0
@@ -175,6 +176,7 @@ def test_check_finds_what_runs_with_the_rights_of_another_account(created, serve
 @pytest.mark.parametrize(
     "mode", ["ANSI_QUOTES", "ANSI", "NO_BACKSLASH_ESCAPES", "ORACLE", "NO_BACKSLASH_ESCAPES,ANSI"]
 )
+@pytest.mark.sweep(2)
 def test_how_the_server_quotes_does_not_matter(make, admin, mode):
     """Its sql_mode, its sql_quote_show_create, and the sql_mode that the ini file asks for."""
     admin.run(
@@ -248,6 +250,7 @@ def test_a_lock_that_the_application_holds_blocks_nothing(with_file, server):
             assert denied(connection, "SELECT 1") in {2006, 2013, 1927}
 
 
+@pytest.mark.deep
 def test_a_prepared_transaction_of_the_application_is_told(created, server, admin):
     """It keeps its locks without a connection, and whose it is the server does not say."""
     admin.run("CREATE TABLE aalam_base.note (id INT PRIMARY KEY)")

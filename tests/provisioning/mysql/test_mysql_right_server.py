@@ -60,6 +60,7 @@ def app_at(tmp_path, address, admin_url=None):
 @pytest.mark.parametrize(
     "where", ["another machine", "another port", "nothing", "a fixed greeting"]
 )
+@pytest.mark.sweep(1)
 def test_a_server_with_the_same_names_on_the_usual_socket_is_left_alone(
     server, same_names, tmp_path, where
 ):

@@ -52,6 +52,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("other", OTHERS)
 @pytest.mark.parametrize("where", ["here", "in another database"])
+@pytest.mark.sweep(2)
 def test_a_role_that_is_used_elsewhere_is_refused(site, other, where):
     """Before its password is changed, and before it is dropped."""
     site.asked(site.root, "CREATE DATABASE elsewhere")
@@ -130,6 +131,7 @@ BLOCKS = {
 
 
 @pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.sweep(2)
 def test_work_that_the_application_does_not_end_blocks_nothing(site, tmp_path, block):
     """Check does not wait; rotate and drop end the connection that they wait for."""
     site.create()
@@ -162,6 +164,7 @@ PREPARED = {
 
 
 @pytest.mark.parametrize("what", PREPARED)
+@pytest.mark.sweep(1)
 def test_a_prepared_transaction_of_the_application_blocks_nothing(site, tmp_path, what):
     """It keeps its locks without a connection, even after a restart."""
     site.create()

@@ -53,6 +53,7 @@ DRIFTS = {
 
 
 @pytest.mark.parametrize(("damage", "words"), DRIFTS.values(), ids=DRIFTS)
+@pytest.mark.sweep(4)
 def test_what_others_changed_is_found_and_repaired(pair, damage, words):
     """The check had said so; afterwards there is nothing left to say or to do."""
     pair.admin.run(damage.format(database=pair.database))
@@ -112,6 +113,7 @@ FINDINGS = {
 
 
 @pytest.mark.parametrize(("act", "words", "undo"), FINDINGS.values(), ids=FINDINGS)
+@pytest.mark.sweep(2)
 def test_what_may_have_been_meant_is_found_and_left_alone(pair, act, words, undo):
     """The advice says what to do about it."""
     pair.admin.run(act)

@@ -100,6 +100,7 @@ def test_the_administrator_logs_in_through_psycopg_whatever_the_application_does
     "user",
     ["quote\"s 'n' 100%s %(x)s", "back\\slash\nline", "Größe $$; :name", "current_user"],
 )
+@pytest.mark.sweep(1)
 def test_a_hostile_account_is_a_name_like_others(site, user):
     """In every statement, from the first to the last."""
     more = {"user": user, "password": f"{user}';--"}
@@ -130,6 +131,7 @@ def test_a_hostile_account_is_a_name_like_others(site, user):
         ("near_other", "is the account of near_other"),
     ],
 )
+@pytest.mark.sweep(2)
 def test_an_account_that_is_no_applications_is_refused(pair, user, words):
     """Before anything is changed, or removed."""
     provisioning = pair.provisioning(user=user)

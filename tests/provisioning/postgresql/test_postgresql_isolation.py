@@ -106,6 +106,7 @@ def test_the_proof_fails_when_something_opens_what_is_new(pair, hook, words):
 
 
 @pytest.mark.parametrize("opened", ["SCHEMA near_other", "TABLE near_other.note"])
+@pytest.mark.sweep(1)
 def test_the_proof_fails_when_a_neighbour_is_open_to_everybody(pair, opened):
     """It is the neighbour that has to be repaired."""
     act, undo = f"GRANT ALL ON {opened} TO PUBLIC", f"REVOKE ALL ON {opened} FROM PUBLIC"

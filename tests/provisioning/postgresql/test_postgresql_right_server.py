@@ -90,6 +90,7 @@ def app_at(site, tmp_path, address, admin_url=None):
 
 
 @pytest.mark.parametrize("where", ["another machine", "the same port", "nothing"])
+@pytest.mark.sweep(1)
 def test_a_server_with_the_same_names_on_the_usual_socket_is_left_alone(
     site, same_names, tmp_path, where
 ):
@@ -108,6 +109,7 @@ def test_a_server_with_the_same_names_on_the_usual_socket_is_left_alone(
     assert (everything(same_names), everything(site.here)) == before
 
 
+@pytest.mark.deep
 def test_an_administrators_url_of_another_server_changes_nothing(site, decoy, same_names, tmp_path):
     """Neither there nor on the application's own server."""
     admin_url = f"postgresql+psycopg://postgres@/x?host={decoy.folder}&port={decoy.port}"

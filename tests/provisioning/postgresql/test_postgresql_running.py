@@ -3,6 +3,7 @@
 import threading
 from queue import Queue
 
+import pytest
 from pyramid.config import Configurator
 from pyramid.response import Response
 from sqlalchemy import text
@@ -110,6 +111,7 @@ def test_drop_keeps_the_database_that_the_account_owns(site):
     assert site.admin.scalar(owner) == "postgres"
 
 
+@pytest.mark.deep
 def test_the_password_is_rotated_under_constant_requests_and_none_fails(site, tmp_path):
     """Each request makes a connection of its own, and so a login."""
     site.create()
