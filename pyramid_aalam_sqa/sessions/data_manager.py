@@ -45,7 +45,8 @@ class JoinedDataManager:
         self.tx: SessionTransaction | None = transaction
         # Whether a part of the work was closed in the middle, so that it is lost.
         self.lost = False
-        self.stored = False
+        # Whether we have voted, so that only another data manager can fail now.
+        self.voted = False
         tm.get().join(self)
 
     def sortKey(self) -> str:  # noqa: N802 - the name in transaction's interface
@@ -100,6 +101,7 @@ class JoinedDataManager:
             self.finish()
         finally:
             session.committing = False
+        self.voted = True
 
     def tpc_finish(self, trans: Any) -> None:
         """Do nothing: the work is committed."""
@@ -118,7 +120,7 @@ class JoinedDataManager:
 
     def tpc_abort(self, trans: Any) -> None:
         """Say that the work is stored if another data manager has failed after our vote."""
-        if self.stored:
+        if self.voted:
             log.critical(
                 "The transaction is stored in part: another data manager has failed after the "
                 "commit of the session: %s",
@@ -150,7 +152,6 @@ class JoinedDataManager:
     def finish(self) -> None:
         """Forget the session, whose work is stored. It keeps its objects."""
         session, self.session = self.session, None
-        self.stored = True
         session.data_manager = None
         session.listen_for_begin()
         self.tx = None

@@ -10,7 +10,7 @@ import greenlet
 import pytest
 from pyramid.response import Response
 from pyramid_retry import IRetryableError
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from webtest import TestApp
 
@@ -222,3 +222,24 @@ def test_an_error_of_the_driver_is_still_wrapped_and_marked(serve, server):
         connection.execute(text(conflict[server.kind]))
 
     assert IRetryableError.providedBy(caught.value)
+
+
+def test_an_interrupt_after_the_commit_goes_on_and_the_work_is_stored(serve, server, caplog):
+    """The process ends as it was told to. The log says that the work is stored, and all of it."""
+
+    def interrupt(session):
+        raise KeyboardInterrupt
+
+    def write(request):
+        request.sqa_session.execute(INSERT, {"body": "stored"})
+        event.listen(request.sqa_session, "after_commit", interrupt)
+        return Response()
+
+    app = serve_one(serve, server, with_view(write))
+    with pytest.raises(KeyboardInterrupt):
+        TestApp(app).get("/")
+
+    assert [row[0] for row in server.rows(BODIES)] == ["stored"]
+    assert get_sqa(app).engine.pool.checkedout() == 0
+    assert "the transaction is stored, but something after its commit" in caplog.text
+    assert "stored in part" not in caplog.text

@@ -89,6 +89,54 @@ def test_the_page_of_a_commit_that_failed_to_the_last_follows_its_own_status(
     assert get_sqa(app.app).engine.pool.checkedout() == 0
 
 
+def test_the_page_of_a_failed_commit_that_fails_itself_stores_nothing(serve_view, unique_notes):
+    """Pyramid renders no second page: the error goes up, and the connection goes back."""
+
+    def view(request):
+        write(request, "row")
+        return refuses_to_commit(request)
+
+    def page(error, request):
+        write(request, "page")
+        raise LookupError("no template")
+
+    def setup(config):
+        config.add_exception_view(page, context=Conflict)
+
+    app = serve_view(view, setup=setup)
+
+    with pytest.raises((LookupError, Conflict)):
+        app.get("/")
+    assert unique_notes() == []
+    assert get_sqa(app.app).engine.pool.checkedout() == 0
+
+
+def test_the_page_of_a_failed_commit_gets_one_transaction_and_no_second(serve_view, unique_notes):
+    """After its own commit has failed too, it can read, and a write says that it would be lost."""
+    told = []
+
+    def view(request):
+        return refuses_to_commit(request)
+
+    def page(error, request):
+        write(request, "page")
+        refuses_to_commit(request)
+        with suppress(Conflict):
+            request.tm.commit()
+        told.append(request.sqa_session.scalar(COUNT))
+        with pytest.raises(OutsideTransactionError):
+            write(request, "lost")
+        return Response("sorry", status=500)
+
+    def setup(config):
+        config.add_exception_view(page, context=Conflict)
+
+    serve_view(view, setup=setup, **{"retry.attempts": "1"}).get("/", status=500)
+
+    assert told == [0]
+    assert unique_notes() == []
+
+
 def test_an_error_that_the_page_makes_an_answer_of_is_still_tried_again(serve_view, unique_notes):
     """A catch-all view that answers 200 hides no conflict from the retry."""
 

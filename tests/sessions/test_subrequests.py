@@ -7,7 +7,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 from sqlalchemy import event, text
 
-from pyramid_aalam_sqa import OutsideTransactionError, get_sqa
+from pyramid_aalam_sqa import OutsideTransactionError, get_sqa, session_scope
 from support.apps import with_view
 from support.late_use import (
     checked_out,
@@ -283,3 +283,23 @@ def test_two_applications_in_one_request_have_a_session_each(
     for session in (seen[0], other.seen[0]):
         with pytest.raises(OutsideTransactionError, match="ended with its request"):
             session.execute(text("SELECT 1"))
+
+
+def test_a_subrequest_made_in_a_job_shares_the_session_of_the_request_around_the_job(
+    serve_seeded, bodies
+):
+    """The end of the subrequest leaves the shared session to the request, through the job."""
+
+    def view(request):
+        subrequest = Request.blank("/part")
+        share(subrequest, request)
+        with session_scope(request):
+            request.invoke_subrequest(subrequest, use_tweens=True)
+        write_next(request)
+        return Response()
+
+    client = serve_seeded(with_view(view), parts)
+    client.get("/")
+
+    assert bodies() == ["next", "part", "seed"]
+    assert checked_out(client) == 0

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pyramid.config import Configurator
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session as PlainSession
 
 from pyramid_aalam_sqa import Session, get_sqa
@@ -320,3 +320,28 @@ def test_a_child_process_has_no_session_of_its_parent(mariadb):
         "of the main thread",
         "of the other thread",
     ]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no mail"), KeyboardInterrupt()], ids=repr)
+def test_what_fails_after_the_commit_does_not_deny_it(app, notes, caplog, error):
+    """The row is stored. A listener's error is logged, and an interrupt goes on."""
+
+    def fail(session):
+        raise error
+
+    session = Session(app)
+    session.execute(INSERT, {"body": "stored"})
+    event.listen(session(), "after_commit", fail)
+    if isinstance(error, Exception):
+        session.commit()
+        assert "a listener for its end failed" in caplog.text
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            session.commit()
+
+    assert notes() == ["stored"]
+    assert open_connections(app) == 0
+    session.remove()
+    Session(app).execute(INSERT, {"body": "next"})
+    Session(app).commit()
+    assert notes() == ["next", "stored"]
