@@ -47,9 +47,10 @@ def test_any_declarative_base_will_do(make, sqlite):
     """DeclarativeBase, declarative_base(), a registry, a MetaData."""
     settings = {"sqlalchemy.url": sqlite.url, "sqa.provider": "aalam", "sqa.app": "base"}
 
-    init_engine("aalam_base", make(), create_tables=True, settings=settings)
+    engine = init_engine("aalam_base", make(), create_tables=True, settings=settings)
 
     assert sqlite.scalar("SELECT count(*) FROM thing") == 0
+    engine.dispose()
 
 
 def test_what_is_no_declarative_base_is_refused():
@@ -67,6 +68,7 @@ def test_without_create_tables_nothing_is_created(sqlite):
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM sqlite_master")) == 0
     assert sqlite.scalar("SELECT count(*) FROM sqlite_master") == 0
+    engine.dispose()
 
 
 def test_init_engine_returns_the_engine_of_the_requests(sqlite):
