@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PORT ?= 6543
 # The lowest versions of the dependencies have wheels for the lowest Python.
 OLDEST := .venv-oldest
 OLDEST_PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo $(PYTHON))
@@ -17,8 +18,9 @@ NO_DRIVERS := echo 'Tests of mysqlclient, psycopg2 and PostgreSQL 16 are skipped
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
-run: $(VENV)/ready-run  ## serve the guest book on http://localhost:6543
-	$(BIN)/pserve development.ini
+run: $(VENV)/ready-run  ## serve the guest book on http://localhost:6543; make run PORT=8080
+	@$(BIN)/python tools/free_port.py $(PORT)
+	$(BIN)/pserve development.ini http_port=$(PORT)
 
 test: lint types tests  ## lint, types, tests and coverage: what every change must pass
 

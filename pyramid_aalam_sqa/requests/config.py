@@ -8,11 +8,13 @@ from typing import Any
 from pyramid.config import PHASE0_CONFIG, PHASE1_CONFIG, PHASE2_CONFIG, Configurator
 from pyramid.interfaces import IExecutionPolicy, IRendererFactory
 from pyramid.renderers import JSON, json_renderer_factory
+from pyramid.request import Request
 from pyramid.router import default_execution_policy
 from pyramid.tweens import EXCVIEW
 from sqlalchemy.engine import URL
 
 from ..applications import APPLICATION_KEY, REGISTRY_KEY, Sqa, directory
+from ..exceptions import SettingError
 from ..settings import DEFAULT_KEY, PYRAMID_OPTIONS, check_pyramid_options
 from .debugging_hooks import ROOM, add_sqa_health, is_wanted, n_plus_one_deriver
 from .json_renderer import add_json_adapters
@@ -32,6 +34,14 @@ from .tweens import check_tweens
 
 # The order of an action that runs after pyramid_retry's and the application's own.
 LAST_CONFIG = 1000
+
+# What Pyramid's router and pyramid_tm set on each request; its class does not have it.
+SET_ON_REQUESTS = frozenset(
+    {
+        *("context", "invoke_subrequest", "registry", "root", "subpath", "tm", "traversed"),
+        *("view_name", "virtual_root", "virtual_root_path"),
+    }
+)
 
 # Where the introspectables of the databases are listed.
 CATEGORY = "sqa databases"
@@ -74,7 +84,26 @@ def includeme(config: Any) -> None:
     if config.registry.settings.get("pyramid.tweens"):
         config.action((REGISTRY_KEY, "tweens"), check_tweens, (config,), order=LAST_CONFIG)
     config.add_sqa_database()
+    config.action(
+        (REGISTRY_KEY, "request attribute"),
+        _add_request_attribute,
+        (config,),
+        order=PHASE2_CONFIG,
+    )
     config.action((REGISTRY_KEY, "debugging"), _start_debugging, (config,), order=PHASE2_CONFIG)
+
+
+def _add_request_attribute(config: Any) -> None:
+    """Give the session of a request the second name that ``sqa.request_attribute`` asks for."""
+    name = config.registry[REGISTRY_KEY].settings.sqa_options["request_attribute"]
+    if name is None:
+        return
+    if hasattr(Request, name) or name in SET_ON_REQUESTS or name.startswith("sqa_"):
+        msg = (
+            f"sqa.request_attribute = {name}: each request has request.{name}, write another name."
+        )
+        raise SettingError(msg)
+    config.add_request_method(lambda request: request.sqa_session, name, property=True)
 
 
 def _start_debugging(config: Any) -> None:

@@ -1,5 +1,6 @@
 """How Pyramid's JSON renderers write rows, models and the values in them."""
 
+import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -9,12 +10,19 @@ from enum import Enum
 from operator import attrgetter
 from typing import Any, TypeVar
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import inspect
 from sqlalchemy.engine import Row, RowMapping
-from sqlalchemy.orm import InstanceState
+from sqlalchemy.orm import InstanceState, Mapper
 
 R = TypeVar("R")
+
+# The words in the names of columns that are not for everybody, each between underscores.
+SECRET_WORDS = re.compile(
+    r"(?:^|_)(?:passwords?|passwd|pwd|passphrase|secrets?|tokens?|credentials?|salt|otp|api_?key"
+    r"|private_?key)(?:_|$)"
+)
 
 
 def add_json_adapters(renderer: R) -> R:
@@ -91,20 +99,42 @@ def _model(thing: object, state: InstanceState[Any]) -> dict[str, Any]:
 
 
 def _columns(state: InstanceState[Any]) -> list[str]:
-    """Return the names of the public columns, without those whose loading was deferred.
+    """Return the names of the columns that are shown, the same ones before and after a commit.
 
-    To load a deferred column costs a statement for each object. A column that was never set on a
-    new object is not loaded either, but it is NULL and costs nothing.
+    A deferred column is left out, because to load it costs a statement for each object. So is a
+    column that the query has left out. A column that was never set on a new object is not loaded
+    either, but it is NULL and costs nothing. Raises TypeError if one of them looks like a secret.
     """
     unloaded = state.unloaded - state.expired_attributes if state.has_identity else set()
-    return [
-        attribute.key
-        for attribute in state.mapper.column_attrs
-        if attribute.key[0] != "_"
-        and not (
-            attribute.key in unloaded and (attribute.deferred or attribute.key in state.callables)
-        )
-    ]
+    left_out = unloaded & state.callables.keys()
+    return [name for name in _public_columns(state.mapper) if name not in left_out]
+
+
+# A mapper lives as long as its class.
+_columns_of_mapper: WeakKeyDictionary[Mapper[Any], list[str]] = WeakKeyDictionary()
+
+
+def _public_columns(mapper: Mapper[Any]) -> list[str]:
+    """Return the names of the columns of *mapper*: no private one, no deferred one, no secret."""
+    names = _columns_of_mapper.get(mapper)
+    if names is None:
+        shown = [each for each in mapper.column_attrs if each.key[0] != "_" and not each.deferred]
+        for each in shown:
+            if _looks_secret(each.key) or _looks_secret(str(getattr(each.columns[0], "name", ""))):
+                name = mapper.class_.__name__
+                msg = (
+                    f"{name} has the column {each.key}, which looks like a secret. List the "
+                    f"attributes that may be shown in {name}.__json_columns__."
+                )
+                raise TypeError(msg)
+        names = _columns_of_mapper[mapper] = [each.key for each in shown]
+    return names
+
+
+def _looks_secret(name: str) -> bool:
+    """Tell whether *name* has a word for a secret: password_hash, apiKey, access_token."""
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    return SECRET_WORDS.search(snake) is not None
 
 
 def _base64(value: bytes) -> str:

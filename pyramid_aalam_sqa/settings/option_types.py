@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from keyword import iskeyword
 from pkgutil import resolve_name
 
 from sqlalchemy import pool
@@ -214,6 +215,12 @@ JSON_OBJECT = OptionType('a JSON object, {"name": value}', _json, _is(dict))
 
 NAMES = OptionType("names, separated by spaces", str.split, _is(list, tuple))
 
+
+ATTRIBUTE = OptionType(
+    "a name that Pyramid's request does not have, such as dbsession",
+    _unchanged,
+    lambda value: isinstance(value, str) and value.isidentifier() and not iskeyword(value),
+)
 
 PASSWORD_FILE = OptionType(
     "the path of a file that is there; (umask 077; openssl rand -base64 24 > FILE) makes one",

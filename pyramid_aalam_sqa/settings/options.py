@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from .option_types import (
     APP,
+    ATTRIBUTE,
     BLANK_OR_CALLABLE,
     BOOLEAN,
     CALLABLE,
@@ -150,6 +151,12 @@ SQA_OPTIONS = (
         NAMES,
         "The declarative bases whose tables psqa creates, each as package.module:Base; without it "
         "they are those of the application's init_engine().",
+    ),
+    Option(
+        "request_attribute",
+        ATTRIBUTE,
+        "A second name of request.sqa_session, for views that were written for another one: "
+        "dbsession, as in Pyramid's cookiecutter.",
     ),
     Option(
         "commit_order",
