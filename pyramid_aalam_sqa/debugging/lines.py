@@ -13,13 +13,12 @@ ROOM = Path(__file__).parent
 PACKAGE = ROOM.parent
 # The demo is an application, though it lies in this package.
 DEMO = PACKAGE / "demo"
-# What only these rooms send is the package's own: BEGIN on SQLite, the set-up of a connection.
+# What only these rooms send is the package's own: the set-up of a connection, for example.
 OWN = tuple(f"{PACKAGE / room}{os.sep}" for room in ("backends", "engines"))
 SQLALCHEMY = f"{Path(sqlalchemy.__file__).parent}{os.sep}"
 LIBRARIES = tuple(
     f"{folder}{os.sep}"
     for folder in {
-        PACKAGE,
         sysconfig.get_path("stdlib"),
         sysconfig.get_path("platstdlib"),
         sysconfig.get_path("scripts"),
@@ -69,6 +68,8 @@ def _find_kind(path: str) -> str:
         return "own"
     if path.startswith(f"{DEMO}{os.sep}"):
         return "application"
+    if path.startswith(f"{PACKAGE}{os.sep}"):
+        return "ours"
     # "<string>" and the like: code that was made, by a dataclass for example.
     made = path.startswith("<")
     library = path.startswith(LIBRARIES) or any(part in path for part in INSTALLED)
@@ -82,23 +83,22 @@ def find_line(frame: FrameType | None, package: str = "") -> tuple[bool, Line | 
     above it, a server or a test, did not ask. *package* is the application's, which is found also
     where it is installed among the libraries.
     """
-    inside = own = False
+    inside = False
     while frame is not None:
         kind = _kind_of(frame.f_code.co_filename)
         if kind == "sqlalchemy":
             inside = True
         elif kind == "router":
             break
-        elif kind == "own":
+        elif kind == "own" and inside:
             # The first frame that is not SQLAlchemy's is the one that asked it.
-            if inside is True:
-                return True, None
-        elif kind == "application" or (package and _is_in(frame, package)):
+            return True, None
+        elif kind == "application" or (kind == "library" and package and _is_in(frame, package)):
             return False, _line_of(frame)
-        if kind != "sqlalchemy" and inside:
+        else:
             inside = False
         frame = frame.f_back
-    return own, None
+    return False, None
 
 
 def _is_in(frame: FrameType, package: str) -> bool:

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 from urllib.parse import quote
 
-from .lazy_loads import LazyLoad, NPlusOne
+from .lazy_loads import Group, LazyLoad, NPlusOne, found_in
 from .lines import Line
 from .statements import Contents, Statement, Statements, Step, Totals, counted
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 # A block of lines for each request: what it sent, how long that took, and from where.
 sql_log = logging.getLogger("pyramid_aalam_sqa.sql")
 
-ROLLED_BACK = "rolled back"
+COMMITTED, ROLLED_BACK = "committed", "rolled back"
 # A page that sends more than this has another problem than its details.
 MOST_KEPT = 1000
 # Of one execution with many sets of parameters.
@@ -95,19 +95,22 @@ class Recorder:
     def _totals_of(self, database: str) -> Totals:
         return self._contents.totals.setdefault(database, Totals())
 
-    def note_lazy_load(self, load: LazyLoad, line: Line | None) -> NPlusOne:
-        """Count *load* among those of the same attribute for rows of the same query."""
-        found = self._contents.lazy_loads.get(load.group)
-        if found is None:
-            found = NPlusOne(load.attribute, load.option, line)
-            self._contents.lazy_loads[load.group] = found
-        found.parents.add(load.parent)
-        return found
+    def note_lazy_load(self, load: LazyLoad, line: Line | None) -> NPlusOne | None:
+        """Count *load* among those of its group. Return what is found in that, if anything."""
+        group = self._contents.lazy_loads.get(load.group)
+        if group is None:
+            group = Group(load.attribute, load.option, line)
+            self._contents.lazy_loads[load.group] = group
+        group.parents.add(load.parent)
+        group.wanted = group.wanted or self.mode == "log"
+        found = found_in([group])
+        return found[0] if found else None
 
     def finish(self, result: str) -> None:
         """Say of each ROLLBACK why it was sent, and write each N+1 to the log.
 
-        *result* is the status of the response, or the name of the error that was raised.
+        *result* is the status of the response, or the name of the error that was raised. A block
+        has none.
         """
         ends = self.statements.ends
         last = max((each.attempt for each in self.statements.timeline), default=1)
@@ -115,13 +118,15 @@ class Recorder:
             if step.kind == "ROLLBACK" and step.outcome == ROLLED_BACK:
                 again = step.attempt < last
                 step.outcome = f"{ROLLED_BACK}: {'tried again' if again else result}"
-        for found in self.statements.n_plus_one:
-            if found.wanted and not found.said:
-                found.said = True
-                log.warning("%s: %s", self.what, found)
+        wanted = [group for group in self._contents.lazy_loads.values() if group.wanted]
+        for found in found_in(group for group in wanted if not group.said):
+            log.warning("%s: %s", self.what, found)
+        for group in wanted:
+            group.said = True
         if len(self.statements.timeline) and sql_log.isEnabledFor(logging.INFO):
             number = counted(self.statements.count)
-            sql_log.info("%s (%s): %s\n%s", self.what, result, number, self.statements)
+            outcome = f" ({result})" if result else ""
+            sql_log.info("%s%s: %s\n%s", self.what, outcome, number, self.statements)
 
     @property
     def what(self) -> str:

@@ -39,8 +39,10 @@ def includeme(config: Any) -> None:
             _count(tap, sqa)
     if options["record"]:
         config.add_request_method(sqa_statements, property=True)
-    if options["record"] or options["server_timing"] or options["n_plus_one"] != "off":
+    finds = options["record"] or options["n_plus_one"] != "off"
+    if finds:
         mark_lazy_loads()
+    if finds or options["server_timing"]:
         discriminator = ("pyramid_aalam_sqa", "recording policy")
         config.action(discriminator, _wrap_policy, (config, sqa, taps), order=AFTER_ENDS)
 

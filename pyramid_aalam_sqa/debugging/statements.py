@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .lazy_loads import NPlusOne
+from .lazy_loads import Group, NPlusOne, found_in
 from .lines import Line
 
 
@@ -73,7 +73,7 @@ class Contents:
     kept: list[Statement] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     totals: dict[str, Totals] = field(default_factory=dict)
-    lazy_loads: dict[Any, NPlusOne] = field(default_factory=dict)
+    lazy_loads: dict[Any, Group] = field(default_factory=dict)
     count: int = 0
 
 
@@ -141,7 +141,7 @@ class Statements:
     @property
     def n_plus_one(self) -> list[NPlusOne]:
         """Return each lazy load that was sent for two or more rows of one query."""
-        return [each for each in list(self._contents.lazy_loads.values()) if each.count > 1]
+        return found_in(list(self._contents.lazy_loads.values()))
 
 
 def counted(number: int) -> str:

@@ -20,18 +20,23 @@ from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.exc import DBAPIError
 
 from ..applications import Counters, Sqa
-from ..backends import backend_of, has_backend
-from ..engines import error_name
-from ..exceptions import NPlusOneError, TransactionError
+from ..engines import Outcome, error_name, outcome_on
+from ..exceptions import NPlusOneError
 from .lazy_loads import LAZY_LOAD, LazyLoad
 from .lines import Line, find_line
-from .recording import ROLLED_BACK, Recorder, kept_parameters, of_context
+from .recording import COMMITTED, ROLLED_BACK, Recorder, kept_parameters, of_context
 from .statements import Statement
 
 log = logging.getLogger(__name__)
 
 # SQLAlchemy sends them as statements, and so may an application.
 SAVEPOINTS = ("SAVEPOINT ", "RELEASE SAVEPOINT ", "ROLLBACK TO SAVEPOINT ")
+# What a COMMIT is called whose outcome the watcher knows.
+OUTCOMES: dict[Outcome | None, str] = {
+    Outcome.STORED: COMMITTED,
+    Outcome.REFUSED: "refused",
+    Outcome.UNKNOWN: "unknown",
+}
 # Characters of a statement in one line of the log.
 LONGEST_LOGGED = 500
 
@@ -92,31 +97,28 @@ class Tap:
     def _execution(self, original: Callable[..., Any], name: str) -> Callable[..., Any]:
         many, without = name == "do_executemany", name == "do_execute_no_params"
 
-        def execute(cursor: Any, statement: str, *given: Any, **named: Any) -> Any:
+        def execute(cursor: Any, statement: str, *given: Any) -> Any:
             audience = self.audience()
             if not audience and self.slow_statement is None:
-                return original(cursor, statement, *given, **named)
-            context = named.get("context") or given[-1]
+                return original(cursor, statement, *given)
             parameters = None if without else given[0]
-            run = _Run(self, audience, cursor, statement, parameters, context, many)
-            return run.call(lambda: original(cursor, statement, *given, **named))
+            run = _Run(self, audience, cursor, statement, parameters, given[-1], many)
+            return run.call(lambda: original(cursor, statement, *given))
 
         return execute
 
     def _transaction(self, original: Callable[..., Any], kind: str) -> Callable[..., Any]:
-        def transact(connection: Any) -> Any:
-            place = _place(connection)
+        def transact(pooled: Any) -> Any:
+            place = _place(pooled)
             begun = place in self._begun
             if kind == "BEGIN":
                 self._begun.add(place)
             else:
                 self._begun.discard(place)
-            audience = self.audience()
-            # SQLite's BEGIN was sent as a statement just before.
-            if (kind == "BEGIN" and begun) or getattr(self._state, "inside", False):
-                return original(connection)
+            if getattr(self._state, "inside", False):
+                return original(pooled)
             shown = "RESET" if kind == "ROLLBACK" and not begun else kind
-            return self._step(audience, shown, lambda: original(connection))
+            return self._step(shown, lambda: original(pooled), pooled)
 
         return transact
 
@@ -126,20 +128,15 @@ class Tap:
             if counters is not None:
                 counters.add(self.key, "waiting")
             try:
-                audience = self.audience()
-                connection = self._step(audience, "CONNECT", original)
+                pooled = self._step("CONNECT", original)
             finally:
                 if counters is not None:
                     counters.add(self.key, "waiting", -1)
             # Another connection may have been at the same address.
-            self._begun.discard(_place(connection))
-            return connection
+            self._begun.discard(_place(pooled))
+            return pooled
 
         return raw_connection
-
-    def note_begin(self, connection: Any) -> None:
-        """Note that BEGIN was sent on *connection* as a statement, as SQLite needs it."""
-        self._begun.add(_place(connection))
 
     @property
     def hides_parameters(self) -> bool:
@@ -156,8 +153,9 @@ class Tap:
         finally:
             self._state.inside = before
 
-    def _step(self, audience: list[Recorder], kind: str, act: Callable[[], Any]) -> Any:
-        """Call *act*, a step of a transaction, and tell *audience* of it."""
+    def _step(self, kind: str, act: Callable[[], Any], pooled: Any = None) -> Any:
+        """Call *act*, a step of a transaction on *pooled*, and tell those who listen."""
+        audience = self.audience()
         began = perf_counter()
         error: BaseException | None = None
         try:
@@ -167,7 +165,7 @@ class Tap:
             raise
         finally:
             seconds = perf_counter() - began
-            outcome = self._outcome(kind, error)
+            outcome = self._outcome(kind, error, pooled)
             name = self.name_of(error) if error else None
             for recorder in audience:
                 recorder.add_step(
@@ -176,24 +174,15 @@ class Tap:
             if kind in {"COMMIT", "ROLLBACK"}:
                 self._tell_end(kind, seconds, name)
 
-    def _outcome(self, kind: str, error: BaseException | None) -> str | None:
+    def _outcome(self, kind: str, error: BaseException | None, pooled: Any) -> str | None:
+        """Return what became of the transaction on *pooled*, as the watcher of the engine knows."""
         if kind == "ROLLBACK":
             return None if error else ROLLED_BACK
         if kind != "COMMIT":
             return None
-        if error is None:
-            return "committed"
-        if isinstance(error, TransactionError):
-            # Raised in place of a COMMIT, which was not sent.
-            return "refused"
-        engine = cast("Engine", self._engine())
-        dialect = engine.dialect
-        if not has_backend(engine) or not isinstance(error, dialect.loaded_dbapi.Error):
-            return "unknown"
-        backend = backend_of(engine)
-        lost = dialect.is_disconnect(cast("Any", error), None, None)
-        kind_of_error = backend.classify(error, connecting=False, disconnected=lost)
-        return "unknown" if backend.is_commit_unknown(kind_of_error, error) else "refused"
+        # An engine that this package has not made has no watcher.
+        unwatched = "unknown" if error else COMMITTED
+        return OUTCOMES.get(outcome_on(pooled), unwatched)
 
     def _tell_end(self, kind: str, seconds: float, error: str | None) -> None:
         for observer in self.observers:
@@ -227,8 +216,7 @@ class _Run:
     line: Line | None = None
 
     def __post_init__(self) -> None:
-        if self.context is not None:
-            self.lazy_load = self.context.execution_options.get(LAZY_LOAD)
+        self.lazy_load = self.context.execution_options.get(LAZY_LOAD)
         if self.audience:
             frame = sys._getframe(3)  # noqa: SLF001 - inspect.stack() reads source files
             self.own, self.line = find_line(frame, self.audience[-1].package)
@@ -236,8 +224,6 @@ class _Run:
     def call(self, act: Callable[[], Any]) -> Any:
         """Call *act*, which executes the statement, and tell those who listen."""
         self._refuse_repeated_load()
-        if self.own and self.statement.startswith("BEGIN"):
-            self.tap.note_begin(self.context.root_connection.connection)
         began = perf_counter()
         error = None
         try:
@@ -259,8 +245,7 @@ class _Run:
             return
         for recorder in self.audience:
             found = recorder.note_lazy_load(load, self.line)
-            found.wanted = found.wanted or recorder.mode == "log"
-            if recorder.mode == "raise" and found.count > 1:
+            if found is not None and recorder.mode == "raise":
                 raise NPlusOneError(str(found))
 
     def _tell(self, recorder: Recorder, began: float, seconds: float, error: str | None) -> None:
@@ -293,7 +278,7 @@ class _Run:
     def _kind(self) -> str | None:
         """Return the kind of step that the statement is; None when it is the application's."""
         if self.own:
-            return "BEGIN" if self.statement.startswith("BEGIN") else "SETUP"
+            return "SETUP"
         return "SAVEPOINT" if self.statement.startswith(SAVEPOINTS) else None
 
     def _log_slow(self, seconds: float) -> None:
@@ -304,8 +289,8 @@ class _Run:
         log.warning("%s: a statement took %.3f s [%s]%s: %s", *args)
 
 
-def _place(connection: Any) -> int:
-    return id(getattr(connection, "dbapi_connection", connection))
+def _place(pooled: Any) -> int:
+    return id(getattr(pooled, "dbapi_connection", pooled))
 
 
 def _count_rows(cursor: Any, item: Statement) -> None:

@@ -448,6 +448,15 @@ def transaction_on(connection: Connection) -> WatchedTransaction | None:
     return _of(connection.connection)
 
 
+def outcome_on(pooled: Any) -> Outcome | None:
+    """Return what became of the last transaction on *pooled*, a connection of the pool.
+
+    None if its engine is not watched.
+    """
+    transaction = _of(pooled)
+    return transaction.outcome if transaction else None
+
+
 def own_transaction(
     connection: Connection, owner: SessionTransaction, *, read_only: bool, may_commit: bool
 ) -> WatchedTransaction | None:

@@ -1,11 +1,13 @@
 """A lazy load that is repeated for the rows of one query is found, named and cured."""
 
 import logging
+import pickle
+import re
 
 import pytest
 import sqlalchemy.orm
 from pyramid.response import Response
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import (
     Session,
     joinedload,
@@ -78,6 +80,12 @@ def deferred_column(session, *options):
         product.text  # noqa: B018 - as above
 
 
+def deferred_group(session, *options):
+    for product in session.scalars(select(Product).options(*options)).all():
+        product.blurb  # noqa: B018 - as above
+        product.review  # noqa: B018 - as above
+
+
 def behind_a_property(session, *options):
     for shelf in session.scalars(select(Shelf).options(*options)).all():
         shelf.size  # noqa: B018 - as above
@@ -109,6 +117,7 @@ GUILTY = {
     self_referential: ("Shelf.below", 3),
     polymorphic: ("Book.author", 3),
     deferred_column: ("Product.text", 6),
+    deferred_group: ("Product.blurb", 6),
     behind_a_property: ("Shelf.products", 3),
     through_an_association_proxy: ("Shelf.products", 3),
     in_two_loops: ("Shelf.products", 3),
@@ -139,6 +148,69 @@ def test_each_shape_is_found_and_its_advice_cures_it(shape, factory):
         shape(session, follow(found.option))
     assert cured.n_plus_one == []
     assert cured.count < statements.count
+
+
+def nested_loops(session, *options):
+    for shelf in session.scalars(select(Shelf).options(*options)).all():
+        for product in shelf.products:
+            product.tags  # noqa: B018 - as above
+
+
+def one_below_each(session, *options):
+    for shelf in session.scalars(select(Shelf).options(*options)).all():
+        shelf.products[0].tags  # noqa: B018 - as above
+
+
+def deferred_below_each(session, *options):
+    for shelf in session.scalars(select(Shelf).options(*options)).all():
+        shelf.products[0].text  # noqa: B018 - as above
+
+
+@pytest.mark.parametrize(
+    ("shape", "count", "option"),
+    [
+        (nested_loops, 6, "selectinload(Shelf.products).selectinload(Product.tags)"),
+        (one_below_each, 3, "selectinload(Shelf.products).selectinload(Product.tags)"),
+        (deferred_below_each, 3, "selectinload(Shelf.products).undefer(Product.text)"),
+    ],
+)
+def test_below_a_lazy_load_the_advice_is_for_the_query_at_the_beginning(
+    shape, count, option, factory
+):
+    """The application has written no other. The longer advice cures the upper load too."""
+    with factory() as session, recorded(session) as statements:
+        shape(session)
+    above, below = statements.n_plus_one
+    assert (above.attribute, above.count) == ("Shelf.products", 3)
+    assert (below.count, below.queries, below.option) == (count, 1, option)
+
+    with factory() as session, recorded(session, n_plus_one="raise") as cured:
+        shape(session, follow(below.option))
+    assert cured.n_plus_one == []
+
+
+def test_a_query_that_is_repeated_is_one_finding(factory, caplog):
+    """A function with N+1 that is called ten times is one line of the log, and one advice."""
+    with factory() as session, recorded(session, n_plus_one="log") as statements:
+        for _ in range(10):
+            one_to_many(session)
+            session.expunge_all()
+
+    [found] = statements.n_plus_one
+    assert (found.rows, found.option) == ("30 rows of 10 queries", "selectinload(Shelf.products)")
+    [record] = caplog.records
+    assert record.getMessage().startswith(
+        "thread MainThread: N+1: Shelf.products was loaded for 30"
+    )
+
+
+def test_objects_that_were_loaded_lazily_can_be_pickled(factory):
+    """They know which lazy load has loaded them, and a cache may keep them."""
+    with factory() as session, recorded(session):
+        [product, _] = session.get(Shelf, 1).products
+    copy = pickle.loads(pickle.dumps(product))
+
+    assert copy.name == product.name
 
 
 def a_single_object(session):
@@ -206,6 +278,26 @@ def a_query_in_a_loop(session):
         session.scalars(select(Product).where(Product.shelf_id == number)).all()
 
 
+def refreshed_objects(session):
+    for shelf in session.scalars(select(Shelf)).all():
+        session.refresh(shelf)
+
+
+def a_walk_to_the_top(session):
+    # Longer than what is followed of lazy loads below lazy loads.
+    for number in range(4, 12):
+        session.execute(insert(Shelf).values(id=number, name="high", above_id=number - 1))
+    shelf = session.get(Shelf, 11)
+    while shelf is not None:
+        shelf = shelf.above
+
+
+def one_row_of_one_row(session):
+    for number in (1, 2):
+        for product in session.get(Shelf, number).products[:1]:
+            product.tags  # noqa: B018 - as above
+
+
 def undeferred(session):
     deferred_column(session, undefer(Product.text))
 
@@ -223,6 +315,9 @@ INNOCENT = [
     one_object_again_and_again,
     expired_objects,
     a_query_in_a_loop,
+    refreshed_objects,
+    a_walk_to_the_top,
+    one_row_of_one_row,
     undeferred,
 ]
 
@@ -278,6 +373,16 @@ def serve_shop(serve, url, view, *setups, **settings):
     return TestApp(app)
 
 
+def shelves_as_asked(request):
+    """Return all shelves, with the option that the visitor has read in the log."""
+    options = [follow(advice) for advice in request.params.getall("advice")]
+    return request.sqa_session.scalars(select(Shelf).options(*options)).all()
+
+
+def advice_of(record):
+    return re.search(r"add \.options\((.*)\) to the query", record.getMessage())[1]
+
+
 def shelves_with_products(request):
     return {
         "shelves": [
@@ -293,7 +398,7 @@ def test_in_a_template_it_is_found_with_the_templates_line(serve, sqlite, tmp_pa
     file.write_text(TEMPLATE)
 
     def view(request):
-        return {"shelves": request.sqa_session.scalars(select(Shelf)).all()}
+        return {"shelves": shelves_as_asked(request)}
 
     def setup(config):
         config.include("pyramid_jinja2")
@@ -301,29 +406,27 @@ def test_in_a_template_it_is_found_with_the_templates_line(serve, sqlite, tmp_pa
         config.add_view(view, name="page", renderer="support:pages/shelves.jinja2")
 
     client = serve_shop(serve, sqlite.url, view, setup, **{"sqa.n_plus_one": "log"})
-    client.get("/page")
+    guilty = client.get("/page").text
 
     [record] = caplog.records
     assert f"{file.name}:2 in template" in record.getMessage()
     assert record.getMessage().startswith("GET /page: N+1: Shelf.products was loaded for 3 rows")
+    assert client.get("/page", {"advice": advice_of(record)}).text == guilty
+    assert caplog.records == [record]
 
 
-def test_in_a_json_renderer_it_is_found(serve, sqlite, caplog):
+def test_in_a_json_renderer_it_is_found(serve, sqlite, caplog, monkeypatch):
     """The renderer reads the relationship after the view has returned."""
 
-    def view(request):
-        return request.sqa_session.scalars(select(Shelf)).all()
-
-    client = serve_shop(serve, sqlite.url, view, **{"sqa.n_plus_one": "log"})
-    Shelf.__json_columns__ = ("name", "size")
-    try:
-        client.get("/")
-    finally:
-        del Shelf.__json_columns__
+    client = serve_shop(serve, sqlite.url, shelves_as_asked, **{"sqa.n_plus_one": "log"})
+    monkeypatch.setattr(Shelf, "__json_columns__", ("name", "size"), raising=False)
+    guilty = client.get("/").json
 
     [record] = caplog.records
     assert "Shelf.products was loaded for 3 rows" in record.getMessage()
     assert "in size" in record.getMessage()
+    assert client.get("/", {"advice": advice_of(record)}).json == guilty
+    assert caplog.records == [record]
 
 
 def test_the_log_has_one_warning_with_what_to_write(serve, sqlite, caplog):
@@ -337,7 +440,7 @@ def test_the_log_has_one_warning_with_what_to_write(serve, sqlite, caplog):
     assert record.name.startswith(LOG)
     assert record.getMessage().startswith("GET /: N+1: Shelf.products was loaded for 3 rows of one")
     assert "test_n_plus_one.py" in record.getMessage()
-    assert record.getMessage().endswith("add .options(selectinload(Shelf.products)) to that query.")
+    assert record.getMessage().endswith("add .options(selectinload(Shelf.products)) to the query.")
 
 
 def test_with_raise_the_second_load_is_an_error(serve, sqlite):

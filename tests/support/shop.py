@@ -48,6 +48,8 @@ class Product(Base):
     kind: Mapped[str] = mapped_column(NAME)
     name: Mapped[str] = mapped_column(NAME)
     text: Mapped[str] = mapped_column(Text, deferred=True, default="long")
+    blurb: Mapped[str] = mapped_column(NAME, deferred_group="prose", default="short")
+    review: Mapped[str] = mapped_column(NAME, deferred_group="prose", default="good")
     shelf_id: Mapped[int | None] = mapped_column(ForeignKey("shelf.id"))
     shelf: Mapped[Shelf | None] = relationship(back_populates="products")
     tags: Mapped[list[Tag]] = relationship(secondary=label)
