@@ -417,7 +417,6 @@ def test_in_a_template_it_is_found_with_the_templates_line(serve, sqlite, tmp_pa
 
 def test_in_a_json_renderer_it_is_found(serve, sqlite, caplog, monkeypatch):
     """The renderer reads the relationship after the view has returned."""
-
     client = serve_shop(serve, sqlite.url, shelves_as_asked, **{"sqa.n_plus_one": "log"})
     monkeypatch.setattr(Shelf, "__json_columns__", ("name", "size"), raising=False)
     guilty = client.get("/").json

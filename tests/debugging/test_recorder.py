@@ -2,10 +2,12 @@
 
 import inspect
 import threading
+from contextlib import suppress
 
 import pytest
 from pyramid.httpexceptions import HTTPNotFound
 from pyramid.response import Response
+from pyramid_retry import RetryableException
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import sessionmaker
@@ -15,30 +17,7 @@ from pyramid_aalam_sqa import Session, get_sqa, session_scope
 from pyramid_aalam_sqa.debugging import recorded
 from support.apps import with_view
 from support.models import INSERT, Base, Note
-
-RECORD = {"sqa.record": "true", "sqa.retry_pause": "0"}
-
-
-class Recording:
-    """An application that records; ``do(act)`` has its view call *act* and returns what it sent."""
-
-    def __init__(self, app):
-        self.app = app
-        self.client = TestApp(app, lint=False)
-        self.response = None
-
-    def do(self, act, status=200):
-        got = []
-        environ = {"test.act": act, "test.status": status, "test.got": got}
-        self.response = self.client.get("/", extra_environ=environ, expect_errors=True)
-        return got[-1]
-
-
-def view(request):
-    environ = request.environ
-    environ["test.got"].append(request.sqa_statements)
-    result = environ["test.act"](request)
-    return result or Response("done", status=environ["test.status"])
+from support.recording import RECORD, Recording, view
 
 
 @pytest.fixture
@@ -177,7 +156,6 @@ def test_a_response_that_is_raised_has_its_status_in_the_end(recording):
 
 def test_each_attempt_is_told_apart(recording):
     """A conflict is retried: the first attempt's statements and its ROLLBACK have the number 1."""
-    from pyramid_retry import RetryableException
 
     def act(request):
         request.sqa_session.execute(INSERT, {"body": "a"})
@@ -379,35 +357,41 @@ def test_off_a_request_has_no_such_attribute(serve, sqlite):
 
 
 def test_the_server_has_heard_what_was_recorded(mariadb, serve, mariadb_server):
-    """The general log of the server, less what it hears from the driver alone, is the recording."""
+    """The general log of the server, word for word, is the recording of two attempts."""
     app = serve(mariadb.url, with_view(view), **RECORD)
     Base.metadata.create_all(get_sqa(app).engine)
     Recording(app).do(lambda request: None)
 
     def act(request):
         session = request.sqa_session
-        session.add(Note(body="orm"))
+        session.add(Note(body="an 'orm' note"))
         session.flush()
         with session.begin_nested():
             session.execute(INSERT, {"body": "text"})
-        session.scalars(select(Note)).all()
+        with suppress(DBAPIError), session.begin_nested():
+            session.execute(text("SELECT missing FROM nowhere"))
+        session.scalars(select(Note).where(Note.id > 0)).all()
+        if request.environ["retry.attempt"] == 0:
+            raise RetryableException
 
     with mariadb_server.connect() as eyes, eyes.cursor() as cursor:
         cursor.execute("TRUNCATE mysql.general_log")
         cursor.execute("SET GLOBAL log_output = 'TABLE', GLOBAL general_log = 1")
-        statements = Recording(app).do(act, 404)
+        statements = Recording(app).do(act)
         cursor.execute("SET GLOBAL general_log = 0")
         cursor.execute(
             "SELECT argument FROM mysql.general_log "
             "WHERE command_type = 'Query' AND thread_id <> CONNECTION_ID() ORDER BY event_time"
         )
-        heard = [row[0].split()[0] for row in cursor.fetchall()]
+        heard = [row[0] for row in cursor.fetchall()]
+        # The pool sends ROLLBACK when the connection comes back. BEGIN is not sent.
+        sent = [
+            "ROLLBACK"
+            if item.statement == "RESET"
+            else cursor.mogrify(item.statement, getattr(item, "parameters", None))
+            for item in statements.timeline
+            if item.statement not in {"CONNECT", "BEGIN"}
+        ]
 
-    silent = {"CONNECT", "BEGIN"}
-    sent = [
-        # The pool sends ROLLBACK when the connection comes back.
-        "ROLLBACK" if item.statement == "RESET" else item.statement.split()[0]
-        for item in statements.timeline
-        if item.statement not in silent
-    ]
     assert sent == heard
+    assert heard.count("COMMIT") == 1
