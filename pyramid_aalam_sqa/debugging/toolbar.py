@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ..applications import REGISTRY_KEY, Sqa
 from ..backends import backend_of
+from .recording import COMMITTED, ROLLED_BACK
 from .request_recording import STATEMENTS
 from .statements import Statement, Statements, Step, counted
 
@@ -23,7 +24,7 @@ KEYWORDS = re.compile(
     r"|LIKE"
     r"|GROUP BY|ORDER BY|HAVING|LIMIT|OFFSET|UNION(?: ALL)?|INSERT INTO|VALUES|UPDATE|SET"
     r"|DELETE FROM|RETURNING|AS|WITH|CASE|WHEN|THEN|ELSE|END|EXISTS|DESC|ASC|FOR UPDATE"
-    r"|BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)\b"
+    r"|BEGIN|COMMIT|ROLLBACK(?: TO)?|SAVEPOINT|RELEASE)\b"
 )
 # What can be explained: a write would need more than a read-only transaction.
 EXPLAINABLE = re.compile(r"\s*(SELECT|WITH)\b", re.IGNORECASE)
@@ -78,6 +79,8 @@ class SqaPanel(DebugPanel):  # type: ignore[misc]  # the toolbar has no types
         return {
             "statements": statements,
             "rows": Timeline(timeline).rows(),
+            "last_ends": last_ends(statements),
+            "tone": tone,
             "equal": groups(equal_key(each) for each in statements),
             "similar": groups(similar_key(each) for each in statements),
             "equal_key": equal_key,
@@ -89,6 +92,13 @@ class SqaPanel(DebugPanel):  # type: ignore[misc]  # the toolbar has no types
             ),
             "can_explain": can_explain,
         }
+
+
+def last_ends(statements: Statements) -> list[Step]:
+    """Return how the last attempt ended, for the top: one or more transactions of each database."""
+    ends = [end for end in statements.ends if end.outcome]
+    last = max((end.attempt for end in ends), default=1)
+    return [end for end in ends if end.attempt == last]
 
 
 class Timeline:
@@ -128,6 +138,13 @@ def similar_key(statement: Statement) -> tuple[str, str, int]:
 def equal_key(statement: Statement) -> tuple[str, str, int, str]:
     """Return what statements of one attempt have in common that ask the same again."""
     return *similar_key(statement), repr(statement.parameters)
+
+
+def tone(outcome: str) -> str:
+    """Return the name of the colour in which an *outcome* is shown."""
+    if outcome == COMMITTED:
+        return "sqa-committed"
+    return "sqa-rolled" if outcome.startswith(ROLLED_BACK) else "sqa-lost"
 
 
 def highlighted(text: str) -> Markup:

@@ -2,11 +2,11 @@
 
 import gc
 import re
+import urllib.error
 import urllib.request
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
 from webtest import TestApp
 
 from pyramid_aalam_sqa import get_sqa
@@ -53,7 +53,9 @@ def test_it_shows_totals_n_plus_one_groups_lines_and_the_end(shop):
     assert "&lt;b&gt;bold&lt;/b&gt;" in page.text
     assert "<b>bold</b>" not in page.text
     assert "SAVEPOINT" in found
-    assert found.count("committed") == 1
+    # At the top, and at the COMMIT.
+    assert found.count("committed") == 2
+    assert found.index("committed") < found.index("N+1") < found.index("Timeline")
     assert 'class="sqa-failed"' in page.text
 
 
@@ -70,7 +72,8 @@ def test_a_request_that_is_retried_shows_each_attempt(shop):
     for number in (1, 2, 3):
         assert f"Attempt {number}" in found
     assert found.count("rolled back: tried again") == 2
-    assert found.count("committed") == 1
+    assert found.count("committed") == 2
+    assert "committed, in attempt 3" in found
     assert "equal" not in found
 
 
@@ -87,7 +90,9 @@ def test_a_streamed_request_has_what_its_body_sent(shop):
 
     found = shown(panel_of(shop))
     assert "FROM product" in found
-    assert "default: 1 statement," in found
+    assert "default: 2 statements," in found
+    top = found[: found.index("Timeline")]
+    assert "committed rolled back: end of the body" in top
 
 
 def test_a_request_without_statements_has_nothing_to_show(shop):
@@ -189,13 +194,25 @@ def test_two_applications_in_one_process_have_their_own(shop, sqlite, tmp_path):
     get_sqa(other).dispose()
 
 
-def test_it_works_under_pserve(sqlite, tmp_path):
-    """A real server with threads."""
-    url = make_url(sqlite.url).render_as_string()
-    with pserve(tmp_path, url, app="support.toolbar_app") as (port, _log):
-        base = f"http://127.0.0.1:{port}"
-        with urllib.request.urlopen(f"{base}/shelves", timeout=10) as answer:
-            html = answer.read().decode()
-        number = re.findall(r"_debug_toolbar/(\d+)", html)[0]
-        with urllib.request.urlopen(f"{base}/_debug_toolbar/{number}", timeout=10) as answer:
-            assert "Shelf.products" in answer.read().decode()
+def test_two_applications_work_under_one_pserve(sqlite, tmp_path):
+    """A real server with threads, and requests that are retried, raise or stream."""
+    with pserve(tmp_path, sqlite.url, app="support.toolbar_pair") as (port, _log):
+
+        def get(path):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+                return answer.read().decode()
+
+        number = re.findall(r"_debug_toolbar/(\d+)", get("/one/shelves"))[0]
+        with pytest.raises(urllib.error.HTTPError) as raised:
+            get("/two/accident")
+        raised.value.close()
+        found = get("/two/_debug_toolbar/")
+        assert "rolled back: 500" in found
+        assert "Shelf.products" not in found
+        get("/two/stream")
+        found = get("/two/_debug_toolbar/")
+        assert "FROM</b> product" in found
+        assert "end of the body" in found
+        get("/two/conflict")
+        assert "committed, in attempt 3" in get("/two/_debug_toolbar/")
+        assert "Shelf.products" in get(f"/one/_debug_toolbar/{number}")

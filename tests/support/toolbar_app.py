@@ -48,6 +48,8 @@ def accident(request):
 
 
 def stream(request):
+    """Write in the request's transaction, and read in the stream's."""
+    request.sqa_session.add(Shelf(name="streamed"))
     rows = request.sqa_stream(select(Product.name))
     return Response(app_iter=(f"{name}\n".encode() for (name,) in rows), content_type="text/plain")
 
