@@ -3,6 +3,7 @@
 import inspect
 import threading
 import time
+from collections.abc import Callable
 from secrets import token_hex
 from typing import Any
 
@@ -129,9 +130,9 @@ def show_list(request: SqaRequest) -> dict[str, object]:
     token = token_hex(4)
     remember(request, token)
     listed = [(drawer.label, len(drawer.coins)) for drawer in request.sqa_session.scalars(query)]
-    return _page(token=token, listed=listed, cured=cured)
+    return _page(show_list, token=token, listed=listed, cured=cured)
 
 
-def _page(**found: Any) -> dict[str, object]:
+def _page(shown: Callable[..., Any] = swap, **found: Any) -> dict[str, object]:
     nothing = {"token": "", "attempts": 0, "listed": [], "cured": False}
-    return {**nothing, **found, "source": inspect.getsource(swap)}
+    return {**nothing, **found, "source": inspect.getsource(shown)}

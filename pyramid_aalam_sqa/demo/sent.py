@@ -52,7 +52,7 @@ def _row(item: Any) -> dict[str, object]:
     undone = item.error or outcome.startswith("rolled back")
     return {
         "statement": item.statement,
-        "milliseconds": f"{item.duration * 1000:.1f}",
+        "milliseconds": f"{item.duration * 1000:.2f}",
         "parameters": getattr(item, "parameters", None),
         "line": getattr(item, "line", None),
         "lazy_load": getattr(item, "lazy_load", None),

@@ -1,13 +1,16 @@
 """The demo shows what its requests send: the rule, a deadlock that is retried, N+1 and its cure."""
 
+import threading
 from pathlib import Path
 
 import pytest
 from pyramid.paster import get_app
+from sqlalchemy import event
 from webtest import TestApp
 
 from pyramid_aalam_sqa import get_sqa
 from pyramid_aalam_sqa.demo import main
+from pyramid_aalam_sqa.demo.drawers import fill_drawers
 
 INI = Path(__file__).parents[2] / "development.ini"
 
@@ -87,6 +90,40 @@ def test_the_list_is_shown_with_n_plus_one_and_its_cure(visitor, caplog):
     assert len(selects) == 2
     assert shown.select(".verdict") == []
     assert words(guilty.html.select_one(".said ul")) == words(cured.html.select_one(".said ul"))
+    assert "def show_list(" in cured.html.find("pre").get_text()
+
+
+@pytest.fixture
+def engine(visitor):
+    return get_sqa(visitor.app).engine
+
+
+def test_when_the_other_connection_fails_the_request_is_stored_at_once(visitor, engine):
+    """It may be the one that the database ends; here it has an error of its own."""
+
+    @event.listens_for(engine, "begin")
+    def fail(connection):
+        if threading.current_thread() is not threading.main_thread():
+            connection.exec_driver_sql("SELECT missing FROM nowhere")
+
+    page = visitor.get("/drawers").forms[0].submit(status=303).follow()
+
+    assert words(page.html.select_one(".said .status")) == "1 attempt"
+    assert "This time the other connection lost" in words(page.html.select_one(".said"))
+
+
+def test_another_process_may_fill_the_drawers_at_the_same_moment(any_database, visitor, engine):
+    """Who comes too late leaves it to the other, and starts."""
+    any_database.run("DELETE FROM coins", "DELETE FROM drawers")
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def fill_meanwhile(connection, cursor, statement, *_):
+        if statement.startswith("INSERT"):
+            any_database.run("INSERT INTO drawers (id, label) VALUES (1, 'of the other')")
+
+    fill_drawers(engine)
+
+    assert any_database.rows("SELECT id, label FROM drawers") == [(1, "of the other")]
 
 
 def test_without_recording_the_pages_say_so(sqlite):
