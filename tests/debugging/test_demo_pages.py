@@ -122,6 +122,8 @@ def test_another_process_may_fill_the_drawers_at_the_same_moment(any_database, v
             any_database.run("INSERT INTO drawers (id, label) VALUES (1, 'of the other')")
 
     fill_drawers(engine)
+    # Now there is one, and nothing to do.
+    fill_drawers(engine)
 
     assert any_database.rows("SELECT id, label FROM drawers") == [(1, "of the other")]
 

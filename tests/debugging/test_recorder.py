@@ -15,6 +15,8 @@ from webtest import TestApp
 
 from pyramid_aalam_sqa import Session, get_sqa, session_scope
 from pyramid_aalam_sqa.debugging import recorded
+from pyramid_aalam_sqa.debugging.recording import Recorder
+from pyramid_aalam_sqa.debugging.request_recording import RecordedBody
 from support.apps import with_view
 from support.models import INSERT, Base, Note
 from support.recording import RECORD, Recording, view
@@ -191,6 +193,15 @@ def test_a_body_that_is_no_stream_is_left_as_it_is(recording):
     recording.do(lambda request: Response(app_iter=iter([b"12", b"3"]), content_length=3))
 
     assert recording.response.headers["Content-Length"] == "3"
+    assert recording.response.text == "123"
+
+
+def test_a_body_need_not_have_a_close():
+    """WSGI asks for none, and the server closes ours."""
+    body = RecordedBody(iter([b"1", b"2"]), Recorder({}))
+
+    assert list(body) == [b"1", b"2"]
+    body.close()
 
 
 def test_hidden_parameters_are_hidden_here_too(any_database, serve):
