@@ -27,10 +27,14 @@ from support.shop import Base, Product, Shelf, fill
 LOG = "pyramid_aalam_sqa.debugging"
 
 
-@pytest.fixture
-def factory(any_database, serve):
-    """Sessions on a shop with three shelves, on each of the three databases."""
-    app = serve(any_database.url)
+# What is found does not depend on the database: the demo's list is tried on all three.
+SERVERS = [pytest.param(name, marks=pytest.mark.deep) for name in ("mariadb", "postgresql")]
+
+
+@pytest.fixture(params=["sqlite", *SERVERS])
+def factory(request, serve):
+    """Sessions on a shop with three shelves."""
+    app = serve(request.getfixturevalue(request.param).url)
     engine = get_sqa(app).engine
     Base.metadata.create_all(engine)
     with Session(engine) as session:
