@@ -17,6 +17,7 @@ from pyramid_aalam_sqa import Session, get_sqa, session_scope
 from pyramid_aalam_sqa.debugging import recorded
 from pyramid_aalam_sqa.debugging.recording import Recorder
 from pyramid_aalam_sqa.debugging.request_recording import RecordedBody
+from pyramid_aalam_sqa.debugging.tap import taps_of
 from support.apps import with_view
 from support.models import INSERT, Base, Note
 from support.recording import RECORD, Recording, view
@@ -280,6 +281,20 @@ def test_a_job_is_recorded_by_a_block(recording):
     assert statements[0].line.file == __file__
     assert statements[1].line.function == "in_a_thread"
     assert [each.outcome for each in statements.ends] == ["committed", "committed"]
+
+
+def test_code_of_this_package_is_never_the_applications(sqlite, serve):
+    """What the session writes at its end was asked by the block, in the demo's own package too."""
+    app = serve(sqlite.url)
+    Base.metadata.create_all(get_sqa(app).engine)
+    [tap] = taps_of(get_sqa(app))
+    recorder = Recorder({tap: "default"}, "pyramid_aalam_sqa")
+    tap.recorders = (recorder,)
+    with session_scope(app) as session:
+        session.add(Note(body="written at the end"))
+
+    [statement] = recorder.statements
+    assert statement.line.file == __file__
 
 
 def test_a_session_is_recorded_by_a_block(recording):
