@@ -95,6 +95,9 @@ class JoinedDataManager:
                 raise
             self.finish()
             if not isinstance(error, Exception):
+                log.error(
+                    "The transaction is stored, and %r came after it: %s", error, trans.description
+                )
                 raise
             log.exception("The transaction is committed, but a listener for its end failed")
         else:
