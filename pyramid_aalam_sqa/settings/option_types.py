@@ -1,4 +1,4 @@
-"""The types of settings: what to write, how text is read, and which values are right."""
+"""The types of settings: what a user writes, how the text is read, and which values are right."""
 
 import json
 import os
@@ -18,8 +18,8 @@ from .names import APP_RULE, PROVIDER_RULE, is_app, is_provider
 class OptionType:
     """The type of an option.
 
-    ``write`` completes the sentence "write ..." of an error. ``read`` turns text into a value;
-    a value that is not text is taken as it is. ``fits`` says whether a value is right.
+    ``write`` follows the word "write" in an error message. ``read`` turns text into a value; a
+    value that is not text is kept as it is. ``fits`` returns whether a value is right.
     """
 
     write: str
@@ -29,7 +29,8 @@ class OptionType:
     def value(self, given: object) -> object:
         """Return *given*, text or not, as a value of this type.
 
-        Raises ValueError if it cannot be one, ImportError if it names what cannot be imported.
+        Raises ValueError if it is not such a value, ImportError if it is a dotted name that cannot
+        be imported.
         """
         value = self.read(given) if isinstance(given, str) else given
         if not self.fits(value):
@@ -47,7 +48,7 @@ MIN_SECRET_LENGTH = 16
 
 
 def _boolean(text: str) -> object:
-    # Pyramid's asbool() would read every misspelling of "true" as false.
+    # Pyramid's asbool() reads every misspelling of "true" as false.
     return (BOOLEAN_WORDS | BOOLEAN_DIGITS).get(text.lower())
 
 
@@ -63,7 +64,7 @@ def _unchanged(text: str) -> str:
 
 
 def _imported(text: str) -> object:
-    """Return the object with the dotted name *text*; raise ImportError if there is none."""
+    """Return the object with the dotted name *text*. Raises ImportError if that fails."""
     try:
         return resolve_name(text)
     except Exception as error:  # importing runs the module's code
@@ -81,7 +82,7 @@ def _json(text: str) -> object:
 def _driver_value(text: str) -> object:
     """Return *text* as a boolean or as JSON if it is one, else as text.
 
-    A driver does not say of which types its arguments are.
+    A driver does not tell the types of its arguments.
     """
     if text.lower() in BOOLEAN_WORDS:
         return BOOLEAN_WORDS[text.lower()]
@@ -104,7 +105,7 @@ def _whole(lowest: int) -> Callable[[object], bool]:
 
 
 def _seconds(value: object) -> bool:
-    # Up to eleven days, which every server and every clock of Python can count.
+    # At most eleven days: every server and every clock of Python accepts that many seconds.
     return isinstance(value, (int, float)) and type(value) is not bool and 0 <= value <= 10**6
 
 
@@ -113,8 +114,9 @@ def one_of(
 ) -> OptionType:
     """Return the type of an option whose value is one of *words*.
 
-    *fold* brings text that a user wrote to the form of *words*. *refused* are values that the
-    database knows too. They are read, so that they can be refused later with the reason.
+    *fold* changes the text that a user wrote to the spelling of *words*, for example to lower
+    case. *refused* are further values that the database knows. They are accepted here, because
+    later code refuses them with an error that says why.
     """
     write = " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
     return OptionType(write, fold, lambda value: value in words or value in refused)
@@ -153,7 +155,7 @@ ECHO = OptionType(
 RESET = OptionType(
     "rollback",
     lambda text: None if text.lower() == "none" else text.lower(),
-    # Read so that they can be refused later with the reason.
+    # The last two are accepted here, because later code refuses them and says why.
     lambda value: value in ("rollback", "commit", None),
 )
 
@@ -231,7 +233,7 @@ PROVIDER = OptionType(PROVIDER_RULE, _unchanged, is_provider)
 APP = OptionType(APP_RULE, _unchanged, is_app)
 
 
-# These two become part of a statement, so they have no quotes in them.
+# The values of these two become part of a statement, so they may not contain quotes.
 SQL_MODE = _matching("the server's names, separated by commas", r"\w+(,\w+)*")
 
 

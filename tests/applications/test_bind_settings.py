@@ -99,7 +99,7 @@ def test_the_section_takes_binds_too():
         ("sqlalchemy.binds..url", "sqlite://", "'' is not a key for a bind"),
         (f"{BIND}isolation_level", "SOME", "sqlalchemy.binds.audit.isolation_level = 'SOME'"),
         ("sqa.commit_order", "audit nobody", "sqa.commit_order: 'nobody'"),
-        ("sqa.commit_order", "audit audit", "sqa.commit_order: 'audit' is there twice"),
+        ("sqa.commit_order", "audit audit", "sqa.commit_order: 'audit' is listed twice"),
         ("sqa.commit_order", "", "sqa.commit_order is blank"),
     ],
 )
