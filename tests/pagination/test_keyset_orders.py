@@ -92,9 +92,9 @@ REFUSED = {
     "text": (text("title"), TypeError, r"text\('title'\): write the column"),
     "a tuple": (tuple_(Note.title, Note.id), TypeError, "one by one"),
     "a position": (literal_column("1"), ValueError, r"literal_column\('1'\)"),
-    "a number": (literal(1), ValueError, r"literal\(1\), which has no column"),
-    "a word": (literal("title"), ValueError, r"literal\('title'\), which has no column"),
-    "nothing": (null(), ValueError, "NULL, which has no column"),
+    "a number": (literal(1), ValueError, r"literal\(1\), because it contains no column"),
+    "a word": (literal("title"), ValueError, r"literal\('title'\), because it contains no column"),
+    "nothing": (null(), ValueError, "NULL, because it contains no column"),
     "a function of no column": (func.lower("A"), ValueError, "no column"),
     "chance": (func.random(), ValueError, r"random\(\) may return another value"),
     "chance from a seed": (func.rand(5), ValueError, r"rand\(\) may return"),
@@ -142,7 +142,7 @@ def test_an_order_by_what_a_subquery_draws_is_refused(shelf):
     [
         (select(func.count(Author.id)), "no entity and no column"),
         (select(Author.name, func.random()).distinct(), r"random\(\)"),
-        (select(Author.name, literal_column("1", JSON)).distinct(), "but JSON"),
+        (select(Author.name, literal_column("1", JSON)).distinct(), "only in a JSON column"),
     ],
 )
 def test_rows_that_cannot_be_told_apart_are_refused(shelf, statement, says):

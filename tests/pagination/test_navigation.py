@@ -109,7 +109,7 @@ def test_the_edges_of_the_navigation_can_be_chosen():
 
 def test_a_page_that_a_test_has_made_has_no_other_pages():
     """It serves the tests of a template, and says why it cannot be turned."""
-    with pytest.raises(ValueError, match="not made by paginate"):
+    with pytest.raises(ValueError, match="did not make this page"):
         made(1, 1, 1).next()
 
 
