@@ -138,7 +138,7 @@ def test_without_a_name_it_is_the_only_application(app, notes):
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
     """At the call, in one sentence."""
     with (
-        pytest.raises(SettingError, match="No database 'aalam_nowhere' is known here"),
+        pytest.raises(SettingError, match="The database 'aalam_nowhere' is not known"),
         session_scope("aalam_nowhere"),
     ):
         pass
@@ -368,7 +368,7 @@ def test_an_attempt_that_failed_has_no_functions_after_its_commit(app, notes):
 def test_a_with_block_cannot_be_tried_again():
     """The error says what can."""
     with (
-        pytest.raises(TypeError, match="make it a function under @session_scope"),
+        pytest.raises(TypeError, match="write a function under @session_scope"),
         session_scope(attempts=3),
     ):
         pass
