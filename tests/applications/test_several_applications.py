@@ -150,7 +150,7 @@ def test_an_application_that_is_gone_is_forgotten(tmp_path):
 
     with pytest.raises(SettingError, match="There is no application yet"):
         get_database_name()
-    with pytest.raises(SettingError, match="'aalam_one' is not known .*Known databases: none"):
+    with pytest.raises(SettingError, match=r"'aalam_one' is not known .*Known databases: none"):
         Session("aalam_one")
 
 
