@@ -142,7 +142,7 @@ def test_what_is_wrong_is_named_as_it_stands_in_the_file(write, line, message):
 
 
 def test_a_password_that_the_parser_stumbles_over_is_in_no_traceback(write):
-    """configparser's error quotes the whole line, so our error is not chained to it."""
+    """The error of configparser quotes the whole line, so our error is not chained to it."""
     path = write(MAIN, "[sqlalchemy]\nurl = mysql+pymysql://me:%(hidden)s@host\n")
     with pytest.raises(ConfigurationError) as caught:
         get_app(path)
