@@ -101,7 +101,7 @@ class RegisteredApplication:
         """
         settings = settings or self.read_settings(self.name)
         if self.sqa is None:
-            self._take_over(directory.by_name.get(settings.name or ""))
+            self._use_engines_of(directory.by_name.get(settings.name or ""))
         if self.sqa is None or (self.sqa.settings != settings and not self._pinned):
             self._sessions = SessionFactory(settings)
             self.sqa = Sqa(self._sessions)
@@ -124,7 +124,7 @@ class RegisteredApplication:
         self.name, self._pinned = settings.name, True
         return sqa
 
-    def _take_over(self, other: "RegisteredApplication | None") -> None:
+    def _use_engines_of(self, other: "RegisteredApplication | None") -> None:
         """Use the engines of *other* if init_engine() made it before this application's include."""
         if other is not None and other is not self and other.package is None:
             self.sqa, self._sessions, self._pinned = other.sqa, other.sessions, True
@@ -182,7 +182,7 @@ class ApplicationDirectory:
         if application is None and context is not None:
             application = self._loading.get(context)
         if application is None or application.package is not None:
-            application = self._made_from(registry.settings)
+            application = self._find_or_make(registry.settings)
         application.use_settings(registry.settings)
         application.package = package.partition(".")[0]
         if context is not None:
@@ -191,7 +191,7 @@ class ApplicationDirectory:
         self._by_registry[id(registry)] = application
         weakref.finalize(registry, self._forget, id(registry))
 
-    def _made_from(self, settings: Mapping[str, object]) -> RegisteredApplication:
+    def _find_or_make(self, settings: Mapping[str, object]) -> RegisteredApplication:
         """Return the application that init_engine() made from *settings*, or else a new one."""
         for name, known in self.by_name.items():
             if known.package is None and known.sqa is not None:
@@ -214,7 +214,7 @@ class ApplicationDirectory:
         current: RegisteredApplication | None = registry.get(APPLICATION_KEY)
         if current is None and _is_being_configured(registry):
             # The caller is inside `with Configurator(settings=...)`, before the include.
-            current = registry[APPLICATION_KEY] = self._made_from(registry.settings)
+            current = registry[APPLICATION_KEY] = self._find_or_make(registry.settings)
         if current is not None:
             return current
         context = context_in_use()
@@ -263,7 +263,7 @@ def sqa_for_init_engine(name: str, settings: Mapping[str, object] | None, module
     """
     check_name(name)
     if settings is None:
-        application = _found(module)
+        application = _find_or_raise(module)
         return application.pin_sqa(application.read_settings(name))
     with _lock:
         given = RegisteredApplication(settings)
@@ -289,7 +289,7 @@ def sessions_of(which: str | HasRegistry | None, module: str) -> SessionFactory:
     such application, or if it has no engine yet.
     """
     if which is None:
-        return _found(module).sessions
+        return _find_or_raise(module).sessions
     if not isinstance(which, str):
         return application_of(which).sessions
     application = directory.by_name.get(check_name(which))
@@ -309,7 +309,7 @@ def module_of_caller() -> str:
     return name
 
 
-def _found(module: str) -> RegisteredApplication:
+def _find_or_raise(module: str) -> RegisteredApplication:
     application = directory.find(module)
     if application is None:
         raise SettingError(NO_APPLICATION_YET)

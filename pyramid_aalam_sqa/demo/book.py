@@ -40,7 +40,7 @@ def write(request: SqaRequest) -> Any:
     The view does not commit. Its response decides: a redirect commits, the status 400 rolls back.
     """
     typed = {field: request.POST.get(field, "") for field in LENGTHS}
-    entry = Entry(**{field: _tidy(text) for field, text in typed.items()})
+    entry = Entry(**{field: _normalized(text) for field, text in typed.items()})
     problems = find_problems(entry)
     if problems:
         request.response.status_int = 400
@@ -71,7 +71,7 @@ def find_problems(entry: Entry) -> dict[str, str]:
     return problems
 
 
-def _tidy(text: str) -> str:
+def _normalized(text: str) -> str:
     # A browser sends each line break as two characters, and counts it as one.
     return "\n".join(text.strip().splitlines())
 

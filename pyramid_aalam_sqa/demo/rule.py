@@ -45,7 +45,9 @@ def includeme(config: Configurator) -> None:
     config.add_exception_view(show_accident, context=Accident, renderer=PAGE)
     config.add_view(show_redirected, route_name="redirected", renderer=PAGE)
     config.include(".sent")
-    config.add_view(look, route_name="trials", renderer="templates/trials.jinja2", http_cache=0)
+    config.add_view(
+        show_trials, route_name="trials", renderer="templates/trials.jinja2", http_cache=0
+    )
 
 
 def show(request: SqaRequest) -> dict[str, object]:
@@ -84,7 +86,7 @@ def show_redirected(request: SqaRequest) -> dict[str, object]:
     return _page(trial.token, trial.answer)
 
 
-def look(request: SqaRequest) -> dict[str, object]:
+def show_trials(request: SqaRequest) -> dict[str, object]:
     """Show the rows that this request finds, in a frame of the page with the buttons."""
     newest = select(Trial).order_by(Trial.id.desc()).limit(SHOWN)
     return {

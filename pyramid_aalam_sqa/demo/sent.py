@@ -12,10 +12,10 @@ from typing import Any
 from pyramid_aalam_sqa import SqaRequest
 
 # The number of recordings that each process keeps.
-MOST = 50
+MAX_RECORDINGS = 50
 RECORDINGS = "demo.recordings"
 # The kinds of statements that the frame leaves out: the pool and the package send them.
-HIDDEN = {"CONNECT", "RESET", "SETUP"}
+HIDDEN_KINDS = {"CONNECT", "RESET", "SETUP"}
 
 
 def includeme(config: Any) -> None:
@@ -29,7 +29,7 @@ def remember(request: SqaRequest, token: str) -> None:
     """Keep the statements of *request* under *token*; keep None if sqa.record is off."""
     recordings = request.registry[RECORDINGS]
     recordings[token] = getattr(request, "sqa_statements", None)
-    while len(recordings) > MOST:
+    while len(recordings) > MAX_RECORDINGS:
         recordings.popitem(last=False)
 
 
@@ -37,7 +37,7 @@ def show(request: SqaRequest) -> dict[str, object]:
     """Show the statements of each attempt, from BEGIN to COMMIT or ROLLBACK."""
     statements = request.registry[RECORDINGS].get(request.matchdict["token"])
     timeline = statements.timeline if statements is not None else []
-    shown = [item for item in timeline if getattr(item, "kind", None) not in HIDDEN]
+    shown = [item for item in timeline if getattr(item, "kind", None) not in HIDDEN_KINDS]
     return {
         "found": statements.n_plus_one if statements is not None else [],
         "attempts": [

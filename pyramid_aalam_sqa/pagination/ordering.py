@@ -36,7 +36,7 @@ Column = ColumnElement[Any]
 Nulls = Literal["first", "last"] | None
 
 
-FOREIGN = "A {given} cannot have pages: write a select(), a union of selects, or a Query."
+NOT_A_SELECT = "A {given} cannot have pages: write a select(), a union of selects, or a Query."
 
 
 LIMITED = (
@@ -45,8 +45,8 @@ LIMITED = (
 )
 
 
-NO_PLACE = (
-    "Keyset pages need columns in which no two rows are equal, but {doubt}. Select from tables "
+NOT_UNIQUE = (
+    "Keyset pages need columns in which no two rows are equal, but {reason}. Select from tables "
     "with primary keys, use distinct() or group_by(), or use paginate()."
 )
 
@@ -89,7 +89,7 @@ def pageable(statement: object) -> Select[Any]:
     if isinstance(statement, Query):
         statement = statement.statement
     if not isinstance(statement, (Select, CompoundSelect)):
-        raise TypeError(FOREIGN.format(given=type(statement).__name__))
+        raise TypeError(NOT_A_SELECT.format(given=type(statement).__name__))
     if is_limited(statement):
         raise ValueError(LIMITED)
     return statement if isinstance(statement, Select) else _select_from_union(statement)
@@ -104,7 +104,7 @@ class TotalOrder:
 
     def __init__(self, statement: Select[Any]) -> None:
         self._statement = statement
-        self._unique_columns, self._doubt = unique_columns(statement)
+        self._unique_columns, self._why_not_unique = unique_columns(statement)
         self._given = [_read_key(clause, statement) for clause in order_clauses(statement)]
         self._added = self._missing_keys()
 
@@ -117,7 +117,7 @@ class TotalOrder:
         repeat an object, the unique columns are selected too: then no two rows are equal.
         """
         ordered = self._statement.order_by(*(key.clause() for key in self._added))
-        if self._doubt or not is_joined(self._statement):
+        if self._why_not_unique or not is_joined(self._statement):
             return ordered
         return ordered.add_columns(*labelled(self._unique_columns))
 
@@ -127,8 +127,8 @@ class TotalOrder:
         Raises ValueError if the statement does not have unique columns. Raises TypeError or
         ValueError if :func:`check_sort_key` does: the order would not be the same on each page.
         """
-        if self._doubt:
-            raise ValueError(NO_PLACE.format(doubt=self._doubt))
+        if self._why_not_unique:
+            raise ValueError(NOT_UNIQUE.format(reason=self._why_not_unique))
         given, added = (
             [replace(key, column=unlabelled(key.column)) for key in keys]
             for keys in (self._given, self._added)

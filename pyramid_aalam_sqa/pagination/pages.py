@@ -12,7 +12,9 @@ T = TypeVar("T")
 NO_ADDRESS = (
     "This page does not know its address: write paginate(..., url=request.path_qs) or another path."
 )
-MADE_BY_HAND = "paginate() did not make this page, so it cannot fetch other pages: call paginate()."
+NOT_FROM_PAGINATE = (
+    "paginate() did not make this page, so it cannot fetch other pages: call paginate()."
+)
 
 
 class AnyPage(ABC, Generic[T]):
@@ -77,9 +79,9 @@ class AnyPage(ABC, Generic[T]):
 
     def _url_of(self, relation: str) -> str | None:
         query = self._query_of(relation)
-        return None if query is None else self._with(query)
+        return None if query is None else self._address_with(query)
 
-    def _with(self, query: Mapping[str, str | None]) -> str:
+    def _address_with(self, query: Mapping[str, str | None]) -> str:
         if self._address is None:
             raise ValueError(NO_ADDRESS)
         return self._address.url(query)
@@ -147,14 +149,14 @@ class Page(AnyPage[T]):
         On the first page, return the first page again, or raise HTTPNotFound if *error_out* is
         true.
         """
-        return self._turned(self.page - 1, error_out)
+        return self._other_page(self.page - 1, error_out)
 
     def next(self, *, error_out: bool = False) -> Self:
         """Return the next page with the same options.
 
         On the last page, return an empty page, or raise HTTPNotFound if *error_out* is true.
         """
-        return self._turned(self.page + 1, error_out)
+        return self._other_page(self.page + 1, error_out)
 
     def iter_pages(
         self,
@@ -188,7 +190,7 @@ class Page(AnyPage[T]):
 
     def url(self, number: int) -> str:
         """Return the address of page *number*. The rest of the query string stays the same."""
-        return self._with({"page": str(number)})
+        return self._address_with({"page": str(number)})
 
     def _query_of(self, relation: str) -> Mapping[str, str] | None:
         known = {
@@ -200,9 +202,9 @@ class Page(AnyPage[T]):
         number = known[relation]
         return None if number is None else {"page": str(number)}
 
-    def _turned(self, number: int, error_out: bool) -> Self:
+    def _other_page(self, number: int, error_out: bool) -> Self:
         if self._turn is None:
-            raise ValueError(MADE_BY_HAND)
+            raise ValueError(NOT_FROM_PAGINATE)
         page: Self = self._turn(number, error_out)
         return page
 

@@ -76,13 +76,13 @@ class Keyset:
         if not place:
             return statement
         if not group_clauses(statement):
-            return statement.where(_after(comparisons, place))
+            return statement.where(_after_place(comparisons, place))
         if self._sorting.having_takes_labels:
             comparisons = [
                 replace(comparison, comparable=comparison.comparable.of_label(label))
                 for comparison, label in zip(comparisons, columns, strict=True)
             ]
-        return statement.having(_after(comparisons, place))
+        return statement.having(_after_place(comparisons, place))
 
     def _comparison(self, key: Key) -> Comparison:
         nulls_last = self._sorting.nulls_are_largest != key.descending
@@ -93,7 +93,7 @@ class Keyset:
         return Comparison(key, comparable, nulls_last and may_be_null)
 
 
-def _after(comparisons: Sequence[Comparison], place: Place) -> Column:
+def _after_place(comparisons: Sequence[Comparison], place: Place) -> Column:
     """Return the condition for the rows after *place*.
 
     It has the form ``a >= 1 AND (a > 1 OR b > 2)``, because an index can serve ``a >= 1``. It

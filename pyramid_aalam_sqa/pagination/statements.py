@@ -162,18 +162,18 @@ def unique_columns(statement: Select[Any]) -> tuple[Iterable[Any], str]:
         if entity_keys := _entity_keys(statement):
             return entity_keys, ""
         has_json = any(isinstance(column.type, JSON) for column in statement.selected_columns)
-        doubt = "some of these rows may differ only in a JSON column" if has_json else ""
-        return _sortable_columns(statement), doubt
+        why_not_unique = "some of these rows may differ only in a JSON column" if has_json else ""
+        return _sortable_columns(statement), why_not_unique
     if group_clauses(statement):
         return group_clauses(statement), ""
     if not _selects_rows(statement):
         return _sortable_columns(statement), "this statement selects no entity and no column"
     keys = [_from_key(from_) for from_ in _froms(statement)]
     if not all(keys):
-        doubt = "this statement selects from a table or subquery without a primary key"
-        return _sortable_columns(statement), doubt
-    doubt = "DISTINCT ON decides which rows there are" if has_extension(statement) else ""
-    return [column for key in keys for column in key], doubt
+        why_not_unique = "this statement selects from a table or subquery without a primary key"
+        return _sortable_columns(statement), why_not_unique
+    why_not_unique = "DISTINCT ON decides which rows there are" if has_extension(statement) else ""
+    return [column for key in keys for column in key], why_not_unique
 
 
 def _count_all(statement: Select[Any]) -> Select[Any]:
@@ -269,9 +269,13 @@ def _subquery_key(rows: Subquery | CTE) -> list[Column]:
         return [] if inner.keyword.value.endswith("ALL") else list(rows.c)
     if not isinstance(inner, Select):
         return []
-    columns, doubt = unique_columns(inner)
+    columns, why_not_unique = unique_columns(inner)
     found = [rows.corresponding_column(column) for column in columns]
-    return [] if doubt or any(column is None for column in found) else cast("list[Column]", found)
+    return (
+        []
+        if why_not_unique or any(column is None for column in found)
+        else cast("list[Column]", found)
+    )
 
 
 def _columns_fixed_by(condition: Any, own: set[object]) -> Iterator[object]:

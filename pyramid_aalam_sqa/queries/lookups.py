@@ -85,7 +85,7 @@ def first_or_404(
     row = merge_eager_loads(result).first()
     if row is None:
         raise HTTPNotFound(description)
-    return _content(row)
+    return _value_or_row(row)
 
 
 @overload
@@ -125,7 +125,7 @@ def one_or_404(
         log.warning("one_or_404() found several rows of %s, and raises HTTPNotFound", names)
     if len(rows) != 1:
         raise HTTPNotFound(description)
-    return _content(rows[0])
+    return _value_or_row(rows[0])
 
 
 class LookUps:
@@ -158,5 +158,5 @@ def _find(session: AnySession, entity: type[T], ident: object, options: dict[str
         raise
 
 
-def _content(row: Row[Any]) -> Any:
+def _value_or_row(row: Row[Any]) -> Any:
     return row[0] if len(row) == 1 else row

@@ -47,7 +47,7 @@ LARGEST_EXPONENT = 1000
 def identity_of(mapper: Mapper[Any], ident: object, dialect: Dialect) -> tuple[Any, ...] | None:
     """Return *ident* as the values of the primary key; None if a row cannot have these values."""
     columns = mapper.primary_key
-    given = _values(mapper, ident)
+    given = _key_values(mapper, ident)
     if len(given) != len(columns):
         return None
     values = tuple(
@@ -75,7 +75,7 @@ def convert(type_: TypeEngine[Any], value: object, dialect: Dialect) -> Any:
     return value
 
 
-def _values(mapper: Mapper[Any], ident: object) -> Sequence[object]:
+def _key_values(mapper: Mapper[Any], ident: object) -> Sequence[object]:
     """Return the values in *ident* in the order of the primary key.
 
     Returns no values if a name in *ident* is wrong, or a name is missing.
@@ -92,9 +92,9 @@ def _values(mapper: Mapper[Any], ident: object) -> Sequence[object]:
 
 def _convert(type_: TypeEngine[Any], value: object, dialect: Dialect) -> object:
     if isinstance(type_, TypeDecorator):
-        return _decorated(type_, value, dialect)
+        return _for_type_decorator(type_, value, dialect)
     if isinstance(type_, Enum):
-        return _member(type_, value, dialect)
+        return _enum_member(type_, value, dialect)
     if isinstance(type_, Uuid):
         return _uuid(type_, value)
     if type_.__visit_name__ == "YEAR":
@@ -121,7 +121,7 @@ def _by_python_type(type_: TypeEngine[Any], kind: type, value: object, dialect: 
     return value if not isinstance(value, str) or _is_storable(value) else None
 
 
-def _decorated(type_: TypeDecorator[Any], value: object, dialect: Dialect) -> object:
+def _for_type_decorator(type_: TypeDecorator[Any], value: object, dialect: Dialect) -> object:
     """Return *value* converted for a type that the application defines; None if it does not fit.
 
     The type's ``process_bind_param`` may expect either a value of the column's type or the text
@@ -250,7 +250,7 @@ def _uuid(type_: Any, value: object) -> UUID | str | None:
     return value if getattr(type_, "as_uuid", True) else str(value)
 
 
-def _member(type_: Enum, value: object, dialect: Dialect) -> object:
+def _enum_member(type_: Enum, value: object, dialect: Dialect) -> object:
     if type_.enum_class is not None and isinstance(value, type_.enum_class):
         return value
     if not isinstance(value, str) or value not in type_.enums:

@@ -37,11 +37,15 @@ def read_section(settings: Mapping[str, object]) -> dict[str, str]:
     loader = getattr(context_in_use(), "loader", None)
     path = {**getattr(settings, "global_conf", {}), **settings}.get("__file__")
     if path and (loader is None or Path(loader.filename).resolve() != Path(str(path)).resolve()):
-        loader = _load(str(path))
+        loader = _load_ini(str(path))
     try:
         loaders = [] if loader is None else [loader, *_used_files(loader, settings)]
         # The last file is read first, so that the first file overwrites its values.
-        return {key: value for each in reversed(loaders) for key, value in _section(each.parser)}
+        return {
+            key: value
+            for each in reversed(loaders)
+            for key, value in _items_of_section(each.parser)
+        }
     except configparser.InterpolationError as error:
         # "from None", because the text of *error* quotes the value, which may be a password.
         msg = (
@@ -99,7 +103,7 @@ class SettingsLoader(ConfigLoader):  # type: ignore[misc]  # paste has no types
         return LoaderContext(None, object_type, None, global_conf, local_conf, self)
 
 
-def _section(parser: configparser.ConfigParser) -> list[tuple[str, str]]:
+def _items_of_section(parser: configparser.ConfigParser) -> list[tuple[str, str]]:
     if not parser.has_section(SECTION):
         return []
     # The parser adds the keys of [DEFAULT] to each section; they are left out here.
@@ -115,7 +119,7 @@ def _used_files(loader: Any, settings: Mapping[str, object]) -> Iterator[Any]:
         if use.startswith(OTHER_FILE):
             file, _, name = use.removeprefix(OTHER_FILE).partition("#")
             defaults = dict(loader.parser.defaults())
-            loader = _load(str(Path(loader.filename).parent / file))
+            loader = _load_ini(str(Path(loader.filename).parent / file))
             if loader is None:
                 return
             # Add the variables of pserve's command line. `here` stays the folder of this file.
@@ -180,7 +184,7 @@ def _frames_of_paste() -> Iterator[FrameType]:
             yield frame
 
 
-def _load(path: str) -> Any:
+def _load_ini(path: str) -> Any:
     try:
         return ConfigLoader(path)
     except (OSError, UnicodeError, configparser.Error):

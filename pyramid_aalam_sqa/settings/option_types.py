@@ -92,7 +92,7 @@ def _driver_value(text: str) -> object:
         return text
 
 
-def _is(*types: type) -> Callable[[object], bool]:
+def _is_instance(*types: type) -> Callable[[object], bool]:
     return lambda value: isinstance(value, types)
 
 
@@ -100,11 +100,11 @@ def _is_class(parent: type) -> Callable[[object], bool]:
     return lambda value: isinstance(value, type) and issubclass(value, parent)
 
 
-def _whole(lowest: int) -> Callable[[object], bool]:
+def _is_whole_number(lowest: int) -> Callable[[object], bool]:
     return lambda value: type(value) is int and value >= lowest
 
 
-def _seconds(value: object) -> bool:
+def _is_seconds(value: object) -> bool:
     # At most eleven days: every server and every clock of Python accepts that many seconds.
     return isinstance(value, (int, float)) and type(value) is not bool and 0 <= value <= 10**6
 
@@ -122,14 +122,14 @@ def one_of(
     return OptionType(write, fold, lambda value: value in words or value in refused)
 
 
-def _matching(write: str, pattern: str) -> OptionType:
+def _text_matching(write: str, pattern: str) -> OptionType:
     found = re.compile(pattern, re.ASCII).fullmatch
     return OptionType(
         write, _unchanged, lambda value: isinstance(value, str) and bool(found(value))
     )
 
 
-TEXT = OptionType("text", _unchanged, _is(str))
+TEXT = OptionType("text", _unchanged, _is_instance(str))
 
 
 SECRET = OptionType(
@@ -139,10 +139,12 @@ SECRET = OptionType(
 )
 
 
-LEVEL = OptionType("a level that the database knows, such as READ COMMITTED", _unchanged, _is(str))
+LEVEL = OptionType(
+    "a level that the database knows, such as READ COMMITTED", _unchanged, _is_instance(str)
+)
 
 
-BOOLEAN = OptionType("true or false", _boolean, _is(bool))
+BOOLEAN = OptionType("true or false", _boolean, _is_instance(bool))
 
 
 ECHO = OptionType(
@@ -160,16 +162,18 @@ RESET = OptionType(
 )
 
 
-SIZE = OptionType("a whole number from 0 up", _number, _whole(0))
+SIZE = OptionType("a whole number from 0 up", _number, _is_whole_number(0))
 
 
-POSITIVE = OptionType("a whole number from 1 up", _number, _whole(1))
+POSITIVE = OptionType("a whole number from 1 up", _number, _is_whole_number(1))
 
 
-SIZE_OR_NONE = OptionType("a whole number from 0 up, or -1 for no limit", _number, _whole(-1))
+SIZE_OR_NONE = OptionType(
+    "a whole number from 0 up, or -1 for no limit", _number, _is_whole_number(-1)
+)
 
 
-SECONDS = OptionType("seconds, a number from 0 to 1000000", _number, _seconds)
+SECONDS = OptionType("seconds, a number from 0 to 1000000", _number, _is_seconds)
 
 
 CALLABLE = OptionType("the dotted name of a callable, package.module:name", _imported, callable)
@@ -187,10 +191,14 @@ MODULE = OptionType(
 )
 
 
-READY_ENGINE = OptionType("a ready Engine, from Python, or its dotted name", _imported, _is(Engine))
+READY_ENGINE = OptionType(
+    "a ready Engine, from Python, or its dotted name", _imported, _is_instance(Engine)
+)
 
 
-READY_POOL = OptionType("a ready pool, from Python, or its dotted name", _imported, _is(pool.Pool))
+READY_POOL = OptionType(
+    "a ready pool, from Python, or its dotted name", _imported, _is_instance(pool.Pool)
+)
 
 
 POOL_CLASS = OptionType(
@@ -205,16 +213,16 @@ SESSION_CLASS = OptionType(
 )
 
 
-DATABASE_URL = OptionType("a database URL", _unchanged, _is(str, URL))
+DATABASE_URL = OptionType("a database URL", _unchanged, _is_instance(str, URL))
 
 
-DRIVER_VALUE = OptionType("text, or a JSON value", _driver_value, _is(object))
+DRIVER_VALUE = OptionType("text, or a JSON value", _driver_value, _is_instance(object))
 
 
-JSON_OBJECT = OptionType('a JSON object, {"name": value}', _json, _is(dict))
+JSON_OBJECT = OptionType('a JSON object, {"name": value}', _json, _is_instance(dict))
 
 
-NAMES = OptionType("names, separated by spaces", str.split, _is(list, tuple))
+NAMES = OptionType("names, separated by spaces", str.split, _is_instance(list, tuple))
 
 
 PASSWORD_FILE = OptionType(
@@ -234,7 +242,7 @@ APP = OptionType(APP_RULE, _unchanged, is_app)
 
 
 # The values of these two become part of a statement, so they may not contain quotes.
-SQL_MODE = _matching("the server's names, separated by commas", r"\w+(,\w+)*")
+SQL_MODE = _text_matching("the server's names, separated by commas", r"\w+(,\w+)*")
 
 
-TIME_ZONE = _matching("an offset, +00:00, or a zone the server knows", r"[\w+:/-]+")
+TIME_ZONE = _text_matching("an offset, +00:00, or a zone the server knows", r"[\w+:/-]+")

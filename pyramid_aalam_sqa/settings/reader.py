@@ -69,10 +69,10 @@ def read_settings(
     session = [given for given in sqa if given.name.startswith("session.")]
     sqa_options = _read_group("", SQA_OPTIONS, [given for given in sqa if given not in session])
     name = _agreed_name(read_name(settings), name)
-    of_binds = [own.pop(each) for each in list(own) if each.startswith(BINDS_PREFIX)]
+    bind_settings = [own.pop(each) for each in list(own) if each.startswith(BINDS_PREFIX)]
     inherited = list(own.values())
     database = _read_database(own, name)
-    binds = _read_binds(of_binds, database, inherited)
+    binds = _read_binds(bind_settings, database, inherited)
     _check_commit_order(sqa_options["commit_order"] or (), binds)
     return Settings(
         database=database,
@@ -130,11 +130,11 @@ def _with_prefix(prefix: str, settings: Mapping[str, object]) -> Iterable[RawSet
 
 
 def _read_binds(
-    of_binds: Iterable[RawSetting], default: Database | None, inherited: Iterable[RawSetting]
+    bind_settings: Iterable[RawSetting], default: Database | None, inherited: Iterable[RawSetting]
 ) -> dict[str, Database]:
     """Return the databases under ``binds.<key>.``, each completed from what is *inherited*."""
     groups: dict[str, dict[str, RawSetting]] = {}
-    for item in of_binds:
+    for item in bind_settings:
         key, _, option = item.name.removeprefix(BINDS_PREFIX).partition(".")
         if not BIND_KEY.fullmatch(key) or key == DEFAULT_KEY:
             msg = (
@@ -159,13 +159,15 @@ def _read_bind(
         raise SettingError(msg)
     if found.engine is not None:
         return found
-    fitting = [item for item in inherited if _is_inherited(item.name, own, found, default)]
-    taken = read_options(fitting, found.url.get_dialect(), prefix)
-    arguments = taken.pop("connect_args", {})
-    kept = {name: value for name, value in arguments.items() if name not in ADDRESS_ARGUMENTS}
-    options = {**taken, **found.options}
-    if kept:
-        options["connect_args"] = {**kept, **found.options.get("connect_args", {})}
+    inheritable = [item for item in inherited if _is_inherited(item.name, own, found, default)]
+    inherited_options = read_options(inheritable, found.url.get_dialect(), prefix)
+    arguments = inherited_options.pop("connect_args", {})
+    inherited_arguments = {
+        name: value for name, value in arguments.items() if name not in ADDRESS_ARGUMENTS
+    }
+    options = {**inherited_options, **found.options}
+    if inherited_arguments:
+        options["connect_args"] = {**inherited_arguments, **found.options.get("connect_args", {})}
     return replace(found, options=options)
 
 
