@@ -94,7 +94,7 @@ def test_a_decorated_function_is_handed_the_session(app, notes):
 
     @session_scope(app)
     def job(session, body, *, twice=False):
-        """Store the change."""
+        """Store it."""
         add(session, body)
         if twice:
             add(session, body)
