@@ -5,7 +5,7 @@
     SqaError
     ├── SettingError         a setting is wrong or missing (a Pyramid ConfigurationError)
     ├── BindError            an unknown bind key, or a statement with tables of two databases
-    ├── NPlusOneError        a lazy load was repeated for the rows of one query
+    ├── NPlusOneError        an attribute is loaded row by row, each time with one statement
     ├── ProvisioningError    an administrator's step failed, or its result is wrong
     └── TransactionError     the session was used in a way that its transaction does not allow
         ├── BrokenTransactionError   the database ended the transaction before its commit
@@ -41,22 +41,22 @@ class BindError(SqaError):
 
 
 class NPlusOneError(SqaError):
-    """An attribute was loaded for two rows of one query, each with a statement of its own.
+    """An attribute is loaded row by row, with one statement for each row of a query.
 
-    Raised before the second statement is sent, where ``sqa.n_plus_one`` or the view option
-    ``sqa_n_plus_one`` is ``raise``. The message names the loader option that cures it.
+    Raised before the second such statement is sent, if ``sqa.n_plus_one`` or the view option
+    ``sqa_n_plus_one`` is ``raise``. The message names the loader option to add to the query.
     """
 
 
 class TransactionError(SqaError):
-    """The session was asked for something that only its transaction may do."""
+    """The session was used in a way that its transaction does not allow."""
 
 
 class BrokenTransactionError(TransactionError):
     """The database ended the transaction before its commit, and the view went on.
 
-    It is raised instead of a commit that would store only what came after. Its ``reason`` is the
-    database's error. When that is a conflict, the request is tried again.
+    Raised instead of committing, because COMMIT would store only what was written afterwards.
+    ``reason`` is the database's error. If it is a conflict, the request is tried again.
     """
 
     # The reason has its own attribute: pyramid_tm raises "from None", which drops __cause__.
@@ -68,15 +68,15 @@ class CommitNotAllowedError(TransactionError):
 
 
 class OutsideTransactionError(TransactionError):
-    """The session was used to write where no transaction commits it, or was used after its end."""
+    """The session was used to write outside its transaction, or was used after its end."""
 
 
 class OutcomeUnknownError(TransactionError):
     """The connection was lost after COMMIT was sent and before its answer was read.
 
-    The transaction may be stored or not. The request is never tried again. An error in the log
-    has the transaction's note, which is the path of the request. ``reason`` is the error of the
-    COMMIT.
+    The transaction may be stored or not. The request is never tried again. An error is logged. It
+    contains the transaction's note, which is the path of the request. ``reason`` is the error of
+    the COMMIT.
     """
 
     # As in BrokenTransactionError.
@@ -88,8 +88,8 @@ class PartialCommitError(TransactionError):
 
     ``stored`` and ``not_stored`` are the bind keys of the databases; the default database is
     ``default``. ``unknown`` holds the key of a database whose COMMIT was sent and not answered.
-    ``reason`` is the error of the COMMIT that failed. The request is never tried again, and a
-    critical line in the log has the same keys.
+    ``reason`` is the error of the COMMIT that failed. The request is never tried again. A critical
+    error with the same keys is logged.
     """
 
     # As in BrokenTransactionError.
@@ -111,7 +111,7 @@ class PartialCommitError(TransactionError):
 
 # The texts of errors that several rooms raise.
 COMMIT_BY_HAND = (
-    "The response, or the end of its block, decides whether the session commits: remove the "
+    "The response, or the end of the with block, decides whether the session commits: remove the "
     "commit(), or use session.flush() to send what is pending, "
     "or request.tm.commit() and request.tm.begin() to commit a part at once."
 )

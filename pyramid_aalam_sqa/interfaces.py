@@ -1,4 +1,4 @@
-"""Types for the objects of Pyramid and ``transaction``, which have none of their own."""
+"""Types for the objects of Pyramid and ``transaction``: these packages have no type hints."""
 
 from types import TracebackType
 from typing import Any, Protocol
@@ -7,7 +7,7 @@ from pyramid.interfaces import IException
 
 
 class IDatabaseUnavailable(IException):  # type: ignore[misc]  # pyramid has no types
-    """Marks an error that says that the database cannot be used now: unreachable, full, silent."""
+    """Marks an error that means: the database cannot be used now (unreachable, full, silent)."""
 
 
 class HasRegistry(Protocol):
@@ -34,14 +34,14 @@ class TransactionManager(Protocol):
         """Roll the current transaction back."""
 
     def doom(self) -> None:
-        """Make sure that the current transaction is not committed."""
+        """Mark the current transaction, so that it can only be rolled back."""
 
     def isDoomed(self) -> bool:  # noqa: N802 - the name in transaction's interface
-        """Tell whether the current transaction was doomed."""
+        """Return whether ``doom()`` was called for the current transaction."""
         ...
 
     def registerSynch(self, synch: Any) -> None:  # noqa: N802 - as above
-        """Call *synch* when a transaction begins or ends. The manager holds *synch* weakly."""
+        """Call *synch* when a transaction begins or ends. The manager keeps a weak reference."""
 
     def unregisterSynch(self, synch: Any) -> None:  # noqa: N802 - as above
         """Stop calling *synch*."""

@@ -1,4 +1,4 @@
-"""What one application has, the portal's vocabulary, and work outside a request."""
+"""The engines and sessions of one application, the portal's functions, work outside a request."""
 
 from .application import REGISTRY_KEY, Sqa, engine_from_settings, get_sqa
 from .directory import APPLICATION_KEY, RegisteredApplication, application_of, directory

@@ -1,7 +1,8 @@
-"""Knows the applications of this process, and which of them code outside a request means.
+"""Knows the applications of this process, and decides which one code outside a request means.
 
-Everything that belongs to one application is kept in its registry. This module is the only state
-of the whole process: the portal's functions get the name of a database, or no argument at all.
+Everything that belongs to one application is in its registry. Only this module has state for the
+whole process. It needs that, because a caller gives the portal's functions only the name of a
+database, or nothing.
 """
 
 import logging
@@ -34,7 +35,7 @@ from .session_factory import SessionFactory
 
 log = logging.getLogger(__name__)
 
-# Where an application's registry keeps its RegisteredApplication.
+# The key of the RegisteredApplication in an application's registry.
 APPLICATION_KEY = f"{REGISTRY_KEY}.application"
 
 NO_NAME_YET = (
@@ -50,9 +51,9 @@ AMBIGUOUS = (
     "one is meant: give the name of the database, or call this inside a request."
 )
 OTHER_SETTINGS = (
-    "The database of this application is known with another name or other settings: call "
+    "This application's database already has an engine with another name or other settings: call "
     "init_engine() when the settings are final, after config.include() and "
-    "config.add_sqa_database(), and always with the same ones."
+    "config.add_sqa_database(), and always with the same settings."
 )
 NO_ENGINE_YET = (
     "The application has no engine yet: call config.commit() or init_engine() before this."
@@ -60,11 +61,12 @@ NO_ENGINE_YET = (
 
 
 class RegisteredApplication:
-    """One application of this process, from the moment its settings are known."""
+    """One application of this process. It exists as soon as its settings are known."""
 
     def __init__(self, settings: Mapping[str, object]) -> None:
         self.name = read_name(settings)
-        # The package of its code; None before the include, and without one.
+        # The package of the application's code. It is None before the include, and stays None for
+        # a script, which has no include.
         self.package: str | None = None
         self.sqa: Sqa | None = None
         # Settings from add_sqa_bind().
@@ -72,34 +74,34 @@ class RegisteredApplication:
         self._settings = settings
         self._section: Mapping[str, object] | None = None
         self._sessions: SessionFactory | None = None
-        # True if init_engine() made it from settings.
+        # True if init_engine(settings=...) made this object.
         self.is_from_init_engine = False
-        # True once init_engine() has returned the engine: no other engine may replace it.
+        # True after init_engine() has returned the engine: then another engine may not replace it.
         self._pinned = False
-        # Made before a server forks, so that all its processes accept each other's cursors.
+        # Made before the server forks, so that all its processes accept each other's cursors.
         self._random_secret = token_bytes()
 
     def use_settings(self, settings: Mapping[str, object]) -> None:
-        """Replace the settings by *settings*, which may differ from those before."""
+        """Use *settings* from now on, instead of the settings before."""
         self._settings = settings
         self.name = read_name(settings) or self.name
         self._section = None
 
     def read_settings(self, name: str | None) -> Settings:
-        """Return the settings, checked, for a database called *name*."""
+        """Return the checked settings, for a database called *name*."""
         if self._section is None:
             self._section = read_section(self._settings)
         return read_settings({**self._settings, **self.bind_settings}, self._section, name)
 
     def build_sqa(self, settings: Settings | None = None) -> Sqa:
-        """Return this application's :class:`Sqa`, built from *settings*, by default its own.
+        """Return this application's :class:`Sqa`, built from *settings* or from its own settings.
 
-        An Sqa that was built from other settings is replaced. Raises :class:`SettingError` if
-        ``init_engine()`` has returned its engine before.
+        If there is an Sqa from other settings, it is replaced. But raises :class:`SettingError` if
+        ``init_engine()`` has already returned the engine of that Sqa.
         """
         settings = settings or self.read_settings(self.name)
         if self.sqa is None:
-            self._take_over(directory.by_name.get(settings.name or ""))
+            self._use_engines_of(directory.by_name.get(settings.name or ""))
         if self.sqa is None or (self.sqa.settings != settings and not self._pinned):
             self._sessions = SessionFactory(settings)
             self.sqa = Sqa(self._sessions)
@@ -116,26 +118,26 @@ class RegisteredApplication:
 
         Raises :class:`SettingError` if it was built from other settings.
         """
-        # If there is one, requests use it already.
+        # If there is an Sqa already, requests may use it, so it must not be replaced.
         self._pinned = self.sqa is not None
         sqa = self.build_sqa(settings)
         self.name, self._pinned = settings.name, True
         return sqa
 
-    def _take_over(self, other: "RegisteredApplication | None") -> None:
-        """Use the engines of *other*, if init_engine() made it from settings before the include."""
+    def _use_engines_of(self, other: "RegisteredApplication | None") -> None:
+        """Use the engines of *other* if init_engine() made it before this application's include."""
         if other is not None and other is not self and other.package is None:
             self.sqa, self._sessions, self._pinned = other.sqa, other.sessions, True
 
     def has_database_of(self, other: "RegisteredApplication") -> bool:
-        """Tell whether this application and *other* have the same databases."""
+        """Return whether this application and *other* have the same databases."""
         if self.sqa is None or other.sqa is None:
             return self.name == other.name
         return self.sqa.settings.databases == other.sqa.settings.databases
 
     @property
     def sessions(self) -> SessionFactory:
-        """What makes its sessions. Raises :class:`SettingError` before there is an engine."""
+        """The factory of its sessions. Raises :class:`SettingError` if there is no engine yet."""
         if self._sessions is None:
             raise SettingError(NO_ENGINE_YET)
         return self._sessions
@@ -152,25 +154,25 @@ class RegisteredApplication:
         if given is not None:
             return given.encode()
         log.warning(
-            "sqa.cursor_secret is not set, so that addresses of keyset pages lead nowhere in "
-            "another process and after a restart: write a secret into the ini file."
+            "sqa.cursor_secret is not set, so the addresses of keyset pages are not found in "
+            "another process or after a restart: write a secret into the ini file."
         )
         return self._random_secret
 
 
 class ApplicationDirectory:
-    """The applications of this process: by registry, by name, and while they are loaded."""
+    """The applications of this process, by their registries and by the names of their databases."""
 
     def __init__(self) -> None:
         self.forget_all()
 
     def forget_all(self) -> None:
         """Forget every application, for tests that make many in one process."""
-        # By the id of the registry, because a registry cannot be the key of a dictionary.
+        # The key is the id of the registry, because a registry is not hashable.
         self._by_registry: dict[int, RegisteredApplication] = {}
         self.by_name: dict[str, RegisteredApplication] = {}
-        # By PasteDeploy's context: applications for which init_engine() is called before the
-        # include.
+        # The applications that PasteDeploy is loading, by its context. An application may call
+        # init_engine() before the include, when it has no registry yet.
         self._loading: WeakKeyDictionary[Any, RegisteredApplication] = WeakKeyDictionary()
 
     def register(self, registry: Any, package: str) -> None:
@@ -180,7 +182,7 @@ class ApplicationDirectory:
         if application is None and context is not None:
             application = self._loading.get(context)
         if application is None or application.package is not None:
-            application = self._made_from(registry.settings)
+            application = self._find_or_make(registry.settings)
         application.use_settings(registry.settings)
         application.package = package.partition(".")[0]
         if context is not None:
@@ -189,8 +191,8 @@ class ApplicationDirectory:
         self._by_registry[id(registry)] = application
         weakref.finalize(registry, self._forget, id(registry))
 
-    def _made_from(self, settings: Mapping[str, object]) -> RegisteredApplication:
-        """Return the application that init_engine() made from *settings*, else a new one."""
+    def _find_or_make(self, settings: Mapping[str, object]) -> RegisteredApplication:
+        """Return the application that init_engine() made from *settings*, or else a new one."""
         for name, known in self.by_name.items():
             if known.package is None and known.sqa is not None:
                 with suppress(SettingError):
@@ -200,19 +202,19 @@ class ApplicationDirectory:
         return RegisteredApplication(settings)
 
     def find(self, module: str, *, for_name: bool = False) -> RegisteredApplication | None:
-        """Return the application that code in *module* means when it gives no name.
+        """Return the application that code in *module* means if it does not name a database.
 
-        It is the application of the current request or configuration. Without one, it is the
-        application that PasteDeploy is loading. Without that, it is the application whose package
-        *module* is in, or else any application. Returns None if no application is known yet.
-        Raises :class:`SettingError` if several fit and have different databases. With *for_name*
-        it is only raised if they have different names.
+        This is the first that exists of: the application of the current request or configuration;
+        the application that PasteDeploy is loading; the application whose package contains
+        *module*; any application. Returns None if no application is known yet. Raises
+        :class:`SettingError` if several applications fit and have different databases; with
+        *for_name*, if they have different names.
         """
         registry = get_current_registry()
         current: RegisteredApplication | None = registry.get(APPLICATION_KEY)
         if current is None and _is_being_configured(registry):
-            # Before the include, inside `with Configurator(settings=...)`.
-            current = registry[APPLICATION_KEY] = self._made_from(registry.settings)
+            # The caller is inside `with Configurator(settings=...)`, before the include.
+            current = registry[APPLICATION_KEY] = self._find_or_make(registry.settings)
         if current is not None:
             return current
         context = context_in_use()
@@ -224,9 +226,9 @@ class ApplicationDirectory:
         known = [*outside, *self._by_registry.values()]
         own = [each for each in known if each.package == module.partition(".")[0]]
         if not own and is_loading():
-            # The module belongs to an application that is not known yet, not to one of these.
+            # The module belongs to an application that is not known yet.
             return None
-        # Tests make one application after another, and dispose them.
+        # Leave disposed applications out: tests make one application after another.
         own = [each for each in own or known if not each.is_disposed] or own or known
         if not own:
             return None
@@ -238,10 +240,10 @@ class ApplicationDirectory:
         return own[-1]
 
     def _forget(self, registry_id: int) -> None:
-        """Forget the application whose registry was collected."""
+        """Forget the application whose registry Python has removed from memory."""
         application = self._by_registry.pop(registry_id, None)
         if application is not None and application.is_from_init_engine:
-            # It was there before its registry, and a script goes on using it.
+            # A script made it before the registry, and goes on using it.
             application.package = None
             return
         for name in [name for name, known in self.by_name.items() if known is application]:
@@ -254,14 +256,14 @@ _lock = threading.Lock()
 
 
 def sqa_for_init_engine(name: str, settings: Mapping[str, object] | None, module: str) -> Sqa:
-    """Return the :class:`Sqa` of the database *name*; it is made here if it is needed earlier.
+    """Return the :class:`Sqa` of the database *name*. It is made here if it does not exist yet.
 
-    It belongs to the application that code in *module* means, or, outside an application, it is
-    made from *settings*. Raises :class:`SettingError` if there is one with other settings.
+    With *settings* it is made from these. Without, it is the Sqa of the application that code in
+    *module* means. Raises :class:`SettingError` if there is an Sqa with other settings.
     """
     check_name(name)
     if settings is None:
-        application = _found(module)
+        application = _find_or_raise(module)
         return application.pin_sqa(application.read_settings(name))
     with _lock:
         given = RegisteredApplication(settings)
@@ -271,39 +273,43 @@ def sqa_for_init_engine(name: str, settings: Mapping[str, object] | None, module
 
 
 def application_of(thing: HasRegistry) -> RegisteredApplication:
-    """Return the application that *thing* belongs to: a request, or a WSGI application.
+    """Return the application of *thing*, which is a request or a WSGI application.
 
-    Raises :class:`SettingError` when it did not include this package.
+    Raises :class:`SettingError` if the application did not include this package.
     """
     get_sqa(thing)
     return cast("RegisteredApplication", thing.registry[APPLICATION_KEY])
 
 
 def sessions_of(which: str | HasRegistry | None, module: str) -> SessionFactory:
-    """Return the sessions of the application that *which* is, or that its database name names.
+    """Return the session factory of an application.
 
-    Without either it is the application that code in *module* means. Raises :class:`SettingError`
-    when it is not known, or has no engine yet.
+    *which* is the name of its database, the application itself or a request. If it is None, the
+    application is the one that code in *module* means. Raises :class:`SettingError` if there is no
+    such application, or if it has no engine yet.
     """
     if which is None:
-        return _found(module).sessions
+        return _find_or_raise(module).sessions
     if not isinstance(which, str):
         return application_of(which).sessions
     application = directory.by_name.get(check_name(which))
     if application is None:
         known = ", ".join(sorted(directory.by_name)) or "none"
-        msg = f"No database {which!r} is known here, only: {known}; call init_engine() first."
+        msg = (
+            f"The database {which!r} is not known in this process: call init_engine() first. "
+            f"Known databases: {known}."
+        )
         raise SettingError(msg)
     return application.sessions
 
 
 def module_of_caller() -> str:
-    """Return the name of the module that called the function that calls this one."""
+    """Return the name of the module that has called the caller of this function."""
     name: str = sys._getframe(2).f_globals.get("__name__", "")  # noqa: SLF001 - no other way
     return name
 
 
-def _found(module: str) -> RegisteredApplication:
+def _find_or_raise(module: str) -> RegisteredApplication:
     application = directory.find(module)
     if application is None:
         raise SettingError(NO_APPLICATION_YET)
@@ -311,7 +317,7 @@ def _found(module: str) -> RegisteredApplication:
 
 
 def _is_being_configured(registry: Any) -> bool:
-    """Tell whether *registry* has settings of ours, and no request is served."""
+    """Return whether *registry* has settings of this package, and there is no current request."""
     settings = getattr(registry, "settings", None) or {}
     ours = any(str(key).startswith(("sqlalchemy.", "sqa.")) for key in settings)
     return ours and get_current_request() is None

@@ -1,4 +1,4 @@
-"""The portal's vocabulary: what one application of many has to know of its database."""
+"""The portal's functions: the name, the engine and the sessions of an application's database."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,11 +23,11 @@ NAMELESS = (
 def get_database_name() -> str:
     """Return the name of the application's database, for ``__table_args__ = {"schema": ...}``.
 
-    The name is known when ``config.include("pyramid_aalam_sqa")`` has returned. With
-    ``SQA_PROVIDER`` and ``SQA_APP`` in the environment it is known before that. If the process has
-    several applications, it is the name of the current request's or configuration's application,
-    else of the application whose package the calling module is in. Raises :class:`SettingError`
-    when the name is not known, or when several applications fit that have different names.
+    The name is known after ``config.include("pyramid_aalam_sqa")``. If ``SQA_PROVIDER`` and
+    ``SQA_APP`` are in the environment, it is known before. If the process has several applications,
+    it is the name for the application of the current request or configuration, or else for the
+    application whose package contains the calling module. Raises :class:`SettingError` if the name
+    is not known, or if several applications with different names fit.
     """
     application = directory.find(module_of_caller(), for_name=True)
     name = application.name if application else name_in_environment()
@@ -45,18 +45,22 @@ def init_engine(
 ) -> Engine:
     """Return the engine of the application's database, which is called *db_name*.
 
-    Call it in the application's entry point, before or after the include, as often as you like;
-    ``request.sqa_session`` uses the same engine. *create_tables* creates the missing tables of
-    *declarative_base* (a base of any kind, a registry, or a MetaData), each in the database of its
-    bind key. It takes a lock, so that any number of workers may start at once. Outside an
-    application give *settings*, such as ``get_appsettings("development.ini")``.
+    Call it in the application's entry point, before or after the include, once or several times.
+    ``request.sqa_session`` uses the same engine. *declarative_base* is a declarative base of any
+    kind, a registry, or a MetaData. If *create_tables* is true, its missing tables are created,
+    each in the database of its bind key. A lock is held meanwhile, so that several workers may
+    start at the same time. Outside an application, pass *settings*, such as
+    ``get_appsettings("development.ini")``.
 
-    Raises :class:`SettingError` when *db_name* is not a name that :func:`database_name` can make,
-    or when the database is known with another name or other settings.
+    Raises :class:`SettingError` if *db_name* is not a name that :func:`database_name` can make,
+    or if the database already has an engine with another name or other settings.
     """
     metadata = getattr(declarative_base, "metadata", declarative_base)
     if not isinstance(metadata, MetaData):
-        msg = f"init_engine({db_name!r}, ...): write the declarative base of the models after it."
+        msg = (
+            f"init_engine({db_name!r}, ...): write the declarative base of the models as the "
+            "second argument."
+        )
         raise SettingError(msg)
     sqa = sqa_for_init_engine(db_name, settings, module_of_caller())
     if metadata not in sqa.bases:
@@ -67,21 +71,22 @@ def init_engine(
     return sqa.engine
 
 
-def Session(  # noqa: N802 - the portal's documents call it so
+def Session(  # noqa: N802 - its name in the portal's documents
     db_name: str | HasRegistry | None = None, *, bind_key: str | None = None
 ) -> ScopedSession:
     """Return the session of this thread for the database *db_name*, for work outside a request.
 
-    It is a SQLAlchemy session, made at its first use. Call ``commit()`` to store, and ``remove()``
-    at the end of each job; or write ``with Session(db_name) as session:``. If a thread ends without
-    ``remove()``, its connection goes back all the same, and the log says so. Calling the session
-    returns the plain SQLAlchemy ``Session``, which has ``remove()`` too.
+    It is used like a SQLAlchemy session. The session behind it is made at the first use. Call
+    ``commit()`` to store the changes, and ``remove()`` at the end of each job. Or write
+    ``with Session(db_name) as session:``. If a thread ends without ``remove()``, its transaction
+    is rolled back, its connection goes back to the pool, and an error is logged. Calling the
+    returned object returns the plain SQLAlchemy ``Session``, which has ``remove()`` too.
 
-    *db_name* may also be an application or a request. Without it, the session is that of the
-    application that :func:`get_database_name` names. With *bind_key* the session uses only that
+    *db_name* may also be an application or a request. Without it, the application is the one
+    whose database :func:`get_database_name` names. With *bind_key* the session uses only that
     database, in a transaction of its own.
 
-    Raises :class:`SettingError` when no database of that name is known in this process,
+    Raises :class:`SettingError` if the database is not known in this process, and
     :class:`BindError` for an unknown *bind_key*.
     """
     return sessions_of(db_name, module_of_caller()).scoped_session(bind_key)

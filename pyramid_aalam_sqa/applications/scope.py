@@ -1,4 +1,4 @@
-"""Sessions outside a request that commit at the end: scripts, jobs, workers."""
+"""Sessions that commit at the end of a block or function, for scripts, jobs and workers."""
 
 import logging
 import time
@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 
 class SessionScope:
-    """What :func:`session_scope` returns: a ``with`` block, or a decorator."""
+    """The object that :func:`session_scope` returns, for a ``with`` block or as a decorator."""
 
     def __init__(
         self,
@@ -43,7 +43,10 @@ class SessionScope:
 
     def __enter__(self) -> JoinedSession:
         if self._attempts > 1:
-            msg = "A with block runs once: make it a function under @session_scope(attempts=...)."
+            msg = (
+                "A with block cannot run again: write a function under "
+                "@session_scope(attempts=...)."
+            )
             raise TypeError(msg)
         if self._block is not None:
             msg = "This session_scope() is in use: call session_scope() for each with block."
@@ -65,7 +68,10 @@ class SessionScope:
         """Return *function* with the session as its first argument."""
         lazy = (isgeneratorfunction, iscoroutinefunction, isasyncgenfunction)
         if any(kind(function) for kind in lazy):
-            msg = f"{function!r} would go on after its session has ended: write a plain function."
+            msg = (
+                f"{function!r} is a generator or a coroutine, which would use the session after "
+                "its end: write a plain function."
+            )
             raise TypeError(msg)
 
         @wraps(function)
@@ -80,7 +86,7 @@ class SessionScope:
                     try:
                         return attempt(*args, **kwargs)
                     except Exception as error:
-                        # A part that is stored would be stored twice.
+                        # Otherwise a part that is stored already would be stored twice.
                         if this.may_have_stored or not IRetryableError.providedBy(error):
                             raise
                         self._pause(function, number, error)
@@ -101,7 +107,7 @@ class SessionScope:
 
     @contextmanager
     def _transaction(self) -> Generator[JoinedSession, None, None]:
-        """Yield a session in a transaction of its own; commit at the end, roll back on an error."""
+        """Yield a session in a transaction of its own. Commit at the end, or roll back on error."""
         tm = TransactionManager(explicit=True)
         sessions = sessions_of(self._which, self._module)
         session = sessions.make_session(tm)
@@ -114,7 +120,7 @@ class SessionScope:
         except BaseException as error:
             sessions.counters.add_outcome(error)
             _mark_retryable(tm, error)
-            # The block may have committed by hand and begun no other transaction.
+            # There is no transaction if the block has committed it and has not begun another.
             with suppress(NoTransaction):
                 tm.abort()
             raise
@@ -128,21 +134,21 @@ def session_scope(
     """Return a session that commits at the end of a ``with`` block, or of a function.
 
     ``with session_scope("aalam_base") as session:`` commits at the end of the block, rolls back
-    when the block raises, and closes the session in every case. ``@session_scope("aalam_base",
-    attempts=3)`` decorates a function that takes the session as its first argument. After a
-    conflict with another transaction (a deadlock, a lock wait, a lost connection) the function is
-    called again, up to *attempts* times in all.
+    if the block raises, and closes the session in both cases. ``@session_scope("aalam_base",
+    attempts=3)`` decorates a function that takes the session as its first argument. If the
+    transaction fails for a reason that may pass (a deadlock, a lock wait, a lost connection), the
+    function is called again, up to *attempts* times in all.
 
-    *db_name* may also be an application or a request. Without it, the session is that of the
-    application that :func:`get_database_name` names. With *bind_key* the session uses only that
+    *db_name* may also be an application or a request. Without it, the application is the one
+    whose database :func:`get_database_name` names. With *bind_key* the session uses only that
     database.
 
     The session has a transaction manager of its own, ``session.tm``. Other data managers join
-    ``session.tm.get()``, and ``session.tm.get().addAfterCommitHook()`` calls a function after the
-    commit.
+    ``session.tm.get()``. To call a function after the commit, use
+    ``session.tm.get().addAfterCommitHook()``.
 
-    Raises :class:`SettingError` when no database of that name is known in this process,
-    :class:`BindError` for an unknown *bind_key*, ValueError when *attempts* is less than 1.
+    Raises :class:`SettingError` if the database is not known in this process, :class:`BindError`
+    for an unknown *bind_key*, and ValueError if *attempts* is less than 1.
     """
     if attempts < 1:
         msg = f"session_scope(attempts={attempts}): write a whole number from 1 up."
@@ -151,10 +157,10 @@ def session_scope(
 
 
 def _mark_retryable(tm: Any, error: BaseException) -> None:
-    """Mark *error* as retryable when a data manager calls it a conflict, as pyramid_tm does.
+    """Mark *error* as retryable if a data manager says that it is, as pyramid_tm does.
 
-    An error after which something is or may be stored is not marked: a second attempt would store
-    it twice.
+    An error is not marked if the transaction is or may be stored: another attempt could store it
+    twice.
     """
     may_be_stored = isinstance(error, (OutcomeUnknownError, PartialCommitError))
     if isinstance(error, Exception) and not may_be_stored:

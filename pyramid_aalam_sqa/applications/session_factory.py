@@ -1,7 +1,7 @@
 """Makes the sessions of one application: for requests, for jobs and for threads.
 
-This is the part of :class:`Sqa` that callers do not need. The application's
-:class:`RegisteredApplication` holds it.
+Callers of :class:`Sqa` do not need it, so it is not public. The application's
+:class:`RegisteredApplication` has it as ``sessions``.
 """
 
 import threading
@@ -30,12 +30,12 @@ from .stats import Counters
 
 
 class SessionFactory:
-    """The engines of one application, and the sessions on them."""
+    """Makes the engines of one application, and the sessions that use them."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.counters = Counters()
-        # Every engine by its bind key, the default one as ``default``, in the order of COMMITs.
+        # Every engine by its bind key, in the order of COMMITs. The default one is ``default``.
         self.engines: Mapping[str, Engine] = MappingProxyType(make_engines(settings))
         self._routes = Routes(self.engines) if settings.binds else None
         self._session_options = dict(settings.session)
@@ -46,15 +46,15 @@ class SessionFactory:
         self._bind_session_class = with_class(BindSession, session_class)
         self._lock = threading.Lock()
         self._scoped_sessions: dict[str | None, ScopedSession] = {}
-        # Weak on both sides, because a session holds its transaction manager.
+        # Both sides are weak references, because a session keeps its transaction manager alive.
         self._sessions: WeakKeyDictionary[Any, weakref.ref[JoinedSession]] = WeakKeyDictionary()
         self.is_disposed = False
 
     def engine_for(self, bind_key: str = DEFAULT_KEY) -> Engine:
-        """Return the engine called *bind_key*.
+        """Return the engine with the key *bind_key*.
 
-        Raises :class:`BindError`, which names the known keys, for an unknown key, and
-        :class:`SettingError` for ``default`` when no database is set.
+        Raises :class:`BindError` for an unknown key; the message names the known keys. Raises
+        :class:`SettingError` for ``default`` if no database is set.
         """
         engine = self.engines.get(bind_key)
         if engine is not None:
@@ -74,7 +74,7 @@ class SessionFactory:
     ) -> JoinedSession:
         """Return a new session that joins the transactions of *tm*.
 
-        It can write while *window* returns true; without a *window*, whenever *tm* has begun a
+        It can write while *window* returns true. Without *window*, it can write while *tm* has a
         transaction.
         """
         tm = _manager_of_this_thread(tm)
@@ -82,7 +82,7 @@ class SessionFactory:
         if self._routes is None:
             session = self._session_class(self.engine_for(), **options)
         else:
-            # No engine of its own: for each statement it asks the routes.
+            # This session is not bound to an engine: it asks the routes for each statement.
             options |= {"routes": self._routes, "follow": self._make_bind_session}
             session = self._session_class(**options)
         self._sessions[tm] = weakref.ref(session)
@@ -91,7 +91,7 @@ class SessionFactory:
     def bind_session(self, session: JoinedSession, bind_key: str) -> JoinedSession:
         """Return the session that uses only the database *bind_key*, in *session*'s transaction.
 
-        Raises :class:`BindError` if there is no such database.
+        Raises :class:`BindError` if there is no database with this key.
         """
         if isinstance(session, MultiBindSession):
             return session.on(bind_key)
@@ -99,7 +99,7 @@ class SessionFactory:
         return session
 
     def scoped_session(self, bind_key: str | None = None) -> ScopedSession:
-        """Return what ``Session(db_name, bind_key=...)`` returns: the same object at each call."""
+        """Return the object for ``Session(db_name, bind_key=...)``, the same one at each call."""
         with self._lock:
             found = self._scoped_sessions.get(bind_key)
             if found is None:
@@ -110,7 +110,7 @@ class SessionFactory:
         return found
 
     def dispose(self) -> None:
-        """Close the connections of the engines made here; not those of a ready Engine."""
+        """Close the connections of all engines that were made here. A ready Engine keeps its."""
         self.is_disposed = True
         for key, database in self.settings.databases.items():
             if not database.engine:
@@ -124,7 +124,8 @@ class SessionFactory:
 def make_engines(settings: Settings) -> dict[str, Engine]:
     """Return an engine for each bind key. Databases with equal settings share one engine.
 
-    With two engines on one SQLite file, a request would wait for a lock that it holds itself.
+    Two engines on one SQLite file would have two connections in one request. Then the request
+    would wait for a lock that it holds itself.
     """
     engines: dict[str, Engine] = {}
     made: list[tuple[Database, Engine]] = []

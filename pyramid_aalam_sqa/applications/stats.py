@@ -14,9 +14,10 @@ from ..exceptions import OutcomeUnknownError, PartialCommitError
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a connection: *who* is the method and route of a request, or a thread.
+    """The holder of a connection.
 
-    *seconds* is how long it has held the connection.
+    *who* is the method and route of a request, or the name of a thread. It has held the connection
+    for *seconds*.
     """
 
     who: str
@@ -28,10 +29,10 @@ class DatabaseStats:
     """The pool of one database, and how its transactions ended.
 
     *size* is the largest number of connections that the pool may open; None means no limit.
-    *in_use* and *idle* are the numbers of those that are open. The others are None unless
-    ``sqa.stats`` is on. *waiting* is the number of threads that wait for a connection, or for a
-    new one to be opened. *longest* is the holder that has held one for the longest time.
-    *commits* and *rollbacks* are counted since the application started.
+    *in_use* and *idle* count the open connections. The other values are None unless ``sqa.stats``
+    is on. *waiting* is the number of threads that wait for a connection, or for a new one to be
+    opened. *longest* is the holder that has held a connection for the longest time. *commits* and
+    *rollbacks* are counted since the application started.
     """
 
     size: int | None
@@ -47,10 +48,10 @@ class DatabaseStats:
 class Stats:
     """The numbers of an application in this process, since it started.
 
-    *databases* has the numbers of each database by its bind key. *retries* counts the attempts
-    that were made again, and *unknown_outcomes* the COMMITs that were sent and never answered.
-    *partial_commits* counts the transactions over several databases of which only a part is
-    stored. *unavailable* counts the answers with the status 503.
+    *databases* has the numbers of each database by its bind key. *retries* counts the failed
+    attempts after which another one was made. *unknown_outcomes* counts the COMMITs that were sent
+    and never answered. *partial_commits* counts the transactions over several databases that were
+    stored only in part. *unavailable* counts the responses with the status 503.
     """
 
     databases: Mapping[str, DatabaseStats]
@@ -61,40 +62,40 @@ class Stats:
 
 
 class Counters:
-    """Counts what becomes of an application's transactions; threads may call each method."""
+    """Counts how an application's transactions end. All methods are safe to call from threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._numbers: Counter[tuple[str, str]] = Counter()
-        # By the id of the pool's entry: the bind key, who it is, and since when.
+        # By the id of the pool's entry: the bind key, the holder, and the time it took the entry.
         self._holders: dict[int, tuple[str, str, float]] = {}
         # Whether commits, rollbacks, waiting threads and holders are counted.
         self.complete = False
 
     def add(self, key: str, what: str, number: int = 1) -> None:
-        """Count *number* more of *what* for the database *key*, ``""`` for the application."""
+        """Add *number* to the count of *what* for the database *key*; "" means the application."""
         with self._lock:
             self._numbers[key, what] += number
 
     def add_outcome(self, error: BaseException) -> None:
-        """Count *error* when it says that an outcome is unknown, or that a part is stored."""
+        """Count *error* if it means an unknown outcome or a partial commit."""
         if isinstance(error, OutcomeUnknownError):
             self.add("", "unknown_outcomes")
         elif isinstance(error, PartialCommitError):
             self.add("", "partial_commits")
 
     def hold(self, key: str, entry: object, who: str) -> None:
-        """Note that *who* has taken *entry* of the pool of the database *key*."""
+        """Note that *who* has taken *entry* from the pool of the database *key*."""
         with self._lock:
             self._holders[id(entry)] = (key, who, monotonic())
 
     def release(self, entry: object) -> None:
-        """Note that *entry* has come back to its pool, or has left it for good."""
+        """Note that *entry* is back in its pool, or was removed from it."""
         with self._lock:
             self._holders.pop(id(entry), None)
 
     def read(self, engines: Mapping[str, Engine]) -> Stats:
-        """Return the numbers as they are now."""
+        """Return the current numbers."""
         now = monotonic()
         with self._lock:
             numbers, holders = Counter(self._numbers), list(self._holders.values())
@@ -134,9 +135,10 @@ class Counters:
 
 
 def pool_numbers(engine: Engine) -> tuple[int | None, int, int]:
-    """Return the most connections that the pool of *engine* opens, those in use, and the idle ones.
+    """Return three numbers of the pool of *engine*: its size, connections in use, idle connections.
 
-    A pool that keeps no connections, such as NullPool, does not count them.
+    The size is the most connections that the pool may open; None means no limit. For a pool that
+    does not keep connections, such as NullPool, the other two are 0.
     """
     pool: Any = engine.pool
     in_use, idle = (getattr(pool, name, int)() for name in ("checkedout", "checkedin"))

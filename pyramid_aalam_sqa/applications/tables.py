@@ -21,9 +21,9 @@ def create_all(
     """Create the missing tables of *base*, each in the database of its bind key.
 
     *base* is a declarative base of any kind, a registry or a MetaData. *app* is an application, a
-    request or its :class:`Sqa`. With *bind_key* only the tables of that database are created;
-    ``default`` is the application's own. *options* are those of ``MetaData.create_all()``. Raises
-    :class:`BindError` for an unknown key.
+    request or an :class:`Sqa`. With *bind_key*, only the tables of that database are created;
+    ``default`` is the application's own database. *options* are passed to
+    ``MetaData.create_all()``. Raises :class:`BindError` for an unknown key.
     """
     for part in tables_by_database(_sqa(app), base, bind_key):
         part.metadata.create_all(part.engine, tables=part.tables, **options)
@@ -43,12 +43,12 @@ def drop_all(
 def reflect(
     app: Sqa | HasRegistry, base: Any, *, bind_key: str | None = None, **options: Any
 ) -> None:
-    """Load the tables that exist in *base*'s databases into its MetaData, with their bind keys.
+    """Load the tables that exist in *base*'s databases into its MetaData.
 
-    These are the databases of the tables that *base* has already, and the database of its
-    MetaData; with *bind_key* it is only that one. A new table gets ``info["bind_key"]`` where its
-    MetaData has another key. *options* are those of ``MetaData.reflect()``. Raises
-    :class:`BindError` for an unknown key.
+    *base*'s databases are the one of its MetaData, and those of the tables that it has already.
+    With *bind_key*, only that database is used. If the bind key of a loaded table is not the key
+    of the MetaData, it is set as the table's ``info["bind_key"]``. *options* are passed to
+    ``MetaData.reflect()``. Raises :class:`BindError` for an unknown key.
     """
     sqa = _sqa(app)
     parts = tables_by_database(sqa, base, bind_key)
@@ -67,8 +67,8 @@ def reflect(
 class DatabaseTables:
     """The tables of one MetaData that belong to one database.
 
-    ``key`` is the database's bind key, ``name`` its name in a portal. ``tables`` is None when all
-    tables of the MetaData belong there.
+    ``key`` is the database's bind key, ``name`` its name in a portal. ``tables`` is None if all
+    tables of the MetaData belong to this database.
     """
 
     key: str
@@ -79,7 +79,7 @@ class DatabaseTables:
 
 
 def tables_by_database(sqa: Sqa, base: Any, bind_key: str | None = None) -> list[DatabaseTables]:
-    """Return the tables of *base* for each database of *sqa*, or for the one called *bind_key*.
+    """Return the tables of *base* for each database of *sqa*, or only for *bind_key*.
 
     Raises :class:`BindError` for a key that *sqa* does not know.
     """
@@ -98,7 +98,7 @@ def tables_by_database(sqa: Sqa, base: Any, bind_key: str | None = None) -> list
 
 
 def metadatas_of(base: Any) -> Iterator[MetaData]:
-    """Yield each MetaData that the tables of *base* are in.
+    """Yield each MetaData that has tables of *base*.
 
     *base* is a declarative base of any kind, a registry or a MetaData. Raises :class:`BindError`
     for anything else.
@@ -116,13 +116,13 @@ def metadatas_of(base: Any) -> Iterator[MetaData]:
             key=key_of_metadata,
         )
     if not found:
-        msg = f"{base!r} has no tables: write a declarative base, a registry or a MetaData."
+        msg = f"{base!r} cannot have tables: pass a declarative base, a registry or a MetaData."
         raise BindError(msg)
     yield from dict.fromkeys(found)
 
 
 def key_of_metadata(metadata: MetaData) -> str:
-    """Return the bind key of those tables of *metadata* that have no key of their own."""
+    """Return the bind key for the tables of *metadata* that do not have a key of their own."""
     return str(metadata.info.get(BIND_KEY_INFO) or DEFAULT_KEY)
 
 

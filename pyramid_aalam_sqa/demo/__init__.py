@@ -33,10 +33,11 @@ def main(_global_config: Mapping[str, str], **settings: object) -> Any:
 
 
 def create_tables(engine: Engine) -> None:
-    """Create the missing tables. A real application leaves its tables to Alembic.
+    """Create the missing tables. A real application uses Alembic for its tables.
 
-    ``metadata.create_all()`` checks first and creates then. If several processes start at once, two
-    of them may find a table missing, and the second CREATE fails. IF NOT EXISTS is one step.
+    ``metadata.create_all()`` first checks and then creates, which is two steps. If several
+    processes start at once, two of them may find that a table is missing. Then the second CREATE
+    fails. CREATE with IF NOT EXISTS is one step.
     """
     with engine.begin() as connection:
         for table in Base.metadata.sorted_tables:

@@ -18,7 +18,7 @@ NEWEST = select(Entry).order_by(Entry.id.desc())
 
 
 def includeme(config: Configurator) -> None:
-    """Add the pages of the guest book, and check every form of the application for its token."""
+    """Add the pages of the guest book, and let Pyramid check the CSRF token of every form."""
     config.set_csrf_storage_policy(CookieCSRFStoragePolicy(httponly=True))
     config.set_default_csrf_options(require_csrf=True)
     config.add_static_view("static", "static")
@@ -35,12 +35,12 @@ def read(request: SqaRequest) -> dict[str, object]:
 
 
 def write(request: SqaRequest) -> Any:
-    """Store an entry and redirect to it, or show the form again with what is wrong in it.
+    """Store an entry and redirect to it, or show the form again and say what is wrong.
 
-    The view does not commit. Its answer decides: the redirect commits, the status 400 rolls back.
+    The view does not commit. Its response decides: a redirect commits, the status 400 rolls back.
     """
     typed = {field: request.POST.get(field, "") for field in LENGTHS}
-    entry = Entry(**{field: _tidy(text) for field, text in typed.items()})
+    entry = Entry(**{field: _normalized(text) for field, text in typed.items()})
     problems = find_problems(entry)
     if problems:
         request.response.status_int = 400
@@ -51,14 +51,14 @@ def write(request: SqaRequest) -> Any:
 
 
 def as_json(request: SqaRequest) -> list[Entry]:
-    """Return one page of the entries as JSON; the header Link names the other pages."""
+    """Return one page of the entries as JSON. The header Link has the addresses of other pages."""
     entries = request.sqa_paginate(NEWEST)
     request.response.headers["Link"] = entries.link_header()
     return entries.items
 
 
 def find_problems(entry: Entry) -> dict[str, str]:
-    """Return, for each field of *entry* that is not valid, a sentence that says why."""
+    """Return a sentence for each field of *entry* that is not valid, by the name of the field."""
     problems = {}
     for field, most in LENGTHS.items():
         length = len(getattr(entry, field))
@@ -71,7 +71,7 @@ def find_problems(entry: Entry) -> dict[str, str]:
     return problems
 
 
-def _tidy(text: str) -> str:
+def _normalized(text: str) -> str:
     # A browser sends each line break as two characters, and counts it as one.
     return "\n".join(text.strip().splitlines())
 

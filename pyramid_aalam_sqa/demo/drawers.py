@@ -1,4 +1,4 @@
-"""Two at once, and a list: a conflict that is retried before the visitor, and N+1 with its cure."""
+"""Two pages: a deadlock after which the request is tried again, and a list with and without N+1."""
 
 import inspect
 import threading
@@ -21,12 +21,12 @@ from .sent import RECORDINGS, remember
 PAGE = "templates/drawers.jinja2"
 LABELS = ("Pence", "Groats", "Florins", "Crowns", "Guineas")
 COINS = 25
-# Seconds in which the request comes to wait for the other connection.
+# The other connection pauses for these seconds. By their end, the request waits for it.
 HEAD_START = 0.3
 
 
 def includeme(config: Configurator) -> None:
-    """Add the page with its two buttons."""
+    """Add the page with the deadlock, and the page with the list."""
     config.add_route("drawers", "/drawers")
     config.add_route("swapped", r"/drawers/{token:\w+}")
     config.add_view(show, route_name="drawers", request_method="GET", renderer=PAGE)
@@ -37,7 +37,7 @@ def includeme(config: Configurator) -> None:
 
 
 def fill_drawers(engine: Engine) -> None:
-    """Put the coins into the drawers, once however many processes start together."""
+    """Put the coins into the drawers if there are none, even if several processes start at once."""
     drawers = [{"id": number, "label": label} for number, label in enumerate(LABELS, 1)]
     coins = [{"id": number, "drawer_id": number % 5 + 1} for number in range(1, COINS + 1)]
     try:
@@ -46,7 +46,7 @@ def fill_drawers(engine: Engine) -> None:
                 connection.execute(insert(Drawer), drawers)
                 connection.execute(insert(Coin), coins)
     except DBAPIError:
-        # Another process was at it at the same moment.
+        # Another process has filled them at the same time.
         return
 
 
@@ -56,9 +56,10 @@ def show(request: SqaRequest) -> dict[str, object]:
 
 
 def swap(request: SqaRequest) -> Any:
-    """Move two coins to other drawers, while another connection moves them the other way round.
+    """Move two coins to other drawers. Another connection moves the same coins in reverse order.
 
-    The database ends one of the two. This view knows nothing of it: the request is tried again.
+    The database ends one of the two transactions. If it is this one, the request is tried again.
+    The view does nothing for that.
     """
     token = token_hex(4)
     remember(request, token)
@@ -74,22 +75,22 @@ def swap(request: SqaRequest) -> Any:
 
 
 class OtherConnection:
-    """Moves the same coins in a thread, the first one last; in a request's first attempt only."""
+    """Moves the same coins in a thread, the first coin last. Only in a request's first attempt."""
 
     def __init__(self, request: SqaRequest) -> None:
         self._engine = get_sqa(request).engine
         self._has_moved = threading.Event()
         self._may_go_on = threading.Event()
         if not request.environ.get("retry.attempt"):
-            # Of SQLite's file one connection can be the writer: there the other one is done before
-            # the request writes, and the request finds that what it has read is no longer true.
+            # On SQLite only one connection at a time can write. So the other connection finishes
+            # before the request writes, and the database refuses the request's outdated snapshot.
             if self._engine.dialect.name == "sqlite":
                 self._may_go_on.set()
             threading.Thread(target=self._run, daemon=True).start()
             self._has_moved.wait(10)
 
     def go_on(self) -> None:
-        """Let the thread want the first coin, while the request wants the second."""
+        """Let the thread ask for the first coin, while the request asks for the second coin."""
         self._may_go_on.set()
 
     def _run(self) -> None:
@@ -101,7 +102,8 @@ class OtherConnection:
                 if not alone:
                     self._has_moved.set()
                     self._may_go_on.wait(10)
-                    # The request has to be the one that waits first, and has changed less.
+                    # The request must wait first and have changed fewer rows: then it is the one
+                    # that the database ends.
                     time.sleep(HEAD_START)
                 connection.execute(move.where(Coin.id == 1))
         except DBAPIError:
@@ -112,7 +114,7 @@ class OtherConnection:
 
 
 def show_swapped(request: SqaRequest) -> dict[str, object]:
-    """Show what became of the request that swapped the coins."""
+    """Show how the request that moved the coins ended."""
     token = request.matchdict["token"]
     if token not in request.registry[RECORDINGS]:
         raise HTTPNotFound
@@ -122,7 +124,7 @@ def show_swapped(request: SqaRequest) -> dict[str, object]:
 
 
 def show_list(request: SqaRequest) -> dict[str, object]:
-    """List the drawers with their coins: a statement for each drawer, or one for all of them."""
+    """List the drawers with their coins, read with one statement per drawer or one for all."""
     cured = "cured" in request.params
     query = select(Drawer).order_by(Drawer.id)
     if cured:

@@ -1,4 +1,4 @@
-"""The error pages. None of them uses the database, because it may be the cause of the error."""
+"""The error pages. They do not use the database, because it may be the cause of the error."""
 
 import logging
 
@@ -21,7 +21,7 @@ def includeme(config: Configurator) -> None:
 
 
 def not_found(request: SqaRequest) -> dict[str, object]:
-    """Answer 404, also to an address whose percent codes cannot be decoded."""
+    """Answer 404, also if the percent codes of the address cannot be decoded."""
     request.response.status_int = 404
     return {
         "status": "404 Not Found",
@@ -31,7 +31,7 @@ def not_found(request: SqaRequest) -> dict[str, object]:
 
 
 def bad_request(request: SqaRequest) -> dict[str, object]:
-    """Answer 400, also to a form without the token of its page."""
+    """Answer 400, also to a form without its CSRF token."""
     request.response.status_int = 400
     return {
         "status": "400 Bad Request",

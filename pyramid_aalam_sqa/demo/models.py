@@ -10,12 +10,12 @@ MESSAGE_LENGTH = 1000
 
 
 def now() -> datetime:
-    """Return the time in whole seconds: MySQL's DATETIME keeps no fractions."""
+    """Return the time in whole seconds, because MySQL's DATETIME does not store fractions."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment, stored in UTC without its time zone: SQLite and MySQL store none."""
+    """A time, stored in UTC without its time zone: SQLite and MySQL do not store time zones."""
 
     impl = DateTime
     cache_ok = True
@@ -47,10 +47,10 @@ class Entry(Base):
 
 
 class Trial(Base):
-    """A row that a request wrote before it answered. A trial that was rolled back is not there.
+    """A row that a request wrote before it answered. If the request rolled back, it is not stored.
 
-    The token identifies a trial. The id cannot, because the id of a row that was rolled back may be
-    used again.
+    A trial has a token, because its id is not enough: if a row is rolled back, the next row may get
+    the same id.
     """
 
     __tablename__ = "trials"
@@ -62,7 +62,7 @@ class Trial(Base):
 
 
 class Drawer(Base):
-    """A drawer with coins in it, for the page that shows a conflict and a list."""
+    """A drawer with coins, for the pages that show a deadlock and a list."""
 
     __tablename__ = "drawers"
 

@@ -1,4 +1,7 @@
-"""Shows the rule: a request writes a row, its answer decides, and another request looks."""
+"""Shows the rule: the status of a response decides whether the row that its request wrote is kept.
+
+Another request looks whether the row is there.
+"""
 
 import inspect
 from secrets import token_hex
@@ -42,7 +45,9 @@ def includeme(config: Configurator) -> None:
     config.add_exception_view(show_accident, context=Accident, renderer=PAGE)
     config.add_view(show_redirected, route_name="redirected", renderer=PAGE)
     config.include(".sent")
-    config.add_view(look, route_name="trials", renderer="templates/trials.jinja2", http_cache=0)
+    config.add_view(
+        show_trials, route_name="trials", renderer="templates/trials.jinja2", http_cache=0
+    )
 
 
 def show(request: SqaRequest) -> dict[str, object]:
@@ -74,15 +79,15 @@ def show_accident(error: Accident, request: SqaRequest) -> dict[str, object]:
 
 
 def show_redirected(request: SqaRequest) -> dict[str, object]:
-    """Show the page that the answer 302 redirects to. Without the trial it is a 404."""
+    """Show the page that the answer 302 redirects to; answer 404 if there is no such trial."""
     trial = _find(request)
     if trial is None:
         raise HTTPNotFound
     return _page(trial.token, trial.answer)
 
 
-def look(request: SqaRequest) -> dict[str, object]:
-    """Show the rows that this request finds; the page with the buttons has it in a frame."""
+def show_trials(request: SqaRequest) -> dict[str, object]:
+    """Show the rows that this request finds, in a frame of the page with the buttons."""
     newest = select(Trial).order_by(Trial.id.desc()).limit(SHOWN)
     return {
         "token": request.matchdict["token"],

@@ -1,7 +1,7 @@
-"""What a request has sent to the database, shown in a frame beside what it answered.
+"""Shows in a frame what a request has sent to the database.
 
-The ini file has ``sqa.record = true``, so each request has ``request.sqa_statements``. The list is
-complete when the request is over, COMMIT or ROLLBACK included; the frame is asked for after that.
+The ini file has ``sqa.record = true``, so each request has ``request.sqa_statements``. When the
+request is over, this list also has its COMMIT or ROLLBACK. The browser loads the frame after that.
 """
 
 from collections import OrderedDict
@@ -11,33 +11,33 @@ from typing import Any
 
 from pyramid_aalam_sqa import SqaRequest
 
-# Recordings that are kept, in this process alone.
-MOST = 50
+# The number of recordings that each process keeps.
+MAX_RECORDINGS = 50
 RECORDINGS = "demo.recordings"
-# What the pool and the package do, which is not what the page is about.
-HIDDEN = {"CONNECT", "RESET", "SETUP"}
+# The kinds of statements that the frame leaves out: the pool and the package send them.
+HIDDEN_KINDS = {"CONNECT", "RESET", "SETUP"}
 
 
 def includeme(config: Any) -> None:
-    """Add the page for the frame, and the place where recordings are kept."""
+    """Add the page for the frame, and the dictionary for the recordings."""
     config.registry[RECORDINGS] = OrderedDict()
     config.add_route("sent", r"/sent/{token:\w+}")
     config.add_view(show, route_name="sent", renderer="templates/sent.jinja2", http_cache=0)
 
 
 def remember(request: SqaRequest, token: str) -> None:
-    """Keep what *request* sends under *token*; nothing where sqa.record is off."""
+    """Keep the statements of *request* under *token*; keep None if sqa.record is off."""
     recordings = request.registry[RECORDINGS]
     recordings[token] = getattr(request, "sqa_statements", None)
-    while len(recordings) > MOST:
+    while len(recordings) > MAX_RECORDINGS:
         recordings.popitem(last=False)
 
 
 def show(request: SqaRequest) -> dict[str, object]:
-    """Show what was sent, attempt by attempt, from BEGIN to COMMIT or ROLLBACK."""
+    """Show the statements of each attempt, from BEGIN to COMMIT or ROLLBACK."""
     statements = request.registry[RECORDINGS].get(request.matchdict["token"])
     timeline = statements.timeline if statements is not None else []
-    shown = [item for item in timeline if getattr(item, "kind", None) not in HIDDEN]
+    shown = [item for item in timeline if getattr(item, "kind", None) not in HIDDEN_KINDS]
     return {
         "found": statements.n_plus_one if statements is not None else [],
         "attempts": [
@@ -47,7 +47,7 @@ def show(request: SqaRequest) -> dict[str, object]:
 
 
 def _row(item: Any) -> dict[str, object]:
-    """Return what the page shows of *item*, a statement or a step of a transaction."""
+    """Return the row for *item*, which is a statement or a step of a transaction."""
     outcome = getattr(item, "outcome", None) or ""
     undone = item.error or outcome.startswith("rolled back")
     return {

@@ -1,4 +1,4 @@
-"""Pages of a statement's rows: by number, or after and before a place."""
+"""Pages of a statement's rows: by number, or by keyset (the rows after or before a row)."""
 
 from .keyset import find_keyset_page, paginate_keyset
 from .numbered import find_page, paginate

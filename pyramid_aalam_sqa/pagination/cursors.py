@@ -1,4 +1,7 @@
-"""The text of a cursor: the place of a row, signed, so that a client cannot make or change it."""
+"""Writes and reads cursors. A cursor is the place of a row as text.
+
+It is signed, so that a client cannot make or change one.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -9,15 +12,15 @@ from uuid import UUID
 
 from webob.cookies import SignedSerializer
 
-# How a value that JSON does not have is written as text, and read again. The first type that fits
-# is taken: a datetime is a date too.
+# For each type that JSON does not have: its class, and how a value is written as text and read.
+# The first class that fits is used, because each datetime is also a date.
 TYPES: Mapping[str, tuple[type[Any], Callable[[Any], str], Callable[[str], Any]]] = {
     "datetime": (datetime, datetime.isoformat, datetime.fromisoformat),
     "date": (date, date.isoformat, date.fromisoformat),
     "time": (time, time.isoformat, time.fromisoformat),
     "bytes": (bytes, bytes.hex, bytes.fromhex),
     "decimal": (Decimal, str, Decimal),
-    # JSON has no "nan" and no "inf". In hexadecimal every bit is kept.
+    # JSON does not have "nan" and "inf". Hexadecimal text keeps every bit of a float.
     "float": (float, float.hex, float.fromhex),
     "uuid": (UUID, str, UUID),
     "timedelta": (
@@ -35,7 +38,7 @@ UNKNOWN_TYPE = (
 
 
 def write_cursor(values: Sequence[object], order_signature: str, secret: bytes) -> str:
-    """Return the signed text for *values*, one for each column of the order.
+    """Return the cursor for *values*, one value for each column of the order.
 
     Raises TypeError for a value of a type that a cursor cannot hold.
     """
@@ -49,28 +52,28 @@ def check_place(values: Sequence[object]) -> None:
 
 
 def read_cursor(text: str, order_signature: str, secret: bytes) -> tuple[Any, ...]:
-    """Return the values that :func:`write_cursor` was given.
+    """Return the values that :func:`write_cursor` wrote into the cursor *text*.
 
-    Raises ValueError for text that it has not written for this order and with this *secret*.
+    Raises ValueError if *text* is not a cursor for this order, or was signed with another secret.
     """
     values: tuple[Any, ...] = _signer(order_signature, secret).loads(text)
     return values
 
 
 class PlaceSerializer:
-    """Writes the values of a place as JSON, with the types that JSON does not have."""
+    """Writes the values of a place as JSON and reads them, types that JSON lacks included."""
 
     def dumps(self, values: Sequence[object]) -> bytes:
         """Return *values* as JSON."""
         return json.dumps(list(map(_pack, values)), separators=(",", ":")).encode()
 
     def loads(self, text: bytes) -> tuple[Any, ...]:
-        """Return the values of a JSON *text*, which our signature says was written here."""
+        """Return the values in the JSON *text*. Its signature has been checked before."""
         return tuple(map(_unpack, json.loads(text)))
 
 
 def _signer(order_signature: str, secret: bytes) -> Any:
-    # The salt makes a cursor of another order as wrong as a forged one.
+    # The order is the salt, so a cursor of another order has a wrong signature here.
     return SignedSerializer(secret, order_signature, "sha256", PlaceSerializer())
 
 

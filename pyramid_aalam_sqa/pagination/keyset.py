@@ -1,4 +1,4 @@
-"""Pages by place: the rows after the row in which another page ends, or before it begins."""
+"""Pages by keyset: a page has the rows after the last row, or before the first row, of another."""
 
 from typing import Any, TypeVar, Unpack, overload
 
@@ -16,11 +16,11 @@ from .statements import column_count
 T = TypeVar("T")
 
 
-# Before the first row, or after the last.
+# The place before the first row, and the place after the last row.
 EDGE: Place = ()
 
 
-UNSIGNED = "The cursors of keyset pages are signed: write paginate_keyset(..., secret=...)."
+UNSIGNED = "The cursors of keyset pages must be signed: write paginate_keyset(..., secret=...)."
 
 
 @overload
@@ -34,33 +34,36 @@ def paginate_keyset(
 def paginate_keyset(
     session: Session, statement: object, **options: Unpack[KeysetOptions]
 ) -> KeysetPage[Any]:
-    """Return the rows of *statement* after or before a cursor, which another page has given.
+    """Return the page of *statement*'s rows after or before a cursor.
 
-    The options, each a keyword that may be left out or None:
+    Another page has given the cursor: ``page.next_cursor`` is for ``after``, ``page.prev_cursor``
+    for ``before``.
 
-    - ``after`` or ``before``: the cursor. Without one, this is the first page.
-    - ``secret``: the text that cursors are signed with. It is needed to read or write one.
-    - ``per_page``: the number of rows (20), never more than ``max_per_page`` (100). It may be text
-      that a client has written.
-    - ``error_out``: whether a cursor that is not ours, or is for another order, raises
-      HTTPNotFound (true). If false, the first page is returned.
+    The options are keywords. Each may be left out or None. Defaults are in parentheses:
+
+    - ``after`` or ``before``: the cursor. Without a cursor, the first page is returned.
+    - ``secret``: the text that cursors are signed with. It is needed to read or write a cursor.
+    - ``per_page``: the number of rows on a page (20), never more than ``max_per_page`` (100). It
+      may be text that a client has sent.
+    - ``error_out``: whether HTTPNotFound is raised for a cursor with a wrong signature or for
+      another order (true). If false, the first page is returned.
     - ``count``: whether all rows are counted, which takes a second statement (false).
-    - ``url``: the address of this page, of which the addresses of other pages are made.
+    - ``url``: the address of this page. The addresses of other pages are made from it.
 
     In a view, ``request.sqa_paginate_keyset(statement)`` takes all these from the request and the
-    settings. Raises TypeError or ValueError for a *statement* that cannot be paged so; the message
+    settings. Raises TypeError or ValueError if *statement* cannot have keyset pages. The message
     says what to write instead.
     """
     return find_keyset_page(session, statement, PageRequest.of(options))
 
 
 def find_keyset_page(session: Session, statement: object, wanted: PageRequest) -> KeysetPage[Any]:
-    """Return the page after or before the cursor that is *wanted*."""
+    """Return the page that *wanted* asks for: after or before its cursor, or the first page."""
     return KeysetPages(session, pageable(statement), wanted).wanted_page()
 
 
 class KeysetPages:
-    """All pages of a statement, by place."""
+    """All keyset pages of one statement."""
 
     def __init__(self, session: Session, statement: Select[Any], wanted: PageRequest) -> None:
         self._session = session
@@ -79,7 +82,7 @@ class KeysetPages:
 
     def page(self, place: Place, *, backwards: bool) -> KeysetPage[Any]:
         """Return the page after *place*; if *backwards*, the page before it."""
-        # One more row tells whether there is another page in this direction.
+        # One row more than the page needs: it tells whether there is a page after this one.
         statement = self._keyset.select(place, backwards=backwards).limit(self._size + 1)
         rows = fetch_rows(self._session, statement, column_count(self._statement))
         more, came_from_a_page = len(rows.items) > self._size, place != EDGE
@@ -87,10 +90,11 @@ class KeysetPages:
         if backwards:
             items.reverse()
             places.reverse()
-        # An empty page leads back to where the reader came from; onwards it leads to itself.
+        # An empty page has no first and last row. One of its cursors leads back to the page that
+        # the reader came from, and the other to the empty page itself.
         begin = places[0] if places else (place if backwards else EDGE)
         end = places[-1] if places else (EDGE if backwards else place)
-        # A type that a cursor cannot hold is refused here, not only when a cursor is written.
+        # Raise now for a type that a cursor cannot hold, not only when a cursor is written.
         check_place((*begin, *end))
         neighbours = {"prev": begin, "next": end, "last": EDGE}
         return KeysetPage(
@@ -105,7 +109,7 @@ class KeysetPages:
         )
 
     def _read_place(self) -> tuple[Place, bool]:
-        """Return the place that the cursor names, and whether the page before it is wanted."""
+        """Return the place in the cursor, and whether the page before that place is wanted."""
         after, before = self._wanted.after, self._wanted.before
         text = before if after is None else after
         if text is None:

@@ -1,4 +1,4 @@
-"""Pages by number: LIMIT and OFFSET, in an order that is the same each time."""
+"""Pages by number, with LIMIT and OFFSET, in an order that is the same each time."""
 
 from typing import Any, TypeVar, Unpack, overload
 
@@ -29,32 +29,32 @@ def paginate(session: Session, statement: object, **options: Unpack[PageOptions]
 def paginate(session: Session, statement: object, **options: Unpack[PageOptions]) -> Page[Any]:
     """Return one page of the rows of *statement*: a select(), a union or a legacy Query.
 
-    The options, each a keyword that may be left out or None:
+    The options are keywords. Each may be left out or None. Defaults are in parentheses:
 
-    - ``page``: the number of the page, from 1 (1).
-    - ``per_page``: the number of its rows (20), never more than ``max_per_page`` (100).
-    - ``error_out``: whether a page that does not exist raises HTTPNotFound (true). If false,
-      page 1 is returned for what is not a number, and an empty page past the end.
+    - ``page``: the number of the page; the first page is 1 (1).
+    - ``per_page``: the number of rows on a page (20), never more than ``max_per_page`` (100).
+    - ``error_out``: whether HTTPNotFound is raised for a page that does not exist (true). If
+      false, page 1 is returned if ``page`` is not a number, and an empty page after the last page.
     - ``count``: whether all rows are counted, which takes a second statement (true).
-    - ``url``: the address of this page, of which the addresses of other pages are made.
+    - ``url``: the address of this page. The addresses of other pages are made from it.
 
-    ``page`` and ``per_page`` may be text that a client has written.
+    ``page`` and ``per_page`` may be text that a client has sent.
 
     In a view, ``request.sqa_paginate(statement)`` takes all these from the request and the
-    settings. Raises TypeError or ValueError for a *statement* that cannot be paged; the message
-    says what to write instead.
+    settings. Raises TypeError or ValueError if *statement* cannot have pages. The message says
+    what to write instead.
     """
     return find_page(session, statement, PageRequest.of(options))
 
 
 def find_page(session: Session, statement: object, wanted: PageRequest) -> Page[Any]:
-    """Return the page with the number that is *wanted*."""
+    """Return the page with the number in *wanted*."""
     pages = NumberedPages(session, pageable(statement), wanted)
     return pages.page(read_number(wanted.page), wanted.error_out)
 
 
 class NumberedPages:
-    """All pages of a statement, by number."""
+    """All numbered pages of one statement."""
 
     def __init__(self, session: Session, statement: Select[Any], wanted: PageRequest) -> None:
         self._session = session
@@ -66,12 +66,16 @@ class NumberedPages:
         self._total: int | None = None
 
     def page(self, number: int, error_out: bool) -> Page[Any]:
-        """Return page *number*; if it does not exist, do what *error_out* says."""
+        """Return page *number*.
+
+        If the page does not exist, HTTPNotFound is raised when *error_out* is true. When it is
+        false, page 1 is returned for a number that is too small or too large, else an empty page.
+        """
         size = self._size
         if number < 1 or (number - 1) * size > MAX_OFFSET:
             number = not_found_or(1, error_out=error_out)
         skipped = (number - 1) * size
-        # Where rows are not counted, one more row tells whether there is a next page.
+        # If rows are not counted, one row more tells whether there is a next page.
         limit = size if self._is_counted else size + 1
         statement = self._ordered.limit(limit).offset(skipped)
         items = fetch_rows(self._session, statement, column_count(self._statement)).items
@@ -90,7 +94,8 @@ class NumberedPages:
     def _count(self, skipped: int, found: int) -> int | None:
         """Return how many rows there are; None if they are not counted.
 
-        The database counts them at most once, and not at all where the page *found* its last row.
+        The database counts them once at most. It does not count if this page shows where the rows
+        end, because then *skipped* + *found* is the number.
         """
         if self._is_counted and self._total is None:
             ends_here = 0 < found < self._size or (not found and not skipped)

@@ -1,4 +1,4 @@
-"""The order of a statement's rows, and the columns that make it the same order each time."""
+"""The order of a statement's rows, and the columns that make the order the same each time."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -36,18 +36,18 @@ Column = ColumnElement[Any]
 Nulls = Literal["first", "last"] | None
 
 
-FOREIGN = "Only a select(), a union of them, or a Query has pages; {given} is none of these."
+NOT_A_SELECT = "A {given} cannot have pages: write a select(), a union of selects, or a Query."
 
 
 LIMITED = (
-    "The statement has a LIMIT or an OFFSET, and pages set their own: take them out, or make a "
-    "subquery() of it and page a select() from that."
+    "The statement has a LIMIT or an OFFSET, but each page sets its own: remove them, or make a "
+    "subquery() of the statement and page a select() from that."
 )
 
 
-NO_PLACE = (
-    "Keyset pages need rows that can be told apart, and {doubt}. Select from tables with primary "
-    "keys, use distinct() or group_by(), or use paginate()."
+NOT_UNIQUE = (
+    "Keyset pages need columns in which no two rows are equal, but {reason}. Select from tables "
+    "with primary keys, use distinct() or group_by(), or use paginate()."
 )
 
 
@@ -73,7 +73,7 @@ class Key:
         return replace(self, descending=not self.descending, nulls=opposite[self.nulls])
 
     def clause(self) -> Column:
-        """Return the key as ORDER BY takes it."""
+        """Return the key as a clause for ORDER BY."""
         clause = _modified(self.column, operators.desc_op if self.descending else operators.asc_op)
         if self.nulls is None:
             return clause
@@ -89,7 +89,7 @@ def pageable(statement: object) -> Select[Any]:
     if isinstance(statement, Query):
         statement = statement.statement
     if not isinstance(statement, (Select, CompoundSelect)):
-        raise TypeError(FOREIGN.format(given=type(statement).__name__))
+        raise TypeError(NOT_A_SELECT.format(given=type(statement).__name__))
     if is_limited(statement):
         raise ValueError(LIMITED)
     return statement if isinstance(statement, Select) else _select_from_union(statement)
@@ -98,34 +98,37 @@ def pageable(statement: object) -> Select[Any]:
 class TotalOrder:
     """The order of a statement, with its unique columns added at the end.
 
-    Without these, a database returns rows that are equal in ORDER BY in another order each time.
+    Without unique columns, a database may return rows that are equal in ORDER BY in another order
+    each time.
     """
 
     def __init__(self, statement: Select[Any]) -> None:
         self._statement = statement
-        self._unique_columns, self._doubt = unique_columns(statement)
+        self._unique_columns, self._why_not_unique = unique_columns(statement)
         self._given = [_read_key(clause, statement) for clause in order_clauses(statement)]
         self._added = self._missing_keys()
 
     def statement(self) -> Select[Any]:
-        """Return the statement in this order, or as near to it as it has unique columns.
+        """Return the statement in this order.
 
-        SQLAlchemy merges equal rows if a joined eager load is among the options. Where a join may
-        repeat an object, the unique columns are therefore selected as well: no two rows are equal.
+        If the statement does not have unique columns, equal rows may still change places.
+
+        If the statement has a joined eager load, SQLAlchemy merges equal rows. So if a join may
+        repeat an object, the unique columns are selected too: then no two rows are equal.
         """
         ordered = self._statement.order_by(*(key.clause() for key in self._added))
-        if self._doubt or not is_joined(self._statement):
+        if self._why_not_unique or not is_joined(self._statement):
             return ordered
         return ordered.add_columns(*labelled(self._unique_columns))
 
     def keys(self) -> tuple[Key, ...]:
-        """Return the keys of this order. Their columns may stand in WHERE.
+        """Return the keys of this order. Their columns can be used in WHERE.
 
-        Raises ValueError if the rows cannot be told apart. Raises TypeError or ValueError for an
-        order that is not the same on each page, as :func:`check_sort_key` says.
+        Raises ValueError if the statement does not have unique columns. Raises TypeError or
+        ValueError if :func:`check_sort_key` does: the order would not be the same on each page.
         """
-        if self._doubt:
-            raise ValueError(NO_PLACE.format(doubt=self._doubt))
+        if self._why_not_unique:
+            raise ValueError(NOT_UNIQUE.format(reason=self._why_not_unique))
         given, added = (
             [replace(key, column=unlabelled(key.column)) for key in keys]
             for keys in (self._given, self._added)
@@ -139,8 +142,8 @@ class TotalOrder:
     def _missing_keys(self) -> list[Key]:
         """Return keys for the unique columns that are not in ORDER BY.
 
-        They have the direction of its last column: an index is read forwards or backwards, and
-        cannot serve an order in which both occur.
+        They get the direction of the last column in ORDER BY, because an index cannot serve an
+        order with two directions.
         """
         descending = bool(self._given) and self._given[-1].descending
         given = {column_identity(key.column) for key in self._given}
@@ -152,10 +155,10 @@ class TotalOrder:
 
 
 def order_signature(keys: Iterable[Key]) -> str:
-    """Return a text that is the same in every process for the same order, and for no other.
+    """Return a text for the order of *keys*: equal for equal orders, in every process.
 
-    The values in an expression are a part of it: a place by the distance from 5 means nothing in
-    the order by the distance from 6.
+    It contains the values in the expressions, because a cursor for the order by the distance from
+    5 is wrong in the order by the distance from 6.
     """
     return ", ".join(
         f"{key.clause()} {type(key.column.type).__name__} {bound_values(key.column) or ''}"
@@ -165,22 +168,22 @@ def order_signature(keys: Iterable[Key]) -> str:
 
 def _modified(column: Column, modifier: OperatorType) -> Column:
     if isinstance(column, Label):
-        # SQLAlchemy writes its name in place of its expression.
+        # SQLAlchemy writes the label's name instead of its expression.
         ordered: Column = column.operate(modifier)
         return ordered
-    # asc() and its like warn of the types of some databases, or do not take them.
+    # asc(), desc() and nulls_last() warn about, or refuse, the column types of some databases.
     return UnaryExpression(column, modifier=modifier)
 
 
 def labelled(columns: Iterable[Any]) -> Iterator[Label[Any]]:
-    """Yield *columns* under names that no column of an application has."""
+    """Yield *columns* with labels that an application does not use."""
     return (column.label(f"_sqa_{number}") for number, column in enumerate(columns))
 
 
 def _read_key(clause: Any, statement: Select[Any] | CompoundSelect[Any]) -> Key:
     """Return a *clause* of ORDER BY as a :class:`Key`.
 
-    A clause may be a name; it is the name of a column that *statement* selects.
+    If the clause is a name, it means the column of that name that *statement* selects.
     """
     modifiers: dict[str, Any] = {}
     while True:
@@ -197,7 +200,7 @@ def _read_key(clause: Any, statement: Select[Any] | CompoundSelect[Any]) -> Key:
 def _select_from_union(union: CompoundSelect[Any]) -> Select[Any]:
     """Return a select() of all rows of *union*, in the same order.
 
-    SQL orders a union by the names of its columns alone, and a select() by any expression.
+    SQL can order a union only by the names of its columns, but a select() by any expression.
     """
     rows = union.order_by(None).subquery()
     return select(*rows.c).order_by(

@@ -1,4 +1,4 @@
-"""What is asked of a page: the options of a caller, and numbers as a client may write them."""
+"""What a caller or a client asks for: the options of a page, and numbers that a client sent."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +15,11 @@ PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
 
 
-# No more rows than these are skipped. It is the largest number that each driver can send.
+# The most rows that are skipped. It is the largest number that every driver can send.
 MAX_OFFSET = 2**31 - 1
 TOO_LARGE = MAX_OFFSET + 2
-# A number of more digits is larger than MAX_OFFSET. It is not computed: it may have a million.
+# A number with more digits is larger than MAX_OFFSET. It is not converted, because it may have a
+# million digits.
 MOST_DIGITS = 10
 
 
@@ -54,9 +55,9 @@ class KeysetOptions(CommonOptions, total=False):
 class PageRequest:
     """The options of a page with their defaults.
 
-    ``page`` and ``per_page`` are numbers, or text that a client has written. ``page_size`` is the
-    number of rows where ``per_page`` is not given. ``count`` is None where each kind of page
-    decides for itself. ``secret`` signs cursors, and ``address`` is that of this page.
+    ``page`` and ``per_page`` are numbers, or text that a client has sent. ``page_size`` is the
+    number of rows if ``per_page`` is not given. If ``count`` is None, numbered pages are counted
+    and keyset pages are not. ``secret`` signs cursors. ``address`` is the address of this page.
     """
 
     page: int | str = 1
@@ -72,9 +73,9 @@ class PageRequest:
 
     @classmethod
     def of(cls, options: Mapping[str, Any], **defaults: Any) -> Self:
-        """Return the request for the *options* that a caller gave; None means not given.
+        """Return the request with the *options* of a caller. None means that one is not given.
 
-        *defaults* are values of the fields that *options* does not give.
+        *defaults* are the values of fields that *options* does not give.
         """
         given = {name: value for name, value in options.items() if value is not None}
         if "url" in given:
@@ -88,8 +89,8 @@ class PageRequest:
     def size(self) -> int:
         """The number of rows on a full page.
 
-        Raises ValueError for a ``max_per_page`` that is not a whole number from 1 up. Raises
-        HTTPNotFound for such a ``per_page``; with ``error_out`` false it is ``page_size``.
+        Raises ValueError if ``max_per_page`` is not a whole number from 1 up. If ``per_page`` is
+        not such a number, raises HTTPNotFound, or uses ``page_size`` when ``error_out`` is false.
         """
         if type(self.max_per_page) is not int or self.max_per_page < 1:
             raise ValueError(BAD_MAXIMUM.format(size=self.max_per_page))
@@ -100,7 +101,7 @@ class PageRequest:
 
 
 def read_number(given: int | str) -> int:
-    """Return the number that a client wrote; 0 for text that is not digits alone.
+    """Return the number that a client sent; 0 for text with anything but the digits 0 to 9.
 
     int() would also accept signs, blanks, underscores, and the digits of every script.
     """
@@ -112,7 +113,7 @@ def read_number(given: int | str) -> int:
 
 
 def not_found_or(default: T, *, error_out: bool) -> T:
-    """Raise HTTPNotFound; return *default* instead if *error_out* is false."""
+    """Raise HTTPNotFound if *error_out* is true; else return *default*."""
     if error_out:
         raise HTTPNotFound(NO_PAGE)
     return default

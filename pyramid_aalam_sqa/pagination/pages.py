@@ -1,4 +1,4 @@
-"""What a page knows: its rows, the pages beside it, and their addresses."""
+"""Page and KeysetPage: the rows of a page, the pages before and after it, and their addresses."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,15 +10,17 @@ T = TypeVar("T")
 
 
 NO_ADDRESS = (
-    "This page has no address: write paginate(..., url=request.path_qs), or any other path."
+    "This page does not know its address: write paginate(..., url=request.path_qs) or another path."
 )
-MADE_BY_HAND = "This page was not made by paginate(), so that it has no other pages."
+NOT_FROM_PAGINATE = (
+    "paginate() did not make this page, so it cannot fetch other pages: call paginate()."
+)
 
 
 class AnyPage(ABC, Generic[T]):
-    """What every page has: its rows, and the addresses of other pages."""
+    """The base of both kinds of page: the rows, and the addresses of other pages."""
 
-    # The attributes that are in the JSON of a page, beside its rows.
+    # The attributes that a page has in JSON, besides its rows.
     JSON_NAMES: ClassVar[Sequence[str]] = ()
 
     def __init__(
@@ -54,11 +56,11 @@ class AnyPage(ABC, Generic[T]):
 
     @property
     def last_url(self) -> str | None:
-        """The address of the last page; None if the rows were not counted, or there are none."""
+        """The address of the last page; None if a numbered page did not count rows or has none."""
         return self._url_of("last")
 
     def link_header(self) -> str:
-        """Return the value of a response's header ``Link`` (RFC 8288), for all these addresses."""
+        """Return the value of the header ``Link`` (RFC 8288) with the addresses of other pages."""
         return link_header((to, self._url_of(to)) for to in ("first", "prev", "next", "last"))
 
     def __json__(self, request: object) -> dict[str, Any]:
@@ -69,27 +71,28 @@ class AnyPage(ABC, Generic[T]):
 
     @abstractmethod
     def _query_of(self, relation: str) -> Mapping[str, str | None] | None:
-        """Return what the query string of another page says; None if that page does not exist.
+        """Return the names and values that the query string of another page needs.
 
-        *relation* is "first", "prev", "next" or "last". A value of None removes the name.
+        *relation* is "first", "prev", "next" or "last". A value of None removes its name. Returns
+        None if there is no such page.
         """
 
     def _url_of(self, relation: str) -> str | None:
         query = self._query_of(relation)
-        return None if query is None else self._with(query)
+        return None if query is None else self._address_with(query)
 
-    def _with(self, query: Mapping[str, str | None]) -> str:
+    def _address_with(self, query: Mapping[str, str | None]) -> str:
         if self._address is None:
             raise ValueError(NO_ADDRESS)
         return self._address.url(query)
 
 
 class Page(AnyPage[T]):
-    """A page with a number, as :func:`paginate` returns it.
+    """A page with a number. :func:`paginate` returns it.
 
-    It yields its rows, ``items``. ``page`` is its number, from 1. ``per_page`` is the number of
-    rows that it may have. ``total`` is the number of rows on all pages, None if they were not
-    counted. The names are those of Flask-SQLAlchemy's ``Pagination``.
+    Iterating over it yields its rows, ``items``. ``page`` is its number, from 1. ``per_page`` is
+    the number of rows that it has at most. ``total`` is the number of rows on all pages, None if
+    they were not counted. All names are the same as in Flask-SQLAlchemy's ``Pagination``.
     """
 
     JSON_NAMES = ("page", "per_page", "total", "pages")
@@ -112,12 +115,12 @@ class Page(AnyPage[T]):
 
     @property
     def first(self) -> int:
-        """The number of its first row among all rows, from 1; 0 if the page is empty."""
+        """The position of the page's first row among all rows, from 1; 0 if the page is empty."""
         return (self.page - 1) * self.per_page + 1 if self.items else 0
 
     @property
     def last(self) -> int:
-        """The number of its last row among all rows; 0 if the page is empty."""
+        """The position of the page's last row among all rows; 0 if the page is empty."""
         return self.first + len(self.items) - 1 if self.items else 0
 
     @property
@@ -132,7 +135,7 @@ class Page(AnyPage[T]):
 
     @property
     def has_next(self) -> bool:
-        """Whether there is a next page; it is known whether rows are counted or not."""
+        """Whether there is a next page. This is known even if the rows were not counted."""
         return self._more if self.total is None else self.page < self.pages
 
     @property
@@ -143,16 +146,17 @@ class Page(AnyPage[T]):
     def prev(self, *, error_out: bool = False) -> Self:
         """Return the previous page with the same options.
 
-        On the first page it returns the first page again, or raises HTTPNotFound if *error_out*.
+        On the first page, return the first page again, or raise HTTPNotFound if *error_out* is
+        true.
         """
-        return self._turned(self.page - 1, error_out)
+        return self._other_page(self.page - 1, error_out)
 
     def next(self, *, error_out: bool = False) -> Self:
         """Return the next page with the same options.
 
-        On the last page it returns an empty page, or raises HTTPNotFound if *error_out*.
+        On the last page, return an empty page, or raise HTTPNotFound if *error_out* is true.
         """
-        return self._turned(self.page + 1, error_out)
+        return self._other_page(self.page + 1, error_out)
 
     def iter_pages(
         self,
@@ -162,10 +166,10 @@ class Page(AnyPage[T]):
         right_current: int = 4,
         right_edge: int = 2,
     ) -> Iterator[int | None]:
-        """Yield the page numbers for a navigation, and None for each gap between them.
+        """Yield page numbers for a navigation bar, and None for each gap between them.
 
-        They are the first *left_edge* pages, the last *right_edge* pages, and this page with
-        *left_current* pages before and *right_current* pages after it.
+        The numbers are the first *left_edge* pages, the last *right_edge* pages, and this page
+        with *left_current* pages before it and *right_current* pages after it.
         """
         end = self.pages + 1
         left = min(left_edge + 1, end)
@@ -185,8 +189,8 @@ class Page(AnyPage[T]):
             reached = numbers.stop
 
     def url(self, number: int) -> str:
-        """Return the address of page *number*, with the rest of the query string as it was sent."""
-        return self._with({"page": str(number)})
+        """Return the address of page *number*. The rest of the query string stays the same."""
+        return self._address_with({"page": str(number)})
 
     def _query_of(self, relation: str) -> Mapping[str, str] | None:
         known = {
@@ -198,20 +202,20 @@ class Page(AnyPage[T]):
         number = known[relation]
         return None if number is None else {"page": str(number)}
 
-    def _turned(self, number: int, error_out: bool) -> Self:
+    def _other_page(self, number: int, error_out: bool) -> Self:
         if self._turn is None:
-            raise ValueError(MADE_BY_HAND)
+            raise ValueError(NOT_FROM_PAGINATE)
         page: Self = self._turn(number, error_out)
         return page
 
 
 class KeysetPage(AnyPage[T]):
-    """A page after or before a place, as :func:`paginate_keyset` returns it.
+    """A page after or before a row. :func:`paginate_keyset` returns it.
 
-    It yields its rows, ``items``. ``per_page`` is the number of rows that it may have. ``total``
-    is the number of rows on all pages, None if they were not counted. ``has_prev`` and
-    ``has_next`` say whether there are pages beside it. It has no number, and does not know the
-    numbers of other pages.
+    Iterating over it yields its rows, ``items``. ``per_page`` is the number of rows that it has at
+    most. ``total`` is the number of rows on all pages, None if they were not counted. ``has_prev``
+    and ``has_next`` say whether there is a previous and a next page. Keyset pages do not have
+    numbers.
     """
 
     JSON_NAMES = ("per_page", "total")
@@ -236,12 +240,12 @@ class KeysetPage(AnyPage[T]):
 
     @property
     def prev_cursor(self) -> str | None:
-        """The cursor that ``before`` takes for the previous page; None on the first page."""
+        """The cursor to pass as ``before`` for the previous page; None on the first page."""
         return self._cursor_of("prev") if self.has_prev else None
 
     @property
     def next_cursor(self) -> str | None:
-        """The cursor that ``after`` takes for the next page; None on the last page."""
+        """The cursor to pass as ``after`` for the next page; None on the last page."""
         return self._cursor_of("next") if self.has_next else None
 
     def prev(self) -> Self:

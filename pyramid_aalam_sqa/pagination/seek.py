@@ -1,4 +1,4 @@
-"""The SELECT for the rows after a place: each column compared as its database sorts it."""
+"""Makes the SELECT for the rows after a place. It compares each column as the database sorts it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +18,9 @@ Column = ColumnElement[Any]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Compares a :class:`Key` with values that were kept, as one database does.
+    """Compares a :class:`Key` with the values in a cursor, in the way of one database.
 
-    ``nulls_last`` is false where NULL comes first, and where there is no NULL.
+    ``nulls_last`` is true if the column may be NULL and NULL comes last.
     """
 
     key: Key
@@ -28,7 +28,7 @@ class Comparison:
     nulls_last: bool
 
     def after(self, kept: Any) -> Column:
-        """Return the condition for what comes after the value that was *kept*."""
+        """Return the condition for rows that come after *kept*, the value in the cursor."""
         column = self.comparable.compared
         if kept is None:
             return false() if self.nulls_last else column.is_not(None)
@@ -36,7 +36,7 @@ class Comparison:
         return self._or_null(column < value if self.key.descending else column > value)
 
     def at_or_after(self, kept: Any) -> Column | None:
-        """Return the condition for that value and what comes after it; None if it is every row."""
+        """Return the condition for rows with *kept* or after it; None if this is every row."""
         column = self.comparable.compared
         if kept is None:
             return column.is_(None) if self.nulls_last else None
@@ -48,7 +48,7 @@ class Comparison:
 
 
 class Keyset:
-    """A statement in its total order, on the database of *dialect*."""
+    """A statement in its total order, for the database with *dialect*."""
 
     def __init__(self, statement: Select[Any], dialect: Dialect) -> None:
         self._statement = statement
@@ -59,13 +59,14 @@ class Keyset:
 
     @cached_property
     def order_signature(self) -> str:
-        """What a cursor is signed for: a place in another order means nothing in this one."""
+        """The text for this order. A cursor is signed with it, and is refused in another order."""
         return order_signature(self._keys)
 
     def select(self, place: Place, *, backwards: bool) -> Select[Any]:
-        """Return the statement for the rows after *place*, or before it, the nearest first.
+        """Return the statement for the rows after *place*, or before it if *backwards*.
 
-        It selects the place of each row as well, after its own columns.
+        The rows nearest to *place* come first. After its own columns, the statement selects the
+        place of each row.
         """
         keys = [key.reversed() for key in self._keys] if backwards else self._keys
         comparisons = [self._comparison(key) for key in keys]
@@ -75,13 +76,13 @@ class Keyset:
         if not place:
             return statement
         if not group_clauses(statement):
-            return statement.where(_after(comparisons, place))
+            return statement.where(_after_place(comparisons, place))
         if self._sorting.having_takes_labels:
             comparisons = [
                 replace(comparison, comparable=comparison.comparable.of_label(label))
                 for comparison, label in zip(comparisons, columns, strict=True)
             ]
-        return statement.having(_after(comparisons, place))
+        return statement.having(_after_place(comparisons, place))
 
     def _comparison(self, key: Key) -> Comparison:
         nulls_last = self._sorting.nulls_are_largest != key.descending
@@ -92,11 +93,11 @@ class Keyset:
         return Comparison(key, comparable, nulls_last and may_be_null)
 
 
-def _after(comparisons: Sequence[Comparison], place: Place) -> Column:
-    """Return the condition for what comes after *place*.
+def _after_place(comparisons: Sequence[Comparison], place: Place) -> Column:
+    """Return the condition for the rows after *place*.
 
-    It has the form ``a >= 1 AND (a > 1 OR b > 2)``. An index can serve its first part, which it
-    cannot in ``a > 1 OR (a = 1 AND b > 2)``.
+    It has the form ``a >= 1 AND (a > 1 OR b > 2)``, because an index can serve ``a >= 1``. It
+    cannot serve the equivalent ``a > 1 OR (a = 1 AND b > 2)``.
     """
     *others, (last, value) = zip(comparisons, place, strict=True)
     condition = last.after(value)

@@ -1,4 +1,4 @@
-"""Which expressions can order keyset pages: a row must have the same value on each page."""
+"""Checks the expressions that order keyset pages: a row must have the same value on each page."""
 
 import re
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BindParameter, ColumnClause
 from sqlalchemy.sql.functions import FunctionElement
 
-# Functions that return another value on the next page though they have arguments. A function
-# without arguments does so too, or returns the same value for every row.
+# Functions that may return another value on the next page, even with arguments. All functions
+# without arguments are refused too: they may do the same, or have one value for all rows.
 VOLATILE = frozenset(
     {
         *("age", "changes", "clock_timestamp", "currval", "curtime", "gen_random_bytes"),
@@ -19,7 +19,7 @@ VOLATILE = frozenset(
         *("sleep", "pg_sleep", "sysdate", "utc_time", "utc_timestamp"),
     }
 )
-# The exception: the same value always.
+# A function without arguments that always returns the same value.
 FIXED = frozenset({"pi"})
 # Functions that SQL calls without parentheses.
 KEYWORDS = re.compile(
@@ -34,20 +34,20 @@ BY_TEXT = "Keyset pages cannot be ordered by text({text!r}): write the column or
 
 
 BY_POSITION = (
-    "Keyset pages cannot be ordered by literal_column({text!r}), which SQL takes for the position "
-    "of a column: write the column."
+    "Keyset pages cannot be ordered by literal_column({text!r}), because SQL reads it as the "
+    "position of a column: write the column."
 )
 
 
 BY_VOLATILE = (
     "Keyset pages cannot be ordered by {text}, because {name} may return another value on the next "
-    "page: order by columns, or by a value that is stored."
+    "page: order by columns, or by a stored value."
 )
 
 
 BY_WINDOW = (
-    "Keyset pages cannot be ordered by {text}, because SQL has no window functions in WHERE: label "
-    "it in a subquery(), and page a select() from that."
+    "Keyset pages cannot be ordered by {text}, because SQL does not allow window functions in "
+    "WHERE: label it in a subquery(), and page a select() from that."
 )
 
 
@@ -55,7 +55,7 @@ BY_TUPLE = "Keyset pages cannot be ordered by {text}: give its columns to order_
 
 
 BY_NO_COLUMN = (
-    "Keyset pages cannot be ordered by {text}, which has no column in it: leave it out, or order "
+    "Keyset pages cannot be ordered by {text}, because it contains no column: remove it, or order "
     "by a column."
 )
 
@@ -63,8 +63,8 @@ BY_NO_COLUMN = (
 def check_sort_key(column: Any) -> None:
     """Check that *column*, a column or an expression, has one value for a row on every page.
 
-    Raises TypeError for text() and tuple_(), and ValueError for a position, a window function, and
-    a function such as random() or now(). The message says what to write instead.
+    Raises TypeError for text() and tuple_(). Raises ValueError for a position, for a window
+    function, and for a function such as random() or now(). The message says what to write instead.
     """
     if isinstance(column, TextClause):
         raise TypeError(BY_TEXT.format(text=str(column)))
@@ -86,18 +86,18 @@ def refuse_constant(column: Any) -> None:
 
 
 def is_constant(column: Any) -> bool:
-    """Return whether *column* has no column in it."""
+    """Return whether *column* is an expression without any column."""
     return not any(isinstance(element, ColumnClause) for element in visitors.iterate(column))
 
 
 def bound_values(column: Any) -> list[str]:
-    """Return the values in *column* that are sent beside the text of the statement, as text."""
+    """Return, as text, the values in *column* that are sent as parameters."""
     values = [
         element.effective_value
         for element in visitors.iterate(column)
         if isinstance(element, BindParameter)
     ]
-    # The text of a plain object is its address in memory, which is another one in each process.
+    # object.__repr__ shows an address in memory, which differs from process to process.
     plain: object = object.__repr__
     return [type(each).__name__ if type(each).__repr__ is plain else repr(each) for each in values]
 
@@ -105,14 +105,14 @@ def bound_values(column: Any) -> list[str]:
 def _volatile_name(column: Any) -> str | None:
     """Return the name of a volatile function that *column* calls; None if it calls none."""
     elements = list(_elements(column))
-    # A window function has no arguments of its own, and returns the same value for the same rows.
+    # A function with OVER, such as row_number(), has no arguments, but is not volatile.
     windowed = {id(element.element) for element in elements if isinstance(element, Over)}
     names = (_name_if_volatile(element) for element in elements if id(element) not in windowed)
     return next(filter(None, names), None)
 
 
 def _elements(column: Any) -> Iterator[Any]:
-    """Yield the parts of *column*, and those of the columns of subqueries that it names."""
+    """Yield the parts of *column*. For a column of a subquery, also yield the parts in there."""
     for element in visitors.iterate(column):
         yield element
         if isinstance(element, ColumnElement):
@@ -124,18 +124,18 @@ def _name_if_volatile(element: Any) -> str | None:
     if isinstance(element, ColumnClause) and element.is_literal:
         return _volatile_name_in(element.name)
     if isinstance(element, BindParameter):
-        # SQLite's date() and its like take this text for the time of the call.
+        # SQLite's date functions read the text "now" as the time of the call.
         is_now = isinstance(element.value, str) and element.value.strip().lower() == "now"
         return "'now'" if is_now else None
     if not isinstance(element, FunctionElement):
         return None
-    # A sequence's next value is a function without arguments too.
+    # The next value of a sequence has no attribute "clauses". It counts as without arguments.
     arguments = getattr(element, "clauses", ())
     return _call_if_volatile(str(element.name), has_arguments=bool(len(arguments)))
 
 
 def _volatile_name_in(text: str) -> str | None:
-    """Return the name of a volatile function in a *text* of SQL; None if it calls none."""
+    """Return the name of a volatile function that the SQL *text* calls; None if it calls none."""
     text = QUOTED.sub("''", text)
     calls = (_call_if_volatile(name, has_arguments=not end) for name, end in CALL.findall(text))
     keyword = KEYWORDS.search(text)

@@ -1,7 +1,7 @@
-"""What a select() is made of: what it selects and from where, and what makes its rows unique.
+"""Reads the parts of a select(): what it selects, from where, and what makes its rows unique.
 
-SQLAlchemy builds a Select by public methods, but most of what they set has a private name only.
-All private names that pages need are in this module.
+A Select is built by public methods, but most of its parts can be read by private names only. All
+private names of SQLAlchemy that pages need are in this module.
 """
 
 # ruff: noqa: SLF001 - each has its reason beside it; a Select has no public name for these
@@ -38,12 +38,13 @@ from sqlalchemy.sql.selectable import CTE
 Column = ColumnElement[Any]
 
 
-# What ORDER BY and GROUP BY hold for a label, and for a name that was given as text. They have no
-# public names.
+# In ORDER BY and GROUP BY, these classes stand for a label and for a name that was given as text.
+# They do not have public names.
 REFERENCES = (_label_reference, _textual_label_reference)
 
 
-# What has the same value for every row of the joined table. A function may have another for each.
+# Expressions that have one value for all rows of the joined table. A function may have another
+# value for each row.
 FIXED_FOR_JOIN = (ColumnClause, BindParameter)
 
 
@@ -53,12 +54,12 @@ EXTENSIONS = ("pre_columns", "post_select", "post_criteria", "post_body")
 
 def order_clauses(statement: Any) -> Sequence[Any]:
     """Return the clauses of ORDER BY."""
-    # The public order_by() only adds to them.
+    # The public order_by() can only add clauses.
     return cast("Sequence[Any]", statement._order_by_clauses)
 
 
 def referenced(clause: Any, statement: Any) -> Any:
-    """Return the column of *statement* that a *clause* refers to; None if it is not a reference."""
+    """Return the column of *statement* that *clause* refers to; None if it is not a reference."""
     if isinstance(clause, _textual_label_reference):
         return statement.selected_columns[clause.element]
     return clause.element if isinstance(clause, _label_reference) else None
@@ -66,43 +67,44 @@ def referenced(clause: Any, statement: Any) -> Any:
 
 def group_clauses(statement: Select[Any]) -> Sequence[Any]:
     """Return the clauses of GROUP BY."""
-    # The public group_by() only adds to them.
+    # The public group_by() can only add clauses.
     return cast("Sequence[Any]", statement._group_by_clauses)
 
 
 def is_limited(statement: Any) -> bool:
-    """Return whether there is a LIMIT, an OFFSET or a FETCH."""
-    # The public limit(), offset() and fetch() only replace them.
+    """Return whether *statement* has a LIMIT, an OFFSET or a FETCH."""
+    # The public limit(), offset() and fetch() can only set them.
     return bool(statement._has_row_limiting_clause)
 
 
 def is_distinct(statement: Select[Any]) -> bool:
-    """Return whether DISTINCT merges equal rows."""
-    # The public distinct() only sets it.
+    """Return whether *statement* has a DISTINCT that merges equal rows."""
+    # The public distinct() can only set it.
     return bool(statement._distinct) and not has_extension(statement)
 
 
 def has_extension(statement: Select[Any]) -> bool:
-    """Return whether there is a clause that only one database knows, such as DISTINCT ON."""
+    """Return whether *statement* has a clause of one product only, such as DISTINCT ON."""
     parts = (getattr(statement, f"_{name}_clause", None) for name in EXTENSIONS)
-    # The public ext() and distinct() only set them.
+    # The public ext() and distinct() can only set them.
     return bool(statement._distinct_on) or any(part is not None for part in parts)
 
 
 def is_joined(statement: Select[Any]) -> bool:
-    """Return whether a row of a table may occur several times."""
+    """Return whether a join may repeat a row of a table in the result."""
     merged = is_distinct(statement) or group_clauses(statement)
-    # The public join() and select_from() only add to them.
+    # The public join() and select_from() can only add to them.
     return bool(statement._setup_joins or statement._from_obj) and not merged
 
 
 def has_outer_join(statement: Select[Any]) -> bool:
-    """Return whether all columns of a table may be NULL in a row."""
+    """Return whether *statement* has an outer join, so that columns may be NULL in some rows."""
     return any(map(_is_outer, _froms(statement)))
 
 
 def column_count(statement: Select[Any]) -> int:
-    """Return how many columns a row has. A result's keys() leave out columns without a name."""
+    """Return the number of columns of a row."""
+    # A result's keys() would leave out columns without a name.
     return len(statement.column_descriptions)
 
 
@@ -113,25 +115,25 @@ def is_never_null(column: Any) -> bool:
 
 
 def unlabelled(column: Any) -> Any:
-    """Return *column* without its labels, as it may stand in WHERE."""
+    """Return *column* without its labels, so that it can be used in WHERE."""
     return unlabelled(column.element) if isinstance(column, Label) else column
 
 
 def column_identity(column: Any) -> object:
-    """Return a value that is equal for the same column, whatever the ORM has annotated it with."""
+    """Return a value that is equal for equal columns, even if the ORM has annotated one of them."""
     table = getattr(column, "table", None)
-    # SQLAlchemy gives an annotated table the hash of the table.
+    # In SQLAlchemy, an annotated table has the same hash as the table.
     return hash(unlabelled(column)) if table is None else (hash(table), column.name)
 
 
 def count_statement(statement: Select[Any]) -> Select[Any]:
     """Return a statement that counts the rows of *statement*.
 
-    It leaves out what costs time and does not change the number: the columns, the order, the eager
-    loads. It leaves out FOR UPDATE, which would lock every row.
+    It leaves out what costs time without changing the number: the columns, the order, the eager
+    loads. It also leaves out FOR UPDATE, which would lock every row.
     """
     bare = statement.order_by(None)
-    # The public with_for_update() only sets it.
+    # The public with_for_update() can only set it.
     bare._for_update_arg = None
     if has_extension(bare):
         return _count_all(bare)
@@ -141,7 +143,7 @@ def count_statement(statement: Select[Any]) -> Select[Any]:
             bare.with_only_columns(*keys, maintain_column_froms=True) if keys else bare
         )
     if group_clauses(bare):
-        # A label in GROUP BY needs the column that has it.
+        # If GROUP BY uses a label, the column with that label must stay.
         labelled = any(isinstance(clause, REFERENCES) for clause in group_clauses(bare))
         return _count_all(bare if labelled else _without_columns(bare))
     if _selects_rows(bare):
@@ -150,28 +152,28 @@ def count_statement(statement: Select[Any]) -> Select[Any]:
 
 
 def unique_columns(statement: Select[Any]) -> tuple[Iterable[Any], str]:
-    """Return columns in which no two rows are equal, and by which SQL allows to sort.
+    """Return columns in which no two rows are equal, and that ORDER BY can use.
 
-    They are the primary keys of what is selected from; with DISTINCT the columns that are
-    selected; with GROUP BY the columns that are grouped by. If rows may be equal nevertheless, the
-    second value says why; else it is empty.
+    These are the primary keys of the tables. With DISTINCT they are the selected columns, and with
+    GROUP BY the columns of GROUP BY. The second value is empty, or says why rows may be equal all
+    the same.
     """
     if is_distinct(statement):
         if entity_keys := _entity_keys(statement):
             return entity_keys, ""
         has_json = any(isinstance(column.type, JSON) for column in statement.selected_columns)
-        doubt = "some of these may differ in nothing but JSON" if has_json else ""
-        return _sortable_columns(statement), doubt
+        why_not_unique = "some of these rows may differ only in a JSON column" if has_json else ""
+        return _sortable_columns(statement), why_not_unique
     if group_clauses(statement):
         return group_clauses(statement), ""
     if not _selects_rows(statement):
         return _sortable_columns(statement), "this statement selects no entity and no column"
     keys = [_from_key(from_) for from_ in _froms(statement)]
     if not all(keys):
-        doubt = "something that is selected from here has no primary key"
-        return _sortable_columns(statement), doubt
-    doubt = "DISTINCT ON chooses rows" if has_extension(statement) else ""
-    return [column for key in keys for column in key], doubt
+        why_not_unique = "this statement selects from a table or subquery without a primary key"
+        return _sortable_columns(statement), why_not_unique
+    why_not_unique = "DISTINCT ON decides which rows there are" if has_extension(statement) else ""
+    return [column for key in keys for column in key], why_not_unique
 
 
 def _count_all(statement: Select[Any]) -> Select[Any]:
@@ -191,8 +193,11 @@ def _sortable_columns(statement: Select[Any]) -> list[Column]:
 
 
 def _selects_rows(statement: Select[Any]) -> bool:
-    """Return whether an entity or a column is selected, so that count() does not merge all rows."""
-    # The public having() only adds to it.
+    """Return whether *statement* selects an entity or a column, and has no HAVING.
+
+    Only then may count() replace the columns. Anything else, such as max(), may merge all rows.
+    """
+    # The public having() can only add to it.
     return not statement._having_criteria and any(map(_is_row, statement.column_descriptions))
 
 
@@ -209,7 +214,7 @@ def _is_entity(expression: Any) -> bool:
 
 
 def _entity_keys(statement: Select[Any]) -> list[Column]:
-    """Return the primary keys of the entities; no columns if anything else is selected too."""
+    """Return the primary keys of the entities; an empty list if anything else is selected too."""
     expressions = [description["expr"] for description in statement.column_descriptions]
     if not all(map(_is_entity, expressions)):
         return []
@@ -223,10 +228,10 @@ def _entity_key(entity: Any) -> Iterator[Column]:
 
 
 def _froms(statement: Select[Any]) -> Sequence[FromClause]:
-    """Return what is selected from, without the joins of eager loads."""
+    """Return what *statement* selects from, without the joins of eager loads."""
     if not (statement._setup_joins or statement._from_obj):
-        # The public get_final_froms() compiles the statement, which costs more than the page
-        # itself. Without a join, the tables are those of the columns and of WHERE.
+        # The public get_final_froms() compiles the statement, which takes longer than the page
+        # itself. In a statement without a join, the columns and WHERE have all tables.
         parts = (*statement._raw_columns, *statement._where_criteria)
         froms = {hash(from_): from_ for part in parts for from_ in part._from_objects}
         if len(froms) == 1:
@@ -235,13 +240,13 @@ def _froms(statement: Select[Any]) -> Sequence[FromClause]:
 
 
 def _from_key(from_: FromClause) -> list[Column]:
-    """Return the columns in which no two rows of *from_* are equal; no columns if there are none.
+    """Return columns in which no two rows of *from_* are equal; an empty list if there are none.
 
-    A table that is joined by its whole primary key adds nothing: it has one row for each row. Its
-    key is left out, because no index can serve an order by the keys of two tables.
+    If a table is joined by its whole primary key, each row meets one row of it at most. Then its
+    key is left out, because an index cannot serve an order by the keys of two tables.
     """
-    # The ORM marks what it selects from with the entity; a join of two entities it marks with the
-    # first of them. There is no public name for that.
+    # The ORM annotates a table with its entity, and a join of two entities with the first entity.
+    # The annotation does not have a public name.
     entity = from_._annotations.get("parententity")
     if entity is not None and hash(entity.selectable) == hash(from_):
         return list(_entity_key(entity.entity))
@@ -264,13 +269,17 @@ def _subquery_key(rows: Subquery | CTE) -> list[Column]:
         return [] if inner.keyword.value.endswith("ALL") else list(rows.c)
     if not isinstance(inner, Select):
         return []
-    columns, doubt = unique_columns(inner)
+    columns, why_not_unique = unique_columns(inner)
     found = [rows.corresponding_column(column) for column in columns]
-    return [] if doubt or any(column is None for column in found) else cast("list[Column]", found)
+    return (
+        []
+        if why_not_unique or any(column is None for column in found)
+        else cast("list[Column]", found)
+    )
 
 
 def _columns_fixed_by(condition: Any, own: set[object]) -> Iterator[object]:
-    """Yield those of a joined table's *own* columns that have one value by its join *condition*."""
+    """Yield those of *own*, a joined table's columns, for which *condition* allows one value."""
     operator = getattr(condition, "operator", None)
     if operator is operators.and_:
         for part in condition.clauses:

@@ -1,4 +1,4 @@
-"""A row, or 404."""
+"""Finds one row, or raises HTTPNotFound (404)."""
 
 from .lookups import LookUps, SqaSession, first_or_404, get_or_404, one_or_404
 from .primary_keys import key_names

@@ -1,4 +1,4 @@
-"""The look-ups, as functions and as methods of the sessions: a row, or HTTPNotFound."""
+"""Look-ups that return one row or raise HTTPNotFound: functions, and methods of the sessions."""
 
 import logging
 from typing import Any, TypeVar, TypeVarTuple, overload
@@ -41,9 +41,9 @@ def get_or_404(
 ) -> T:
     """Return the object of class *entity* whose primary key is *ident*, or raise ``HTTPNotFound``.
 
-    *ident* is one value, a tuple of values, or a dictionary by the names of attributes. Text, such
-    as a part of the URL, is converted to the type of its column. A value that the column cannot
-    hold, such as ``"1abc"`` for an integer, is not found, and the database is not asked.
+    *ident* is one value, a tuple of values, or a dictionary with the names of attributes as keys.
+    Text, such as a part of the URL, is converted to the type of its column. If the column cannot
+    hold a value, such as ``"1abc"`` for an integer, ``HTTPNotFound`` is raised without a query.
 
     *description* is shown to the visitor. *get_options* are the options of ``Session.get()``.
     """
@@ -77,15 +77,15 @@ def first_or_404(
 ) -> Any:
     """Return the first row of *statement*, or raise ``HTTPNotFound`` if it has no rows.
 
-    The database is asked for one row. If *statement* selects one thing, this is what is returned:
-    an object or a value, None for NULL. If it selects several, the ``Row`` is returned.
+    The statement is sent with LIMIT 1. If *statement* selects one thing, the object or the value
+    is returned, None for NULL. If it selects several things, the ``Row`` is returned.
     *description* is shown to the visitor.
     """
     result = session.execute(limited_to_one(statement_of(statement)))
     row = merge_eager_loads(result).first()
     if row is None:
         raise HTTPNotFound(description)
-    return _content(row)
+    return _value_or_row(row)
 
 
 @overload
@@ -112,11 +112,10 @@ def one_or_404(
 ) -> Any:
     """Return the only row of *statement*, or raise ``HTTPNotFound`` if there is not exactly one.
 
-    Several rows are also logged as a warning. An object that a join repeats counts once. What is
-    returned for the row is the same as by :func:`first_or_404`. *description* is shown to the
-    visitor.
+    If there are several rows, a warning is logged too. An object that a join repeats counts once.
+    The row is returned as by :func:`first_or_404`. *description* is shown to the visitor.
     """
-    # It sets no LIMIT, which would cut the collections that contains_eager() fills.
+    # A LIMIT is not set: it would cut the collections that contains_eager() fills.
     selected = statement_of(statement)
     result = merge_objects(session.execute(selected), selected)
     rows = result.fetchmany(2)
@@ -126,7 +125,7 @@ def one_or_404(
         log.warning("one_or_404() found several rows of %s, and raises HTTPNotFound", names)
     if len(rows) != 1:
         raise HTTPNotFound(description)
-    return _content(rows[0])
+    return _value_or_row(rows[0])
 
 
 class LookUps:
@@ -140,14 +139,14 @@ class LookUps:
 class SqaSession(LookUps, Session):
     """A SQLAlchemy session with :func:`get_or_404`, :func:`first_or_404`, :func:`one_or_404`.
 
-    ``request.sqa_session`` and every other session that this package makes are instances of it.
+    ``request.sqa_session`` and all other sessions of this package are instances of this class.
     """
 
 
 def _find(session: AnySession, entity: type[T], ident: object, options: dict[str, Any]) -> T | None:
     mapper = inspect(entity, raiseerr=False)
     if not isinstance(mapper, Mapper):
-        # SQLAlchemy raises an error that says what is wrong with it.
+        # SQLAlchemy raises an error that says what is wrong with *entity*.
         return session.get(entity, ident, **options)
     bind = session.get_bind(**{"mapper": mapper, **(options.get("bind_arguments") or {})})
     key = identity_of(mapper, ident, bind.dialect)
@@ -159,5 +158,5 @@ def _find(session: AnySession, entity: type[T], ident: object, options: dict[str
         raise
 
 
-def _content(row: Row[Any]) -> Any:
+def _value_or_row(row: Row[Any]) -> Any:
     return row[0] if len(row) == 1 else row

@@ -1,7 +1,8 @@
-"""Converts what names a row, often a part of a URL, to the values of its primary key.
+"""Converts the identity of a row, often a part of a URL, to the values of its primary key.
 
-A database accepts too much: MariaDB takes ``"1abc"`` for 1. PostgreSQL accepts too little: a number
-that is too long ends the transaction. A value that no row can have is therefore found out here.
+The conversion cannot be left to the databases: MariaDB reads ``"1abc"`` as 1, and PostgreSQL ends
+the transaction for a number that is too large. So this module checks whether a row can have a value
+before the value is sent.
 """
 
 import re
@@ -20,15 +21,15 @@ from sqlalchemy.types import TypeEngine
 
 from ..backends import backend_class
 
-# Text is matched before it is converted: Python would also accept signs, blanks, underscores and
-# the digits of every script, and would spend seconds on a number of a million digits.
+# Text is matched with these before Python converts it. Python would also accept signs, blanks,
+# underscores and the digits of every script, and take seconds for a number of a million digits.
 INTEGER = re.compile(r"0|-?[1-9][0-9]{0,19}")
 DECIMAL = re.compile(r"-?[0-9]{1,1000}(\.[0-9]{1,1000})?")
 FLOAT = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?(e[+-]?[0-9]{1,3})?")
 BOOLEANS = {"True": True, "true": True, "False": False, "false": False}
 
 
-# The sizes of integers, by the names that SQLAlchemy gives to their types. All others have 64 bits.
+# The sizes of integer types in bits, by SQLAlchemy's names for the types. All others have 64 bits.
 BITS = {
     "tinyint": 8,
     "smallint": 16,
@@ -44,9 +45,9 @@ LARGEST_EXPONENT = 1000
 
 
 def identity_of(mapper: Mapper[Any], ident: object, dialect: Dialect) -> tuple[Any, ...] | None:
-    """Return *ident* as the values of the primary key; None if no row can have them."""
+    """Return *ident* as the values of the primary key; None if a row cannot have these values."""
     columns = mapper.primary_key
-    given = _values(mapper, ident)
+    given = _key_values(mapper, ident)
     if len(given) != len(columns):
         return None
     values = tuple(
@@ -65,17 +66,20 @@ def convert(type_: TypeEngine[Any], value: object, dialect: Dialect) -> Any:
     type_ = type_.dialect_impl(dialect)
     try:
         value = _convert(type_, value, dialect)
-        # SQLAlchemy converts the value again before it sends it, which may fail as well.
+        # SQLAlchemy converts the value once more before it sends it. That may fail too.
         process = type_.bind_processor(dialect)
         if value is not None and process:
             process(value)
-    except Exception:  # noqa: BLE001 - a type may raise anything for a value that it cannot take
+    except Exception:  # noqa: BLE001 - a type may raise any error for a wrong value
         return None
     return value
 
 
-def _values(mapper: Mapper[Any], ident: object) -> Sequence[object]:
-    """Return the values in *ident* in the order of the key; none if names are wrong or missing."""
+def _key_values(mapper: Mapper[Any], ident: object) -> Sequence[object]:
+    """Return the values in *ident* in the order of the primary key.
+
+    Returns no values if a name in *ident* is wrong, or a name is missing.
+    """
     if isinstance(ident, Mapping):
         synonyms = {synonym.key: synonym.name for synonym in mapper.synonyms}
         named = {synonyms.get(name, name): value for name, value in ident.items()}
@@ -88,9 +92,9 @@ def _values(mapper: Mapper[Any], ident: object) -> Sequence[object]:
 
 def _convert(type_: TypeEngine[Any], value: object, dialect: Dialect) -> object:
     if isinstance(type_, TypeDecorator):
-        return _decorated(type_, value, dialect)
+        return _for_type_decorator(type_, value, dialect)
     if isinstance(type_, Enum):
-        return _member(type_, value, dialect)
+        return _enum_member(type_, value, dialect)
     if isinstance(type_, Uuid):
         return _uuid(type_, value)
     if type_.__visit_name__ == "YEAR":
@@ -99,7 +103,7 @@ def _convert(type_: TypeEngine[Any], value: object, dialect: Dialect) -> object:
 
 
 def _python_type(type_: TypeEngine[Any]) -> type:
-    """Return the class of the values of *type_*; ``object`` if the type does not know it."""
+    """Return the Python class of the values of *type_*; ``object`` if the type does not say it."""
     try:
         return type_.python_type
     except NotImplementedError:
@@ -113,15 +117,15 @@ def _by_python_type(type_: TypeEngine[Any], kind: type, value: object, dialect: 
     converter = CONVERTERS.get(kind)
     if converter:
         return converter(type_, value)
-    # SQLAlchemy knows nothing of such a type. The database will say whether it takes the value.
+    # SQLAlchemy does not know the values of this type. The database decides about the value.
     return value if not isinstance(value, str) or _is_storable(value) else None
 
 
-def _decorated(type_: TypeDecorator[Any], value: object, dialect: Dialect) -> object:
-    """Convert *value* for a type of an application's own.
+def _for_type_decorator(type_: TypeDecorator[Any], value: object, dialect: Dialect) -> object:
+    """Return *value* converted for a type that the application defines; None if it does not fit.
 
-    Its ``process_bind_param`` may expect the value of the column, or the text from the URL. Each is
-    tried; what it returns must fit the column.
+    The type's ``process_bind_param`` may expect either a value of the column's type or the text
+    from the URL. So both are tried. One is right if the column can hold what the method returns.
     """
     inner = type_.impl_instance
     python_type = _python_type(type_)
@@ -136,7 +140,7 @@ def _decorated(type_: TypeDecorator[Any], value: object, dialect: Dialect) -> ob
             continue
         try:
             bound = type_.process_bind_param(candidate, dialect)
-        except Exception:  # noqa: BLE001, S112 - as in convert(); the next candidate may be right
+        except Exception:  # noqa: BLE001, S112 - as in convert(); the next one may be right
             continue
         held = convert(inner, bound, dialect)
         if held is not None and isinstance(bound, type(held)) and held == bound:
@@ -165,7 +169,7 @@ def _text(type_: Any, value: object) -> str | None:
 
 
 def _is_storable(value: str) -> bool:
-    """Return whether every database takes *value*: half a surrogate pair and NUL are refused."""
+    """Return whether every database can store *value*: no NUL, no half of a surrogate pair."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -213,7 +217,7 @@ def _float(_: Any, value: object) -> float | None:
 def _date(_: Any, value: object) -> date | None:
     if isinstance(value, str):
         found = date.fromisoformat(value)
-        # Python also reads "20260228" and "2026-W09-6". One row has one address only.
+        # Python also reads "20260228" and "2026-W09-6". But a row has only one address.
         return found if found.isoformat() == value else None
     return value if isinstance(value, date) and not isinstance(value, datetime) else None
 
@@ -237,7 +241,7 @@ def _timedelta(_: Any, value: object) -> timedelta | None:
 def _uuid(type_: Any, value: object) -> UUID | str | None:
     if isinstance(value, str):
         found = UUID(value)
-        # Python also reads braces and prefixes.
+        # Python also reads a UUID in braces or with a prefix.
         if value.lower() not in {str(found), found.hex}:
             return None
         value = found
@@ -246,7 +250,7 @@ def _uuid(type_: Any, value: object) -> UUID | str | None:
     return value if getattr(type_, "as_uuid", True) else str(value)
 
 
-def _member(type_: Enum, value: object, dialect: Dialect) -> object:
+def _enum_member(type_: Enum, value: object, dialect: Dialect) -> object:
     if type_.enum_class is not None and isinstance(value, type_.enum_class):
         return value
     if not isinstance(value, str) or value not in type_.enums:
@@ -255,7 +259,7 @@ def _member(type_: Enum, value: object, dialect: Dialect) -> object:
     return load(value) if load else value
 
 
-# By the Python type of a column's values. Integers need the dialect too, see _by_python_type().
+# The converter for each Python type. That for integers needs the dialect, see _by_python_type().
 CONVERTERS: dict[type, Callable[[Any, Any], object]] = {
     bool: _boolean,
     bytes: _bytes,

@@ -1,6 +1,6 @@
-"""What a look-up has to know about a statement and its result.
+"""Reads and changes the statement and the result of a look-up.
 
-The private names of SQLAlchemy that this takes are in this module alone.
+This is the only module of look-ups that uses private names of SQLAlchemy.
 """
 
 from typing import Any, cast
@@ -11,16 +11,19 @@ from sqlalchemy.orm import Query
 
 
 def statement_of(statement: Executable) -> Executable:
-    """Return *statement*; of a legacy Query, its select()."""
-    # Session.execute() takes a Query too, but ignores its eager loads.
+    """Return *statement* as it is; for a legacy Query, return its select()."""
+    # Session.execute() accepts a Query too, but ignores its eager loads.
     return statement.statement if isinstance(statement, Query) else statement
 
 
 def limited_to_one(statement: Executable) -> Executable:
-    """Return *statement* with LIMIT 1, unless it is not a SELECT or its own limit may be 0."""
+    """Return *statement* with LIMIT 1.
+
+    Returns it unchanged if it is not a SELECT, has a FETCH, or has a limit that is or may be 0.
+    """
     if not isinstance(statement, GenerativeSelect):
         return statement
-    # The public limit() and fetch() only replace them.
+    # The public limit() and fetch() can only set these clauses.
     limit, fetch = statement._limit_clause, statement._fetch_clause  # noqa: SLF001 - as said above
     if fetch is not None or (limit is not None and getattr(limit, "value", None) in {None, 0}):
         return statement
@@ -28,20 +31,21 @@ def limited_to_one(statement: Executable) -> Executable:
 
 
 def merge_eager_loads(result: Result[Any]) -> Result[Any]:
-    """Return *result* with the rows merged that a joined eager load has made of one object.
+    """Return *result* with one row for each object that a joined eager load has repeated.
 
-    SQLAlchemy demands unique() for a result with such rows. Where it does not, unique() would
-    merge rows that are equal, which a statement may well select.
+    SQLAlchemy demands unique() for a result with such rows. For any other result, unique() would
+    be wrong: it would remove equal rows, and a statement may select equal rows on purpose.
     """
-    # Whether SQLAlchemy demands it has no public name.
+    # SQLAlchemy has no public name that tells whether it demands unique().
     demanded = result._unique_filter_state is not None  # noqa: SLF001 - as said above
     return result.unique() if demanded else result
 
 
 def merge_objects(result: Result[Any], statement: Executable) -> Result[Any]:
-    """Return *result* with an object in one row only, however often a join has repeated it.
+    """Return *result* with one row for each object, even if a join has repeated the object.
 
-    A result without objects stays as it is, and one with values that cannot be compared.
+    A result without objects is returned as it is, and so is a result with values that cannot be
+    hashed.
     """
     selected = selected_by(statement)
     objects = [each for each in selected if each["expr"] is each.get("entity")]
@@ -50,14 +54,14 @@ def merge_objects(result: Result[Any], statement: Executable) -> Result[Any]:
 
 
 def selected_by(statement: Executable) -> list[dict[str, Any]]:
-    """Return SQLAlchemy's descriptions of what *statement* selects; none for text()."""
+    """Return SQLAlchemy's ``column_descriptions`` of *statement*; an empty list for text()."""
     return cast("list[dict[str, Any]]", getattr(statement, "column_descriptions", []))
 
 
 def entity_names(statement: Executable) -> list[str]:
     """Return the names of the classes that *statement* selects from.
 
-    A log may show them, unlike the statement, which has values in it.
+    The log shows these names and not the statement, because a statement contains values.
     """
     entities = [each.get("entity") for each in selected_by(statement)]
     names = [inspect(entity).mapper.class_.__name__ for entity in entities if entity is not None]

@@ -1,4 +1,4 @@
-"""Ini text becomes one frozen Settings object."""
+"""Turns the text of the ini file into one frozen Settings object."""
 
 from .ini import context_in_use, is_loading, read_app_settings, read_section
 from .names import check_name, database_name, name_in_environment

@@ -1,6 +1,6 @@
-"""Finds the section ``[sqlalchemy]`` of the ini file that the application is loaded from.
+"""Finds the section ``[sqlalchemy]`` in the ini file that the application is loaded from.
 
-The portal's documents write settings there. The application's own section wins over it.
+Applications of the portal have their settings there. The application's own section wins over it.
 """
 
 import configparser
@@ -17,33 +17,37 @@ from ..exceptions import SettingError
 
 SECTION = "sqlalchemy"
 
-# How a section of an application is called in an ini file.
+# In an ini file, the name of an application's section begins with one of these.
 APPLICATION_PREFIXES = ("app:", "application:")
-# How its ``use`` names another ini file; its section follows after a #.
+# ``use = config:other.ini#name`` means the section of the application *name* in another ini file.
 OTHER_FILE = "config:"
 
 
 def read_section(settings: Mapping[str, object]) -> dict[str, str]:
     """Return the options of ``[sqlalchemy]``; empty if there is no such file or section.
 
-    If the application's section says ``use = config:other.ini``, the section of that file is read
-    too. An option of the first file wins over it.
+    If the application's section says ``use = config:other.ini``, ``[sqlalchemy]`` is read from
+    that file too. If both files set an option, the first file wins.
 
-    The file is the one that *settings* name as ``__file__``, else the one that PasteDeploy is
-    loading. ``__file__`` is in the global configuration. Some applications pass that on as
-    settings, and get_appsettings() keeps it in an attribute. Raises :class:`SettingError` for a
-    value with a wrong percent sign.
+    The ini file is the setting ``__file__``, or else the file that PasteDeploy is loading.
+    ``__file__`` comes from PasteDeploy's global configuration: some applications copy that into
+    their settings, and get_appsettings() returns it as the attribute ``global_conf``. Raises
+    :class:`SettingError` for a value with a wrong percent sign.
     """
     loader = getattr(context_in_use(), "loader", None)
     path = {**getattr(settings, "global_conf", {}), **settings}.get("__file__")
     if path and (loader is None or Path(loader.filename).resolve() != Path(str(path)).resolve()):
-        loader = _load(str(path))
+        loader = _load_ini(str(path))
     try:
         loaders = [] if loader is None else [loader, *_used_files(loader, settings)]
-        # The last file first, so that the first one wins.
-        return {key: value for each in reversed(loaders) for key, value in _section(each.parser)}
+        # The last file is read first, so that the first file overwrites its values.
+        return {
+            key: value
+            for each in reversed(loaders)
+            for key, value in _items_of_section(each.parser)
+        }
     except configparser.InterpolationError as error:
-        # Not chained, because its text quotes the value, which may be a password.
+        # "from None", because the text of *error* quotes the value, which may be a password.
         msg = (
             f"[{error.section}] {error.option}: write a percent sign as %%, "
             "and give each %(name)s a value."
@@ -52,30 +56,30 @@ def read_section(settings: Mapping[str, object]) -> dict[str, str]:
 
 
 def read_app_settings(path: str, name: str = "main") -> Any:
-    """Return the settings of the application *name* in the ini file at *path*, importing nothing.
+    """Return the settings of the application *name* in the ini file at *path*.
 
-    They are what ``get_appsettings()`` returns, of the application at the end of a pipeline too,
-    and have the global configuration as ``global_conf``. The package that ``use`` names is neither
-    imported nor looked for. Raises what PasteDeploy raises.
+    They are the same as from ``get_appsettings()``, with the global configuration as the attribute
+    ``global_conf``, but the application is not imported and may even not be installed. If *name* is
+    a pipeline, they are the settings of the application at its end. Raises what PasteDeploy raises.
     """
     context = SettingsLoader(path).get_context(APP, name)
-    while (inner := _application_behind(context)) is not None:
+    while (inner := _wrapped_context(context)) is not None:
         context = inner
     return context.config()
 
 
-def _application_behind(context: Any) -> Any:
-    """Return the context of the application behind a pipeline or a filter; None for one itself."""
+def _wrapped_context(context: Any) -> Any:
+    """Return the context that a pipeline or a filter wraps; None if *context* wraps none."""
     return getattr(context, "app_context", None) or getattr(context, "next_context", None)
 
 
 class SettingsLoader(ConfigLoader):  # type: ignore[misc]  # paste has no types
-    """Reads what an application is told, and does not import the application."""
+    """Reads the settings of an application without importing the application."""
 
     def get_context(
         self, object_type: Any, name: str | None = None, global_conf: Any = None
     ) -> LoaderContext:
-        """Return the context of the section *name*; where it would be imported, an empty one."""
+        """Return the context of *name*; an empty one if *name* is not a section but a package."""
         kind, colon, rest = (name or "").partition(":")
         if not colon or not self.absolute_name(name):
             return super().get_context(object_type, name, global_conf)
@@ -99,10 +103,10 @@ class SettingsLoader(ConfigLoader):  # type: ignore[misc]  # paste has no types
         return LoaderContext(None, object_type, None, global_conf, local_conf, self)
 
 
-def _section(parser: configparser.ConfigParser) -> list[tuple[str, str]]:
+def _items_of_section(parser: configparser.ConfigParser) -> list[tuple[str, str]]:
     if not parser.has_section(SECTION):
         return []
-    # A parser adds the keys of [DEFAULT] to each section.
+    # The parser adds the keys of [DEFAULT] to each section; they are left out here.
     shared = parser.defaults().items()
     return [item for item in parser.items(SECTION) if item not in shared]
 
@@ -115,10 +119,10 @@ def _used_files(loader: Any, settings: Mapping[str, object]) -> Iterator[Any]:
         if use.startswith(OTHER_FILE):
             file, _, name = use.removeprefix(OTHER_FILE).partition("#")
             defaults = dict(loader.parser.defaults())
-            loader = _load(str(Path(loader.filename).parent / file))
+            loader = _load_ini(str(Path(loader.filename).parent / file))
             if loader is None:
                 return
-            # The variables of pserve's command line; `here` is that of the file itself.
+            # Add the variables of pserve's command line. `here` stays the folder of this file.
             loader.update_defaults(defaults, overwrite=False)
             yield loader
         else:
@@ -131,9 +135,10 @@ def _used_files(loader: Any, settings: Mapping[str, object]) -> Iterator[Any]:
 def _section_in_use(
     parser: configparser.ConfigParser, settings: Mapping[str, object]
 ) -> str | None:
-    """Return the application's section: the one whose options agree best with *settings*.
+    """Return the name of the application's section, None if there is no such section.
 
-    PasteDeploy does not tell its name.
+    PasteDeploy does not pass the name to the application. So this takes the section whose options
+    agree best with *settings*.
     """
     found: list[tuple[int, bool, str]] = []
     for section in parser.sections():
@@ -147,10 +152,11 @@ def _section_in_use(
 
 
 def context_in_use() -> Any:
-    """Return PasteDeploy's context of the application whose factory is running; None if none is.
+    """Return PasteDeploy's context of the application that it is loading; None if it loads none.
 
-    PasteDeploy passes it to the factory alone, so it is read from PasteDeploy's frame. Its loader
-    knows the variables of pserve's command line; the file does not.
+    PasteDeploy does not pass the context to code that the factory calls, so it is read from
+    PasteDeploy's frame on the stack. The context's loader has the variables of pserve's command
+    line, which are not in the file.
     """
     for frame in _frames_of_paste():
         context = frame.f_locals.get("context")
@@ -165,22 +171,22 @@ def is_loading() -> bool:
 
 
 def _frames_of_paste() -> Iterator[FrameType]:
-    """Yield PasteDeploy's frames on the stack that load something, the innermost first.
+    """Yield those frames on the stack in which PasteDeploy loads something, the innermost first.
 
-    The caller may read their f_locals. Until Python 3.13 that keeps the variables of a frame alive,
-    so it is not done to other frames.
+    The callers read f_locals of these frames only. Before Python 3.13, reading f_locals keeps the
+    variables of a frame alive.
     """
     frame = sys._getframe()  # noqa: SLF001 - inspect.stack() would read source files
     while frame := frame.f_back:  # type: ignore[assignment]  # None ends the walk
-        # While a server runs, its main thread stays in this function.
+        # A running server's main thread stays in this function of PasteDeploy, and loads nothing.
         serving = frame.f_code.co_name == "server_wrapper"
         if frame.f_globals.get("__name__") == LoaderContext.__module__ and not serving:
             yield frame
 
 
-def _load(path: str) -> Any:
+def _load_ini(path: str) -> Any:
     try:
         return ConfigLoader(path)
     except (OSError, UnicodeError, configparser.Error):
-        # The application was loaded from something else than an ini file.
+        # The application was not loaded from an ini file.
         return None

@@ -1,8 +1,9 @@
 """The rule for the name of an application's database, ``<provider>_<app>``.
 
-It is the narrowest rule of all products and file systems. Lower case, because some servers change
-the case of names. At most 63 characters, because PostgreSQL cuts longer names silently. No
-underscore in the provider, so that two applications never have the same name.
+A name that follows it is valid in every database product and file system. It is in lower case,
+because some servers change the case of names. It has at most 63 characters, because PostgreSQL
+cuts longer names without an error. The provider has no underscore, so that two applications never
+have the same name.
 """
 
 import os
@@ -44,10 +45,10 @@ def is_app(value: object) -> bool:
 def database_name(provider: str, app: str) -> str:
     """Return the name of the database of *app* by *provider*: ``aalam_base`` for aalam and base.
 
-    *provider* is a lower-case letter and up to 19 lower-case letters and digits; it is not a word
-    that servers use themselves, such as ``test``. *app* is lower-case letters and digits in words
-    joined by single underscores, a letter first. The name has at most 63 characters, and two
-    applications never have the same name. Raises :class:`SettingError` for everything else.
+    *provider* is a lower-case letter, then up to 19 lower-case letters and digits. It is not a
+    name that servers use themselves, such as ``test``. *app* is lower-case letters and digits in
+    words joined by single underscores, a letter first. The name has at most 63 characters. Two
+    applications never get the same name. Raises :class:`SettingError` for any other value.
     """
     if not is_provider(provider):
         msg = f"The provider {provider!r} cannot be in a name: write {PROVIDER_RULE}."
@@ -63,7 +64,7 @@ def database_name(provider: str, app: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """Return *name* if :func:`database_name` can make it; else raise :class:`SettingError`."""
+    """Return *name*. Raises :class:`SettingError` if :func:`database_name` cannot make it."""
     if not isinstance(name, str) or "_" not in name:
         msg = f"{name!r} is not a database name: write <provider>_<app>, for example aalam_base."
         raise SettingError(msg)
@@ -72,9 +73,9 @@ def check_name(name: str) -> str:
 
 
 def name_in_environment() -> str | None:
-    """Return the name that ``SQA_PROVIDER`` and ``SQA_APP`` make; None if neither is set.
+    """Return the name from ``SQA_PROVIDER`` and ``SQA_APP``; None if neither of them is set.
 
-    Raises :class:`SettingError` if one of them is missing.
+    Raises :class:`SettingError` if only one of them is set.
     """
     provider, app = os.environ.get("SQA_PROVIDER"), os.environ.get("SQA_APP")
     if not provider and not app:

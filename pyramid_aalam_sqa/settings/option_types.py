@@ -1,4 +1,4 @@
-"""The types of settings: what to write, how text is read, and which values are right."""
+"""The types of settings: what a user writes, how the text is read, and which values are right."""
 
 import json
 import os
@@ -19,8 +19,8 @@ from .names import APP_RULE, PROVIDER_RULE, is_app, is_provider
 class OptionType:
     """The type of an option.
 
-    ``write`` completes the sentence "write ..." of an error. ``read`` turns text into a value;
-    a value that is not text is taken as it is. ``fits`` says whether a value is right.
+    ``write`` follows the word "write" in an error message. ``read`` turns text into a value; a
+    value that is not text is kept as it is. ``fits`` returns whether a value is right.
     """
 
     write: str
@@ -30,7 +30,8 @@ class OptionType:
     def value(self, given: object) -> object:
         """Return *given*, text or not, as a value of this type.
 
-        Raises ValueError if it cannot be one, ImportError if it names what cannot be imported.
+        Raises ValueError if it is not such a value, ImportError if it is a dotted name that cannot
+        be imported.
         """
         value = self.read(given) if isinstance(given, str) else given
         if not self.fits(value):
@@ -48,7 +49,7 @@ MIN_SECRET_LENGTH = 16
 
 
 def _boolean(text: str) -> object:
-    # Pyramid's asbool() would read every misspelling of "true" as false.
+    # Pyramid's asbool() reads every misspelling of "true" as false.
     return (BOOLEAN_WORDS | BOOLEAN_DIGITS).get(text.lower())
 
 
@@ -64,7 +65,7 @@ def _unchanged(text: str) -> str:
 
 
 def _imported(text: str) -> object:
-    """Return the object with the dotted name *text*; raise ImportError if there is none."""
+    """Return the object with the dotted name *text*. Raises ImportError if that fails."""
     try:
         return resolve_name(text)
     except Exception as error:  # importing runs the module's code
@@ -82,7 +83,7 @@ def _json(text: str) -> object:
 def _driver_value(text: str) -> object:
     """Return *text* as a boolean or as JSON if it is one, else as text.
 
-    A driver does not say of which types its arguments are.
+    A driver does not tell the types of its arguments.
     """
     if text.lower() in BOOLEAN_WORDS:
         return BOOLEAN_WORDS[text.lower()]
@@ -92,7 +93,7 @@ def _driver_value(text: str) -> object:
         return text
 
 
-def _is(*types: type) -> Callable[[object], bool]:
+def _is_instance(*types: type) -> Callable[[object], bool]:
     return lambda value: isinstance(value, types)
 
 
@@ -100,12 +101,12 @@ def _is_class(parent: type) -> Callable[[object], bool]:
     return lambda value: isinstance(value, type) and issubclass(value, parent)
 
 
-def _whole(lowest: int) -> Callable[[object], bool]:
+def _is_whole_number(lowest: int) -> Callable[[object], bool]:
     return lambda value: type(value) is int and value >= lowest
 
 
-def _seconds(value: object) -> bool:
-    # Up to eleven days, which every server and every clock of Python can count.
+def _is_seconds(value: object) -> bool:
+    # At most eleven days: every server and every clock of Python accepts that many seconds.
     return isinstance(value, (int, float)) and type(value) is not bool and 0 <= value <= 10**6
 
 
@@ -114,21 +115,22 @@ def one_of(
 ) -> OptionType:
     """Return the type of an option whose value is one of *words*.
 
-    *fold* brings text that a user wrote to the form of *words*. *refused* are values that the
-    database knows too. They are read, so that they can be refused later with the reason.
+    *fold* changes the text that a user wrote to the spelling of *words*, for example to lower
+    case. *refused* are further values that the database knows. They are accepted here, because
+    later code refuses them with an error that says why.
     """
     write = " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
     return OptionType(write, fold, lambda value: value in words or value in refused)
 
 
-def _matching(write: str, pattern: str) -> OptionType:
+def _text_matching(write: str, pattern: str) -> OptionType:
     found = re.compile(pattern, re.ASCII).fullmatch
     return OptionType(
         write, _unchanged, lambda value: isinstance(value, str) and bool(found(value))
     )
 
 
-TEXT = OptionType("text", _unchanged, _is(str))
+TEXT = OptionType("text", _unchanged, _is_instance(str))
 
 
 SECRET = OptionType(
@@ -138,10 +140,12 @@ SECRET = OptionType(
 )
 
 
-LEVEL = OptionType("a level that the database knows, such as READ COMMITTED", _unchanged, _is(str))
+LEVEL = OptionType(
+    "a level that the database knows, such as READ COMMITTED", _unchanged, _is_instance(str)
+)
 
 
-BOOLEAN = OptionType("true or false", _boolean, _is(bool))
+BOOLEAN = OptionType("true or false", _boolean, _is_instance(bool))
 
 
 ECHO = OptionType(
@@ -154,21 +158,23 @@ ECHO = OptionType(
 RESET = OptionType(
     "rollback",
     lambda text: None if text.lower() == "none" else text.lower(),
-    # Read so that they can be refused later with the reason.
+    # The last two are accepted here, because later code refuses them and says why.
     lambda value: value in ("rollback", "commit", None),
 )
 
 
-SIZE = OptionType("a whole number from 0 up", _number, _whole(0))
+SIZE = OptionType("a whole number from 0 up", _number, _is_whole_number(0))
 
 
-POSITIVE = OptionType("a whole number from 1 up", _number, _whole(1))
+POSITIVE = OptionType("a whole number from 1 up", _number, _is_whole_number(1))
 
 
-SIZE_OR_NONE = OptionType("a whole number from 0 up, or -1 for no limit", _number, _whole(-1))
+SIZE_OR_NONE = OptionType(
+    "a whole number from 0 up, or -1 for no limit", _number, _is_whole_number(-1)
+)
 
 
-SECONDS = OptionType("seconds, a number from 0 to 1000000", _number, _seconds)
+SECONDS = OptionType("seconds, a number from 0 to 1000000", _number, _is_seconds)
 
 
 CALLABLE = OptionType("the dotted name of a callable, package.module:name", _imported, callable)
@@ -186,10 +192,14 @@ MODULE = OptionType(
 )
 
 
-READY_ENGINE = OptionType("a ready Engine, from Python, or its dotted name", _imported, _is(Engine))
+READY_ENGINE = OptionType(
+    "a ready Engine, from Python, or its dotted name", _imported, _is_instance(Engine)
+)
 
 
-READY_POOL = OptionType("a ready pool, from Python, or its dotted name", _imported, _is(pool.Pool))
+READY_POOL = OptionType(
+    "a ready pool, from Python, or its dotted name", _imported, _is_instance(pool.Pool)
+)
 
 
 POOL_CLASS = OptionType(
@@ -204,16 +214,16 @@ SESSION_CLASS = OptionType(
 )
 
 
-DATABASE_URL = OptionType("a database URL", _unchanged, _is(str, URL))
+DATABASE_URL = OptionType("a database URL", _unchanged, _is_instance(str, URL))
 
 
-DRIVER_VALUE = OptionType("text, or a JSON value", _driver_value, _is(object))
+DRIVER_VALUE = OptionType("text, or a JSON value", _driver_value, _is_instance(object))
 
 
-JSON_OBJECT = OptionType('a JSON object, {"name": value}', _json, _is(dict))
+JSON_OBJECT = OptionType('a JSON object, {"name": value}', _json, _is_instance(dict))
 
 
-NAMES = OptionType("names, separated by spaces", str.split, _is(list, tuple))
+NAMES = OptionType("names, separated by spaces", str.split, _is_instance(list, tuple))
 
 
 ATTRIBUTE = OptionType(
@@ -238,8 +248,8 @@ PROVIDER = OptionType(PROVIDER_RULE, _unchanged, is_provider)
 APP = OptionType(APP_RULE, _unchanged, is_app)
 
 
-# These two become part of a statement, so they have no quotes in them.
-SQL_MODE = _matching("the server's names, separated by commas", r"\w+(,\w+)*")
+# The values of these two become part of a statement, so they may not contain quotes.
+SQL_MODE = _text_matching("the server's names, separated by commas", r"\w+(,\w+)*")
 
 
-TIME_ZONE = _matching("an offset, +00:00, or a zone the server knows", r"[\w+:/-]+")
+TIME_ZONE = _text_matching("an offset, +00:00, or a zone the server knows", r"[\w+:/-]+")

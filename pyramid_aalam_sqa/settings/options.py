@@ -1,7 +1,7 @@
 """The one table of settings: key, type, default and meaning.
 
-The parser, the error messages and the table in docs/reference/settings.md are made from it. Add a
-setting here; its type is one of option_types.py.
+The parser, the error messages and the table in docs/reference/settings.md use this table. To add a
+setting, add a line here; its type comes from option_types.py.
 """
 
 from collections.abc import Iterator
@@ -44,8 +44,8 @@ from .option_types import (
 class Option:
     """One setting.
 
-    ``default`` is spelled as in an ini file; None means that SQLAlchemy or the server has its own.
-    ``secret``: an error message never shows the value.
+    ``default`` is written as in an ini file; None means the default of SQLAlchemy or the server.
+    If ``secret`` is true, error messages never show the value.
     """
 
     key: str
@@ -61,48 +61,47 @@ ENGINE_OPTIONS = (
     Option(
         "engine",
         READY_ENGINE,
-        "Used as it is, in place of all other sqlalchemy options. Whoever made it disposes it.",
+        "A ready Engine, used as it is instead of all other sqlalchemy options. The code that made "
+        "it disposes it.",
     ),
     Option("connect_args", JSON_OBJECT, "Arguments for the driver's connect().", secret=True),
-    Option("creator", CALLABLE, "Makes the driver's connections in place of the URL."),
+    Option("creator", CALLABLE, "The function that makes the driver's connections, not the URL."),
     Option("echo", ECHO, "Log every statement; debug: every row too.", "false"),
     Option("echo_pool", ECHO, "Log the pool; debug: every use of it too.", "false"),
     Option("enable_from_linting", BOOLEAN, "Warn of cartesian products.", "true"),
     Option("execution_options", JSON_OBJECT, "Options of every statement."),
-    Option("future", BOOLEAN, "Only true is left; SQLAlchemy 1.4 needed it.", "true"),
+    Option("future", BOOLEAN, "Only true is possible; SQLAlchemy 1.4 needed it.", "true"),
     Option("hide_parameters", BOOLEAN, "Leave values out of logs and errors.", "false"),
-    Option("insertmanyvalues_page_size", POSITIVE, "Rows in one INSERT of many.", "1000"),
+    Option("insertmanyvalues_page_size", POSITIVE, "Rows in one INSERT at most.", "1000"),
     Option("isolation_level", LEVEL, "What concurrent transactions see of each other."),
     Option("json_deserializer", CALLABLE, "Reads JSON columns.", "json:loads"),
     Option("json_serializer", CALLABLE, "Writes JSON columns.", "json:dumps"),
-    Option("label_length", POSITIVE, "Longest label of a column."),
+    Option("label_length", POSITIVE, "Most characters in the label of a column."),
     Option("logging_name", TEXT, "The engine's name in the log."),
-    Option("max_identifier_length", POSITIVE, "Longest name the database takes."),
+    Option("max_identifier_length", POSITIVE, "Most characters in a name of the database."),
     Option("max_overflow", SIZE_OR_NONE, "Connections beyond pool_size when all are in use.", "10"),
-    Option("module", MODULE, "The driver, in place of the URL's."),
+    Option("module", MODULE, "The driver's module, instead of the one that the URL names."),
     Option(
         "paramstyle",
         one_of("qmark", "numeric", "named", "format", "pyformat", "numeric_dollar"),
-        "How parameters are written.",
+        "How parameters are written in a statement.",
     ),
     Option("plugins", NAMES, "SQLAlchemy's engine plugins."),
-    Option("pool", READY_POOL, "Used as it is, in place of the pool options."),
+    Option("pool", READY_POOL, "A ready pool, used as it is instead of the pool options."),
     Option("pool_logging_name", TEXT, "The pool's name in the log."),
     Option("pool_pre_ping", BOOLEAN, "Test a connection before it is used.", "false"),
     Option(
         "pool_recycle",
         SIZE_OR_NONE,
-        "Seconds after which a connection is replaced; -1: never.",
+        "A connection that is older than these seconds is replaced; -1: never.",
         "-1",
     ),
-    Option(
-        "pool_reset_on_return", RESET, "What a connection is sent when it comes back.", "rollback"
-    ),
+    Option("pool_reset_on_return", RESET, "What is sent when a connection comes back.", "rollback"),
     Option("pool_size", SIZE, "Connections kept open; 0: no limit.", "5"),
     Option("pool_timeout", SECONDS, "Seconds to wait for a connection when all are in use.", "30"),
-    Option("pool_use_lifo", BOOLEAN, "Hand out the connection that came back last.", "false"),
-    Option("poolclass", POOL_CLASS, "How connections are kept.", "QueuePool"),
-    Option("query_cache_size", SIZE, "Statements whose SQL is kept ready.", "500"),
+    Option("pool_use_lifo", BOOLEAN, "Take the connection that came back most recently.", "false"),
+    Option("poolclass", POOL_CLASS, "The class of the connection pool.", "QueuePool"),
+    Option("query_cache_size", SIZE, "Number of statements whose SQL is cached.", "500"),
     Option(
         "skip_autocommit_rollback",
         BOOLEAN,
@@ -118,10 +117,10 @@ SESSION_OPTIONS = (
     Option(
         "expire_on_commit",
         BOOLEAN,
-        "Reload objects after a commit; false keeps what was loaded readable.",
+        "Reload objects after a commit. If false, they keep the values that were loaded.",
         "false",
     ),
-    Option("autoflush", BOOLEAN, "Send pending changes before a query.", "true"),
+    Option("autoflush", BOOLEAN, "Send pending changes before each query.", "true"),
     Option("class_", SESSION_CLASS, "The class of request.sqa_session.", "sqlalchemy.orm:Session"),
 )
 
@@ -131,26 +130,31 @@ SQA_OPTIONS = (
     Option(
         "provider",
         PROVIDER,
-        "Who publishes the application: the first part of its database's name, "
-        "<provider>_<app>; SQA_PROVIDER in the environment sets it too.",
+        "The publisher of the application, which is the first part of the database's name, "
+        "<provider>_<app>. SQA_PROVIDER in the environment sets it too.",
     ),
-    Option("app", APP, "Which application it is; SQA_APP in the environment sets it too."),
+    Option(
+        "app",
+        APP,
+        "The application, which is the second part of the database's name. SQA_APP in the "
+        "environment sets it too.",
+    ),
     Option(
         "password_file",
         PASSWORD_FILE,
-        "A file with the database's password, in place of one in the URL; "
-        "read for each new connection.",
+        "A file with the database's password, used instead of a password in the URL. "
+        "It is read for each new connection.",
     ),
     Option(
         "max_connections",
         POSITIVE,
-        "Connections that all databases of this process together may have open.",
+        "The most connections that this process may have open, to all databases together.",
     ),
     Option(
         "base",
         NAMES,
-        "The declarative bases whose tables psqa creates, each as package.module:Base; without it "
-        "they are those of the application's init_engine().",
+        "The declarative bases whose tables psqa creates, each as package.module:Base. Without "
+        "this setting they are the bases that the application gives to init_engine().",
     ),
     Option(
         "request_attribute",
@@ -161,26 +165,27 @@ SQA_OPTIONS = (
     Option(
         "commit_order",
         NAMES,
-        "The keys of the databases in the order of their COMMITs; those that are not named follow, "
-        "default last.",
+        "The keys of the databases in the order of their COMMITs. Keys that are not named come "
+        "after these, and default is the last of them.",
     ),
     Option(
         "lock_timeout",
         SECONDS,
-        "Seconds a statement waits for a lock that another transaction holds.",
+        "Seconds that a statement waits at most for a lock that another transaction holds.",
         "10",
     ),
     Option(
         "statement_timeout",
         SECONDS,
-        "Seconds after which MariaDB, PostgreSQL, MySQL (SELECT only) end a statement; 0: never.",
+        "Seconds after which MariaDB, PostgreSQL and MySQL (SELECT only) cancel a statement; "
+        "0: never.",
         "55",
     ),
     Option(
         "retry_codes",
         NAMES,
-        "More errors after which a request is tried again: numbers of MySQL, MariaDB and SQLite, "
-        "SQLSTATEs of PostgreSQL.",
+        "More errors after which a request is tried again: error numbers of MySQL, MariaDB and "
+        "SQLite, SQLSTATEs of PostgreSQL.",
     ),
     Option(
         "retry_pause",
@@ -188,11 +193,12 @@ SQA_OPTIONS = (
         "Seconds at most before the second attempt; doubles up to 2.",
         "0.05",
     ),
-    Option("retry_after", SIZE, "Seconds that a 503 asks its client to wait.", "5"),
+    Option("retry_after", SIZE, "Seconds that a 503 asks the client to wait.", "5"),
     Option(
         "reset_connection",
         BOOLEAN,
-        "Make a new connection for each request, so that no request finds what another has set.",
+        "Make a new connection for each request, so that nothing that one request sets on its "
+        "connection reaches the next.",
         "false",
     ),
     Option(
@@ -202,43 +208,46 @@ SQA_OPTIONS = (
         "20",
     ),
     Option(
-        "max_page_size", POSITIVE, "Rows that a page has at most, whatever is asked for.", "100"
+        "max_page_size", POSITIVE, "The most rows of a page, even if more are asked for.", "100"
     ),
     Option(
         "cursor_secret",
         SECRET,
-        "Signs the cursors of keyset pages; the same for all processes. Without it, each start "
-        "of the application makes a new one.",
+        "The secret that signs the cursors of keyset pages, the same for all processes. Without "
+        "it, the application makes a random one each time it starts.",
         secret=True,
     ),
     Option(
         "record",
         BOOLEAN,
-        "Keep what each request has sent in request.sqa_statements, for development.",
+        "Record the statements of each request in request.sqa_statements, for development.",
         "false",
     ),
     Option(
         "n_plus_one",
         one_of("off", "log", "raise"),
-        "What follows when a lazy load is sent for two or more rows of one query: a warning in "
-        "the log, or NPlusOneError. The view option sqa_n_plus_one wins.",
+        "What happens when an attribute is loaded row by row, with one statement for each row of "
+        "a query: log writes a warning, raise raises NPlusOneError. The view option "
+        "sqa_n_plus_one wins.",
         "off",
     ),
     Option(
         "slow_statement",
         SECONDS,
-        "Seconds from which on a statement or a COMMIT is logged, without its parameters.",
+        "A statement or COMMIT that takes this many seconds or more is logged, without its "
+        "parameters.",
     ),
     Option(
         "server_timing",
         BOOLEAN,
-        "Send the seconds of the database in the header Server-Timing, for development.",
+        "Send the time that the database took in the header Server-Timing, for development.",
         "false",
     ),
     Option(
         "stats",
         BOOLEAN,
-        "Count commits and rollbacks, note who holds each connection: for get_sqa(app).stats().",
+        "Count commits and rollbacks, and note who holds each connection, for "
+        "get_sqa(app).stats().",
         "false",
     ),
     Option("mysql.sql_mode", SQL_MODE, "MySQL, MariaDB: how strict the server is.", "TRADITIONAL"),
@@ -248,11 +257,15 @@ SQA_OPTIONS = (
     Option(
         "mysql.tls",
         one_of("auto", "off", "required", "verify_ca", "verify_identity"),
-        "PyMySQL: encrypt the connection. auto: when the server can, but not on a unix socket; "
-        "with tls_ca it is verify_identity.",
+        "PyMySQL: encrypt the connection. auto encrypts if the server can, but not on a unix "
+        "socket; if tls_ca is set, auto means verify_identity.",
         "auto",
     ),
-    Option("mysql.tls_ca", FILE, "PyMySQL: the authority that signed the server's certificate."),
+    Option(
+        "mysql.tls_ca",
+        FILE,
+        "PyMySQL: the certificate of the authority that signed the server's certificate.",
+    ),
     Option("sqlite.foreign_keys", BOOLEAN, "SQLite: check foreign keys.", "true"),
     Option(
         "sqlite.journal_mode",
@@ -263,22 +276,22 @@ SQA_OPTIONS = (
 )
 
 
-# Settings of pyramid_tm and pyramid_retry that this package gives a default or checks.
+# Settings of pyramid_tm and pyramid_retry. This package checks them and sets their defaults.
 PYRAMID_OPTIONS = (
     Option(
         "tm.commit_veto",
         BLANK_OR_CALLABLE,
-        "Decides which response rolls back.",
+        "The function that decides which response rolls back.",
         "pyramid_aalam_sqa.commit_veto",
     ),
     Option(
         "tm.manager_hook",
         CALLABLE,
-        "Makes the transaction manager of a request.",
+        "The function that makes the transaction manager of a request.",
         "pyramid_tm.explicit_manager",
     ),
-    Option("tm.annotate_user", BOOLEAN, "Note the user on each transaction.", "false"),
-    Option("retry.attempts", POSITIVE, "How often a request is tried; 1: never again.", "3"),
+    Option("tm.annotate_user", BOOLEAN, "Note the user's id on each transaction.", "false"),
+    Option("retry.attempts", POSITIVE, "How often a request is tried at most; 1: once.", "3"),
 )
 
 

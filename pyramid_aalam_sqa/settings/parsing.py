@@ -1,4 +1,4 @@
-"""Turns one setting after the other, as it was written, into a value of its real type."""
+"""Turns each setting, as the user wrote it, into a value of its type."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from .options import ENGINE_OPTIONS, Option, all_options
 ARGUMENT_PREFIX = "connect_args."
 
 
-# Arguments of a driver that stay text, however much they look like a number.
+# Arguments of a driver that stay text, even if they look like a number.
 TEXT_ARGUMENTS = {"user", "username", "password", "passwd", "host", "database", "db", "dbname"}
 
 
@@ -23,7 +23,7 @@ TEXT_ARGUMENTS = {"user", "username", "password", "passwd", "host", "database", 
 AUTOCOMMIT = "AUTOCOMMIT"
 
 
-# Options of SQLAlchemy's dialects that create_engine passes to them itself.
+# Options of SQLAlchemy's dialects that only create_engine itself passes to them.
 INTERNAL_OPTIONS = {"dbapi", "compiler_linting"}
 
 
@@ -33,7 +33,7 @@ ENGINE_OPTION_NAMES = {option.key: option for option in ENGINE_OPTIONS}
 
 @dataclass(frozen=True, slots=True)
 class RawSetting:
-    """A setting as it was written: where (*label*), for which option (*name*), and its value."""
+    """A setting as the user wrote it: *label* says where, *name* is the option's name."""
 
     label: str
     name: str
@@ -43,10 +43,10 @@ class RawSetting:
 def read_options(
     given: Iterable[RawSetting], dialect: type[Dialect] | None, prefix: str = "sqlalchemy."
 ) -> dict[str, Any]:
-    """Return the create_engine options in *given*, each of its real type.
+    """Return the create_engine options in *given*, each as a value of its type.
 
-    *dialect* is SQLAlchemy's for the URL, None if there is no URL. *prefix* is how the keys of the
-    database begin. Raises :class:`SettingError` for the first wrong one.
+    *dialect* is SQLAlchemy's dialect of the URL, None if there is no URL. The keys of the database
+    begin with *prefix*. Raises :class:`SettingError` for the first wrong one.
     """
     # A dialect may have options of its own, such as native_datetime.
     own = util.get_cls_kwargs(dialect) - INTERNAL_OPTIONS if dialect else ()
@@ -68,9 +68,9 @@ def read_options(
 
 
 def known_option(item: RawSetting, known: Mapping[str, Option], prefix: str) -> Option:
-    """Return the option in *known* that *item* is for.
+    """Return the option in *known* that *item* sets.
 
-    Raises :class:`SettingError` with the nearest key if there is none.
+    Raises :class:`SettingError` for an unknown key. The message has the most similar known key.
     """
     if item.name in known:
         return known[item.name]
@@ -82,16 +82,16 @@ def known_option(item: RawSetting, known: Mapping[str, Option], prefix: str) -> 
 
 
 def read_value(option: Option, item: RawSetting) -> Any:
-    """Return the value of *item* in the type of *option*.
+    """Return the value of *item* as a value of the type of *option*.
 
-    Raises :class:`SettingError`, which names the key and says what to write, if it has none. The
-    message shows the value only if it cannot be a secret.
+    Raises :class:`SettingError` for a wrong value. The message names the key and says what to
+    write. It shows the value only if that cannot be a secret.
     """
     value = item.value.strip() if isinstance(item.value, str) else item.value
     if value == "" and option.type is not BLANK_OR_CALLABLE:
         msg = f"{item.label} is blank: write {option.type.write}, or remove the line."
         raise SettingError(msg)
-    # A URL in the wrong place holds a password too.
+    # A URL may contain a password, even as the value of an option that is not a URL.
     hidden = option.secret or (isinstance(value, str) and "://" in value)
     cause = None
     try:
@@ -114,9 +114,10 @@ def _driver_argument(argument: str, item: RawSetting) -> object:
 
 
 def _isolation_level(dialect: Any) -> Option:
-    """Return the option whose values are the levels that *dialect* knows.
+    """Return the option ``isolation_level`` for the levels that *dialect* knows.
 
-    AUTOCOMMIT is not offered. It is refused later, with the reason.
+    AUTOCOMMIT is not in the error's list of levels, but accepted: later code refuses it and says
+    why.
     """
     try:
         levels = set(dialect().get_isolation_level_values(None)) - {AUTOCOMMIT}

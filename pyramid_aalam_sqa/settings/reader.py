@@ -1,6 +1,6 @@
-"""Turns the settings that Pyramid holds into one frozen :class:`Settings`.
+"""Turns the application's Pyramid settings into one frozen :class:`Settings`.
 
-Every mistake is a :class:`SettingError` that names the key and says what to write.
+Every mistake raises a :class:`SettingError` that names the key and says what to write.
 """
 
 import logging
@@ -32,7 +32,7 @@ BINDS_PREFIX = "binds."
 BIND_KEY = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 
 
-# What a bind does not inherit from the default database: where that is, and its names in the log.
+# Options that a bind never inherits from the default database: its address, its names in the log.
 NEVER_INHERITED = {"url", "engine", "creator", "pool", "logging_name", "pool_logging_name"}
 
 
@@ -44,8 +44,7 @@ ADDRESS_ARGUMENTS = {
 }
 
 
-# What a bind with another driver does not inherit either: only the default database's driver
-# understands it.
+# A bind with another driver does not inherit these options either: they are for one driver.
 DRIVER_OPTIONS = {"connect_args", "isolation_level", "module", "paramstyle"}
 
 
@@ -56,8 +55,8 @@ def read_settings(
 ) -> Settings:
     """Return the :class:`Settings` in *settings*, completed from the ``[sqlalchemy]`` *section*.
 
-    *name* is the name of the application's database, for settings that do not give it. Raises
-    :class:`SettingError` for the first key that is unknown or has a wrong value.
+    *name* is the name of the application's database. It is used if *settings* do not name it.
+    Raises :class:`SettingError` for the first key that is unknown or has a wrong value.
     """
     own = {given.name: given for given in _with_prefix("sqlalchemy.", settings)}
     for key, value in (section or {}).items():
@@ -70,10 +69,10 @@ def read_settings(
     session = [given for given in sqa if given.name.startswith("session.")]
     sqa_options = _read_group("", SQA_OPTIONS, [given for given in sqa if given not in session])
     name = _agreed_name(read_name(settings), name)
-    of_binds = [own.pop(each) for each in list(own) if each.startswith(BINDS_PREFIX)]
+    bind_settings = [own.pop(each) for each in list(own) if each.startswith(BINDS_PREFIX)]
     inherited = list(own.values())
     database = _read_database(own, name)
-    binds = _read_binds(of_binds, database, inherited)
+    binds = _read_binds(bind_settings, database, inherited)
     _check_commit_order(sqa_options["commit_order"] or (), binds)
     return Settings(
         database=database,
@@ -87,13 +86,14 @@ def read_settings(
 def read_name(settings: Mapping[str, object]) -> str | None:
     """Return the name of the application's database; None if it has none.
 
-    ``sqa.provider`` and ``sqa.app`` give it, or the environment does. Raises
-    :class:`SettingError` if those two differ, or if half of a name is missing.
+    The settings ``sqa.provider`` and ``sqa.app`` make the name, or ``SQA_PROVIDER`` and
+    ``SQA_APP`` in the environment. Raises :class:`SettingError` if these name two databases, or
+    if one part of a name is missing.
     """
     given = {key: settings[f"sqa.{key}"] for key in ("provider", "app") if f"sqa.{key}" in settings}
     if len(given) == 1:
         missing = "app" if "provider" in given else "provider"
-        msg = f"sqa.{missing} is missing: sqa.provider and sqa.app make the database's name."
+        msg = f"sqa.{missing} is missing: write both sqa.provider and sqa.app, or neither."
         raise SettingError(msg)
     known = {option.key: option for option in SQA_OPTIONS}
     parts = (
@@ -105,7 +105,8 @@ def read_name(settings: Mapping[str, object]) -> str | None:
 def check_pyramid_options(settings: Mapping[str, object]) -> None:
     """Check the ``tm.*`` and ``retry.*`` settings, before pyramid_tm and pyramid_retry read them.
 
-    Raises :class:`SettingError` for the first wrong one; those packages would say less.
+    Raises :class:`SettingError` for the first wrong one. The errors of those packages do not say
+    what to write.
     """
     for option in PYRAMID_OPTIONS:
         if option.key in settings:
@@ -129,11 +130,11 @@ def _with_prefix(prefix: str, settings: Mapping[str, object]) -> Iterable[RawSet
 
 
 def _read_binds(
-    of_binds: Iterable[RawSetting], default: Database | None, inherited: Iterable[RawSetting]
+    bind_settings: Iterable[RawSetting], default: Database | None, inherited: Iterable[RawSetting]
 ) -> dict[str, Database]:
     """Return the databases under ``binds.<key>.``, each completed from what is *inherited*."""
     groups: dict[str, dict[str, RawSetting]] = {}
-    for item in of_binds:
+    for item in bind_settings:
         key, _, option = item.name.removeprefix(BINDS_PREFIX).partition(".")
         if not BIND_KEY.fullmatch(key) or key == DEFAULT_KEY:
             msg = (
@@ -150,7 +151,7 @@ def _read_bind(
 ) -> Database:
     prefix = f"sqlalchemy.{BINDS_PREFIX}{key}."
     if default is None:
-        msg = f"{prefix}url: write sqlalchemy.url too, for all that has no bind key."
+        msg = f"{prefix}url: write sqlalchemy.url too, for the tables that have no bind key."
         raise SettingError(msg)
     found = _read_database(own, None, prefix)
     if found is None:
@@ -158,13 +159,15 @@ def _read_bind(
         raise SettingError(msg)
     if found.engine is not None:
         return found
-    fitting = [item for item in inherited if _is_inherited(item.name, own, found, default)]
-    taken = read_options(fitting, found.url.get_dialect(), prefix)
-    arguments = taken.pop("connect_args", {})
-    kept = {name: value for name, value in arguments.items() if name not in ADDRESS_ARGUMENTS}
-    options = {**taken, **found.options}
-    if kept:
-        options["connect_args"] = {**kept, **found.options.get("connect_args", {})}
+    inheritable = [item for item in inherited if _is_inherited(item.name, own, found, default)]
+    inherited_options = read_options(inheritable, found.url.get_dialect(), prefix)
+    arguments = inherited_options.pop("connect_args", {})
+    inherited_arguments = {
+        name: value for name, value in arguments.items() if name not in ADDRESS_ARGUMENTS
+    }
+    options = {**inherited_options, **found.options}
+    if inherited_arguments:
+        options["connect_args"] = {**inherited_arguments, **found.options.get("connect_args", {})}
     return replace(found, options=options)
 
 
@@ -175,7 +178,7 @@ def _is_inherited(
     if first in NEVER_INHERITED:
         return False
     if first.startswith("pool") or first == "max_overflow":
-        # A database in memory has one connection; another class of pool has other options.
+        # A database in memory has one connection only. Another class of pool has other options.
         return not (is_memory(bind.url) or {"pool", "poolclass"} & own.keys())
     other_driver = bind.url.drivername != default.url.drivername
     return not (other_driver and (first in DRIVER_OPTIONS or first not in ENGINE_OPTION_NAMES))
@@ -187,7 +190,7 @@ def _check_commit_order(order: Iterable[str], binds: Mapping[str, Database]) -> 
         if key in seen or key not in {*binds, DEFAULT_KEY}:
             known = ", ".join([*binds, DEFAULT_KEY])
             msg = (
-                f"sqa.commit_order: {key!r} is there twice, or is not a database: "
+                f"sqa.commit_order: {key!r} is listed twice, or is not the key of a database: "
                 f"write each of {known} once at most."
             )
             raise SettingError(msg)
@@ -204,7 +207,7 @@ def _read_database(
     if "url" not in own:
         read_options(own.values(), None, prefix)
         return None
-    # The URL first, because its dialect says which other options there are.
+    # The URL is read first, because the dialect that it names defines further options.
     given = own.pop("url")
     url = read_url(
         given.label,
@@ -220,7 +223,7 @@ def _read_database(
 def _read_group(
     prefix: str, options: Iterable[Option], given: Iterable[RawSetting]
 ) -> dict[str, Any]:
-    """Return every one of *options* with its value in *given*, or its default."""
+    """Return the value of each of *options*: the one in *given*, or else its default."""
     known = {prefix + option.key: option for option in options}
     values: dict[str, Any] = {
         option.key: option.type.value(option.default) if option.default else None

@@ -1,4 +1,4 @@
-"""Settings and Database: what the settings say, checked and of its real type."""
+"""Settings and Database: the settings of an application, checked and of their types."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ NO_DATABASE = (
 )
 
 
-# The key of the default database, beside the keys of the binds.
+# The key of the default database. The other databases have the keys of their binds.
 DEFAULT_KEY = "default"
 
 
@@ -23,7 +23,7 @@ class Database:
     """One database: its URL and the create_engine options that the settings give for it.
 
     ``name`` is the schema of the application's models, None if the database has no name. ``engine``
-    is a ready engine to use as it is. ``prefix`` is how the keys of its settings begin.
+    is a ready engine to use as it is. The keys of its settings begin with ``prefix``.
     """
 
     url: URL
@@ -38,11 +38,12 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings of one application, checked and of their real types.
+    """All settings of one application, checked, each value of its type.
 
-    ``database`` is the default database, None if no URL is set. ``binds`` are the others by their
-    keys. ``session`` are the options of the session class, ``sqa_options`` those that begin with
-    ``sqa.``. ``name`` is the name of the application's database, None if it has none.
+    ``database`` is the default database, None if no URL is set. ``binds`` has the other databases
+    by their keys. ``session`` has the options of the session class. ``sqa_options`` has the options
+    that begin with ``sqa.``. ``name`` is the name of the application's database, None if it has
+    none.
     """
 
     database: Database | None
@@ -53,14 +54,14 @@ class Settings:
 
     @property
     def databases(self) -> dict[str, Database]:
-        """Every database by its key, the default one as ``default``, in the order of COMMITs."""
+        """Every database by its key, in the order of COMMITs. The default one is ``default``."""
         found = {**self.binds, DEFAULT_KEY: self.database} if self.database else {}
         first = self.sqa_options["commit_order"] or ()
         return {key: found[key] for key in dict.fromkeys([*first, *found]) if key in found}
 
     def options_for(self, key: str) -> Mapping[str, Any]:
-        """Return the ``sqa.`` options that hold for the database *key*."""
+        """Return the ``sqa.`` options for the database with the key *key*."""
         if key == DEFAULT_KEY:
             return self.sqa_options
-        # The file has the password of the default database's account.
+        # password_file has the password of the default database's account only.
         return {**self.sqa_options, "password_file": None}

@@ -16,20 +16,20 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(autouse=True)
 def _alone():
-    """No application of another test is in the process, nor is a request of one going on."""
+    """Each test begins without applications of other tests, and without a current request."""
     threadlocal.manager.clear()
     directory.forget_all()
 
 
 @pytest.fixture
 def code():
-    """The code of an application that no other test has."""
+    """The application code of one test; other tests do not have it."""
     return f"p{os.getpid()}a{next(_numbers)}"
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A name to write an application's package under, importable from the test's folder."""
+    """A package name for an application's code, importable from the test's folder."""
     monkeypatch.syspath_prepend(tmp_path)
     name = f"shop{next(_numbers)}"
     yield name
@@ -38,7 +38,7 @@ def package(tmp_path, monkeypatch):
 
 @pytest.fixture(params=["sqlite", "mariadb"])
 def place(request, tmp_path, code):
-    """Yield a URL without a database, and a function for what others see of a table there."""
+    """Yield a URL without a database, and a function that returns a table as others see it."""
 
     def look(database, table):
         return lambda column, name: [

@@ -26,7 +26,7 @@ from support.databases import Database, plain_engine
 
 
 def test_what_is_wrong_with_an_engine_names_the_bind(tmp_path):
-    """When it is made, and when it connects."""
+    """The error names the bind, when the engine is made and when it connects."""
     bad = {
         f"{BIND}pool_size": "5",
         f"{BIND}poolclass": "NullPool",
@@ -50,7 +50,7 @@ def test_what_is_wrong_with_an_engine_names_the_bind(tmp_path):
 
 
 def test_every_database_is_introspected(tmp_path):
-    """One introspectable for each, by its key, with the password masked."""
+    """Each database has an introspectable with its key. The password is masked."""
     settings = files(tmp_path)
     settings["sqlalchemy.binds.far.url"] = URL
     with Configurator(settings=settings) as config:
@@ -69,7 +69,7 @@ def test_every_database_is_introspected(tmp_path):
 
 
 def test_a_directive_declares_a_bind_and_wins_over_the_ini(tmp_path):
-    """Before or after the include, and under a configurator that commits at once."""
+    """It works before and after the include, and with an autocommitting configurator."""
     settings = files(tmp_path)
     with serving(
         settings,
@@ -93,7 +93,7 @@ def test_a_directive_declares_a_bind_and_wins_over_the_ini(tmp_path):
 
 
 def test_two_directives_for_one_bind_conflict():
-    """With file and line of both; a wrong key is an error of the configuration."""
+    """The error has file and line of both. A wrong key is a configuration error too."""
     config = Configurator(settings={"sqlalchemy.url": "sqlite://"})
     config.include("pyramid_aalam_sqa")
     config.add_sqa_bind("audit", "sqlite://")
@@ -108,7 +108,7 @@ def test_two_directives_for_one_bind_conflict():
 
 
 def test_binds_that_are_told_the_same_share_the_engine(tmp_path):
-    """A developer has one file for all: a request would wait for itself."""
+    """With two engines on one file, a request would wait for a lock that it holds itself."""
     url = f"sqlite:///{tmp_path}/all.sqlite"
     settings = {"sqlalchemy.url": url, f"{BIND}url": url, "sqlalchemy.binds.log.url": url}
     with serving(settings | {"sqa.lock_timeout": "0.1"}) as client:
@@ -127,7 +127,7 @@ def test_binds_that_are_told_the_same_share_the_engine(tmp_path):
 
 
 def test_a_ready_engine_may_be_a_bind(tmp_path):
-    """It stays its maker's."""
+    """The package does not dispose it: the code that made it does."""
     ready = create_engine(f"sqlite:///{tmp_path}/ready.sqlite")
     with serving({"sqlalchemy.url": "sqlite://", f"{BIND}engine": ready}) as client:
         create_all(client.app, AuditBase)
@@ -141,7 +141,7 @@ def test_a_ready_engine_may_be_a_bind(tmp_path):
 
 
 def test_an_engine_from_elsewhere_takes_part_in_the_transaction(tmp_path):
-    """bind_arguments={"bind": ...} of SQLAlchemy's own: it is committed first."""
+    """With SQLAlchemy's bind_arguments={"bind": ...}, that engine is committed first."""
     other = plain_engine(f"sqlite:///{tmp_path}/other.sqlite")
     with other.begin() as connection:
         connection.execute(text("CREATE TABLE note (body TEXT)"))
@@ -172,7 +172,7 @@ def test_an_engine_from_elsewhere_takes_part_in_the_transaction(tmp_path):
 
 
 def test_two_applications_with_the_same_keys_do_not_mix(tmp_path):
-    """In one process, with the same models, at the same time."""
+    """They are in one process, have the same models, and serve at the same time."""
     with serving(files(tmp_path / "a")) as first, serving(files(tmp_path / "b")) as second:
         for client in (first, second):
             create_all(client.app, Base)
@@ -200,7 +200,7 @@ def test_two_applications_with_the_same_keys_do_not_mix(tmp_path):
 
 
 def test_two_applications_may_have_one_engine_under_different_keys(tmp_path):
-    """What one of them calls its default database is the other's audit."""
+    """The default database of one application is the bind "audit" of the other."""
     shared = create_engine(f"sqlite:///{tmp_path}/shared.sqlite")
     one = {"sqlalchemy.engine": shared, f"{BIND}url": f"sqlite:///{tmp_path}/one.sqlite"}
     two = {"sqlalchemy.url": f"sqlite:///{tmp_path}/two.sqlite", f"{BIND}engine": shared}
@@ -224,7 +224,7 @@ def test_two_applications_may_have_one_engine_under_different_keys(tmp_path):
 
 
 def test_a_script_has_the_engine_of_a_bind(tmp_path):
-    """Alembic has an env.py for each database."""
+    """Alembic has an env.py for each database, and needs that database's engine."""
     settings = files(tmp_path)
     found = {
         key: engine_from_settings(settings, bind_key=key).url.database for key in (None, *KEYS)
@@ -237,12 +237,12 @@ def test_a_script_has_the_engine_of_a_bind(tmp_path):
 
 
 def test_an_order_without_a_database_is_no_error():
-    """The application starts all the same, and says so when its session is touched."""
+    """The application starts. An error is raised only when a view uses the session."""
     assert read_settings({"sqa.commit_order": "default"}).databases == {}
 
 
 def test_what_postgresql_has_deferred_fails_before_the_first_commit(postgresql, tmp_path):
-    """COMMIT would find it, when another database had committed."""
+    """If only COMMIT found the violation, another database could be committed already."""
     postgresql.run(
         "CREATE TABLE parent (id INTEGER PRIMARY KEY)",
         "CREATE TABLE child (parent INTEGER REFERENCES parent DEFERRABLE INITIALLY DEFERRED)",

@@ -43,7 +43,7 @@ from support.processes import QUIET, TRACED
 
 
 def test_an_unknown_key_of_a_model_names_the_known_ones(tmp_path):
-    """When the model is used, in whatever way."""
+    """The error is raised when the model is used, in each way to use it."""
 
     class Odd(DeclarativeBase):
         __bind_key__ = "odd"
@@ -69,7 +69,7 @@ def test_an_unknown_key_of_a_model_names_the_known_ones(tmp_path):
 
 
 def test_a_class_that_is_mapped_later_gives_its_key_to_a_table_that_was_used(tmp_path):
-    """What was found before is found again."""
+    """The key that was found before is looked up again."""
     table = Table("late", MetaData(), Column("id", Integer, primary_key=True))
     mapping = registry()
 
@@ -89,7 +89,7 @@ def test_a_class_that_is_mapped_later_gives_its_key_to_a_table_that_was_used(tmp
 
 
 def test_a_family_of_classes_in_two_databases_is_refused(tmp_path):
-    """One flush writes to one connection."""
+    """A class and its subclasses must be in one database: a flush uses one connection."""
 
     class Family(DeclarativeBase):
         pass
@@ -125,7 +125,7 @@ def test_a_family_of_classes_in_two_databases_is_refused(tmp_path):
 
 
 def test_a_table_of_two_classes_with_two_keys_is_refused(tmp_path):
-    """Nobody can know which of them is meant."""
+    """The package cannot know which of the two keys is meant."""
 
     class Twins(DeclarativeBase):
         pass
@@ -151,7 +151,7 @@ def test_a_table_of_two_classes_with_two_keys_is_refused(tmp_path):
 
 
 def test_links_without_the_key_are_not_written_to_the_wrong_database(tmp_path):
-    """The table of a many-to-many relationship needs one as well, and the error says so."""
+    """The table of a many-to-many relationship needs a key too. The error says so."""
 
     class Linked(DeclarativeBase):
         __bind_key__ = "audit"
@@ -188,7 +188,7 @@ def test_links_without_the_key_are_not_written_to_the_wrong_database(tmp_path):
 
 
 def test_an_insert_of_many_cannot_be_sent_where_it_would_not_go(tmp_path):
-    """SQLAlchemy makes a flush of insert(Model), whatever it was asked."""
+    """SQLAlchemy turns insert(Model) with many rows into a flush, which ignores bind_arguments."""
     from sqlalchemy import insert
 
     with serving(files(tmp_path)) as client:
@@ -209,7 +209,7 @@ def test_an_insert_of_many_cannot_be_sent_where_it_would_not_go(tmp_path):
 
 
 def test_ddl_and_what_is_no_statement_find_their_way(tmp_path):
-    """CREATE TABLE goes where the table is; SQLAlchemy refuses what it cannot execute."""
+    """CREATE TABLE goes to the table's database. SQLAlchemy refuses what it cannot execute."""
     from sqlalchemy import DDL
     from sqlalchemy.exc import ArgumentError
     from sqlalchemy.schema import CreateIndex, Index
@@ -236,7 +236,7 @@ def test_ddl_and_what_is_no_statement_find_their_way(tmp_path):
 
 
 def test_a_sequence_is_in_the_database_of_its_metadata(postgresql, tmp_path):
-    """Alone and as a default value."""
+    """This is true for a sequence alone, and for one that is a column's default."""
     from sqlalchemy import Sequence
 
     numbers = Sequence("numbers", metadata=MetaData(info={"bind_key": "audit"}), start=7)
@@ -258,7 +258,7 @@ def test_a_sequence_is_in_the_database_of_its_metadata(postgresql, tmp_path):
 
 
 class Unbound(DeclarativeBase):
-    """Models with a key that no application of these tests has declared, and one without."""
+    """Models with a key that no application of these tests declares, and one without a key."""
 
 
 class Plain(Unbound):
@@ -285,7 +285,7 @@ stray_table = Table(
 
 
 def everything_in(url):
-    """Make all tables in the default database, so that a statement that goes there succeeds."""
+    """Make all tables in the default database, so that a misdirected statement succeeds there."""
     engine = plain_engine(url)
     Unbound.metadata.create_all(engine)
     stray_table.create(engine)
@@ -314,7 +314,7 @@ WAYS = {
 def test_a_key_that_is_not_declared_is_an_error_in_an_application_without_binds(
     any_database, serve, way
 ):
-    """Nothing of it goes to the default database."""
+    """No statement for such a key is sent to the default database."""
     everything_in(any_database.url)
 
     def view(request):
@@ -332,7 +332,7 @@ def test_a_key_that_is_not_declared_is_an_error_in_an_application_without_binds(
 
 
 def test_such_a_key_is_an_error_outside_requests_too(sqlite, serve):
-    """In a session of a thread, in a scope, on a connection of the engine, and for create_all()."""
+    """It is one in thread sessions, in a scope, on a connection, and for create_all()."""
     app = serve(sqlite.url)
     with pytest.raises(BindError, match="no bind 'nowhere'"):
         create_all(app, Unbound)
@@ -354,7 +354,7 @@ def test_such_a_key_is_an_error_outside_requests_too(sqlite, serve):
 
 
 def test_models_without_a_key_work_beside_those_that_have_one(sqlite, serve):
-    """Also a class that is mapped, and a table that is made, while the application serves."""
+    """This includes classes and tables that are made while the application serves."""
     app = serve(sqlite.url)
     create_all(app, Plain.__table__.metadata, bind_key="default")
     late = Table("late", MetaData(), Column("id", Integer, primary_key=True))
@@ -371,7 +371,7 @@ def test_models_without_a_key_work_beside_those_that_have_one(sqlite, serve):
 
 
 def test_a_key_is_an_error_though_the_application_was_there_before_the_model(tmp_path):
-    """The models of most applications are imported after the include."""
+    """Most applications import their models after the include."""
     code = f"""
 from pyramid.config import Configurator
 from sqlalchemy import Column, Integer, MetaData, Table, insert
@@ -399,7 +399,7 @@ with get_sqa(config).engine.begin() as connection:
 
 
 def test_an_engine_that_another_application_shares_serves_the_keys_of_that_one(tmp_path, serve):
-    """One has no binds; what it calls its database is a bind of the other."""
+    """One application has no binds. Its database is a bind of the other application."""
     shared = plain_engine(f"sqlite:///{tmp_path}/shared.sqlite")
     stray_table.create(shared)
     one = serve(shared.url, **{"sqlalchemy.engine": shared, "sqlalchemy.url": shared.url})

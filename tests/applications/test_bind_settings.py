@@ -1,4 +1,4 @@
-"""The settings of further databases: what they inherit, and what is wrong with them."""
+"""The settings of further databases: what they inherit, and which settings are wrong."""
 
 import pytest
 from sqlalchemy import (
@@ -18,7 +18,7 @@ from support.bound import AuditBase, Author, Base, Entry, Line, do, serving
 
 
 def test_a_bind_has_its_own_options_and_inherits_the_others():
-    """Those of the driver's connect() one by one."""
+    """The arguments of the driver's connect() are inherited one by one."""
     given = {
         "sqlalchemy.pool_size": "7",
         "sqlalchemy.echo": "false",
@@ -39,7 +39,7 @@ def test_a_bind_has_its_own_options_and_inherits_the_others():
 
 
 def test_a_bind_inherits_neither_the_address_nor_what_only_another_driver_knows():
-    """Else it would ask the default database, or not start."""
+    """Otherwise it would use the default database, or not start."""
     given = {
         "sqlalchemy.connect_args.unix_socket": "/run/here",
         "sqlalchemy.connect_args.user": "me",
@@ -67,14 +67,14 @@ def test_a_bind_inherits_neither_the_address_nor_what_only_another_driver_knows(
 
 
 def test_only_an_address_to_inherit_is_nothing_to_inherit():
-    """There are no empty connect_args."""
+    """If connect_args has only the address, the bind gets no connect_args."""
     binds = read(**{"sqlalchemy.connect_args.host": "here"}).binds
 
     assert binds["audit"].options == {}
 
 
 def test_the_section_takes_binds_too():
-    """The application's own line wins."""
+    """If both sections have an option of a bind, the application's section wins."""
     section = {"binds.audit.pool_size": "3", "binds.log.url": "sqlite:///log.sqlite"}
     settings = read(section, **{f"{BIND}pool_size": "4"})
 
@@ -99,12 +99,12 @@ def test_the_section_takes_binds_too():
         ("sqlalchemy.binds..url", "sqlite://", "'' is not a key for a bind"),
         (f"{BIND}isolation_level", "SOME", "sqlalchemy.binds.audit.isolation_level = 'SOME'"),
         ("sqa.commit_order", "audit nobody", "sqa.commit_order: 'nobody'"),
-        ("sqa.commit_order", "audit audit", "sqa.commit_order: 'audit' is there twice"),
+        ("sqa.commit_order", "audit audit", "sqa.commit_order: 'audit' is listed twice"),
         ("sqa.commit_order", "", "sqa.commit_order is blank"),
     ],
 )
 def test_what_is_wrong_with_a_bind_names_its_key(key, value, said):
-    """The whole key, and what to write."""
+    """The error has the whole key, and says what to write."""
     if value is None:
         assert read(**{key: value}).binds
         return
@@ -113,7 +113,7 @@ def test_what_is_wrong_with_a_bind_names_its_key(key, value, said):
 
 
 def test_a_bind_needs_a_default_database():
-    """What has no bind key has to be somewhere."""
+    """Tables without a bind key need a database too."""
     with pytest.raises(SettingError, match=r"write sqlalchemy\.url too"):
         read_settings({f"{BIND}url": "sqlite://"})
 
@@ -128,7 +128,7 @@ def test_a_bind_needs_a_default_database():
     ],
 )
 def test_the_order_of_the_commits_is_fixed(tmp_path, order, wanted):
-    """That of the ini file, the default database last, unless sqa.commit_order says another."""
+    """It is the order of the ini file, default last, unless sqa.commit_order changes it."""
     settings = files(tmp_path) | ({"sqa.commit_order": order} if order else {})
     said = []
     with serving(settings) as client:

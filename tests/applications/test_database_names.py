@@ -1,4 +1,4 @@
-"""What an application of the portal is called, and how its documents run."""
+"""The name of a portal's application, and the portal's documents run as they are."""
 
 import pytest
 from pyramid.config import Configurator
@@ -21,7 +21,7 @@ from support.applications import configured, named
 def test_the_portals_documents_run_as_written(  # noqa: PLR0913, PLR0917 - each is a part of it
     tmp_path, package, place, code, lines, monkeypatch
 ):
-    """Models with schema=, init_engine in the entry point, request.sqa_session, Session(name)."""
+    """They use schema=, init_engine(), request.sqa_session and Session(name)."""
     url, stored = place
     portal.write_package(tmp_path, package, lines)
     if lines is portal.BEFORE:
@@ -40,7 +40,7 @@ def test_the_portals_documents_run_as_written(  # noqa: PLR0913, PLR0917 - each 
 
 
 def test_the_name_is_known_when_the_include_has_returned(code):
-    """Before config.commit(): models are imported and scanned there."""
+    """It is known before config.commit(), because models are imported and scanned there."""
     settings = {"sqa.provider": "aalam", "sqa.app": code}
     config = Configurator(settings=settings)
     config.include("pyramid_aalam_sqa")
@@ -66,7 +66,7 @@ def test_the_environment_names_the_database_before_there_is_an_application(monke
 
 
 def test_the_environment_names_the_database_of_an_ini_that_does_not(monkeypatch, tmp_path):
-    """The engine has the name that the models have."""
+    """The engine has the same database name as the models."""
     monkeypatch.setenv("SQA_PROVIDER", "aalam")
     monkeypatch.setenv("SQA_APP", "base")
     with Configurator(settings={"sqlalchemy.url": f"sqlite:///{tmp_path}/a.sqlite"}) as config:
@@ -76,14 +76,14 @@ def test_the_environment_names_the_database_of_an_ini_that_does_not(monkeypatch,
 
 
 def test_without_a_name_the_error_says_what_to_do():
-    """Before any application: import later, or set the variables."""
+    """If there is no application yet, it says: import later, or set the variables."""
     with pytest.raises(SettingError, match=r"import the models after.*SQA_PROVIDER and SQA_APP"):
         get_database_name()
 
 
 @pytest.mark.parametrize("others", [0, 1])
 def test_models_imported_too_early_never_get_the_name_of_another(tmp_path, package, code, others):
-    """A module's top is executed before its entry point: it is told what to do about it."""
+    """A module's top level runs before its entry point. The error says what to do."""
     config = configured({"sqa.provider": "aalam", "sqa.app": code}) if others else None
     portal.write_package(tmp_path, package, portal.BEFORE)
     ini = portal.write_ini(tmp_path, package, "sqlite://", *named(code))
@@ -94,7 +94,7 @@ def test_models_imported_too_early_never_get_the_name_of_another(tmp_path, packa
 
 
 def test_an_application_without_a_name_says_which_settings_are_missing():
-    """An include without sqa.provider and sqa.app is no portal application."""
+    """The application has included the package, but without sqa.provider and sqa.app."""
     config = Configurator()
     config.include("pyramid_aalam_sqa")
 
@@ -137,7 +137,7 @@ def test_an_application_without_a_name_says_which_settings_are_missing():
 def test_a_name_that_is_none_is_one_sentence_at_start_up(
     settings, environment, message, monkeypatch
 ):
-    """It names the setting and what to write, and repeats no password."""
+    """For a wrong name, the error names the setting and what to write, and no password."""
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
     with (
@@ -160,7 +160,7 @@ def test_a_name_that_is_none_is_one_sentence_at_start_up(
     ],
 )
 def test_the_database_of_the_url_is_filled_in(given, expected):
-    """On a server with many databases it need not be written twice."""
+    """The URL need not repeat the name of the database."""
     settings = {"sqa.provider": "aalam", "sqa.app": "base", "sqlalchemy.url": given}
     with Configurator(settings=settings) as config:
         config.include("pyramid_aalam_sqa")
@@ -176,7 +176,7 @@ HOSTILE = ["aalam", "Aalam_base", "aalam_base`", "test_base", "", "a__b", "a_b; 
     "function", [Session, session_scope, lambda name: init_engine(name, MetaData())]
 )
 def test_a_hostile_name_reaches_no_database(name, function):
-    """It is refused by the rule wherever a name can be given."""
+    """Each function that takes a name refuses it by the rule."""
     with (
         pytest.raises(SettingError, match=r"cannot be in a name|is not a database name"),
         function(name),

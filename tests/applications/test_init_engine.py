@@ -1,4 +1,4 @@
-"""init_engine() returns the one engine of an application, whenever it is called."""
+"""The function init_engine() returns the application's one engine, whenever it is called."""
 
 import gc
 from contextlib import ExitStack
@@ -44,7 +44,7 @@ def bare_metadata():
 
 @pytest.mark.parametrize("make", [lambda: NewBase, old_base, mapped_registry, bare_metadata])
 def test_any_declarative_base_will_do(make, sqlite):
-    """DeclarativeBase, declarative_base(), a registry, a MetaData."""
+    """A DeclarativeBase, declarative_base(), a registry and a MetaData are accepted."""
     settings = {"sqlalchemy.url": sqlite.url, "sqa.provider": "aalam", "sqa.app": "base"}
 
     engine = init_engine("aalam_base", make(), create_tables=True, settings=settings)
@@ -60,7 +60,7 @@ def test_what_is_no_declarative_base_is_refused():
 
 
 def test_without_create_tables_nothing_is_created(sqlite):
-    """Tables are the business of migrations, or of psqa."""
+    """Migrations or psqa create the tables."""
     settings = {"sqlalchemy.url": sqlite.url}
 
     engine = init_engine("aalam_base", NewBase, settings=settings)
@@ -72,7 +72,7 @@ def test_without_create_tables_nothing_is_created(sqlite):
 
 
 def test_init_engine_returns_the_engine_of_the_requests(sqlite):
-    """However often it is called, and when: before the commit and after it."""
+    """Each call returns it, before and after the configuration is committed."""
     settings = {"sqlalchemy.url": sqlite.url, "sqa.provider": "aalam", "sqa.app": "base"}
     with Configurator(settings=settings) as config:
         config.include("pyramid_aalam_sqa")
@@ -85,7 +85,7 @@ def test_init_engine_returns_the_engine_of_the_requests(sqlite):
 
 
 def test_init_engine_names_a_database_that_the_ini_does_not(sqlite):
-    """The portal's own form: a URL, and a name in code."""
+    """The portal's own form: the ini file has the URL, and the code has the name."""
     with Configurator(settings={"sqlalchemy.url": sqlite.url}) as config:
         config.include("pyramid_aalam_sqa")
         init_engine("aalam_base", NewBase)
@@ -116,7 +116,7 @@ def second_name(config):
 
 @pytest.mark.parametrize("change", [other_name, later_url, later_directive, second_name])
 def test_a_second_call_with_other_settings_is_an_error(change, sqlite):
-    """Two engines for one name would be two answers to one question."""
+    """Otherwise one name would have two engines."""
     settings = {"sqlalchemy.url": sqlite.url, "sqa.provider": "aalam", "sqa.app": "base"}
 
     def start():
@@ -129,7 +129,7 @@ def test_a_second_call_with_other_settings_is_an_error(change, sqlite):
 
 
 def test_an_application_that_serves_gets_no_second_engine(sqlite):
-    """Its requests have the first one, which has no name, or other settings."""
+    """Requests use the first engine already. The second would have another name or settings."""
     nameless = configured({"sqlalchemy.url": sqlite.url})
     named = configured(
         {"sqlalchemy.url": sqlite.url, "sqa.provider": "aalam", "sqa.app": "base"}, "json"
@@ -144,7 +144,7 @@ def test_an_application_that_serves_gets_no_second_engine(sqlite):
 
 
 def test_a_directive_before_init_engine_is_heeded_after_the_commit(sqlite):
-    """What add_sqa_database() has set is final then."""
+    """After config.commit(), what add_sqa_database() has set is final."""
     settings = {"sqa.provider": "aalam", "sqa.app": "base"}
     with Configurator(settings=settings) as config:
         config.include("pyramid_aalam_sqa")
@@ -155,7 +155,7 @@ def test_a_directive_before_init_engine_is_heeded_after_the_commit(sqlite):
 
 
 def test_settings_may_be_given_outside_an_application(tmp_path, package, sqlite):
-    """A script has no entry point; the section [sqlalchemy] is found all the same."""
+    """A script has no entry point. The section [sqlalchemy] is still found."""
     portal.write_package(tmp_path, package)
     ini = portal.write_ini(tmp_path, package, sqlite.url)
     settings = get_appsettings(str(ini))
@@ -171,7 +171,7 @@ def test_settings_may_be_given_outside_an_application(tmp_path, package, sqlite)
 
 
 def entry_point(settings, *, named, block):
-    """An entry point as the documents write it, called by hand; return the engine and the rest."""
+    """Call an entry point as the documents write it. Return the engine and the rest."""
     given = {**settings, **({"sqa.provider": "aalam", "sqa.app": "base"} if named else {})}
     with ExitStack() as ends:
         if not block:
@@ -189,7 +189,7 @@ def entry_point(settings, *, named, block):
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("block", [True, False])
 def test_init_engine_before_the_include_is_the_engine_of_the_requests(sqlite, named, block):
-    """In an entry point that is called by hand: with settings, or in the Configurator's block."""
+    """The entry point is called directly, with settings= or in the Configurator's block."""
     settings = {"sqlalchemy.url": sqlite.url}
     engine, name, config = entry_point(settings, named=named, block=block)
 
@@ -225,7 +225,7 @@ def main(global_config, **settings):
 
 
 def test_settings_that_a_directive_completes_share_the_engine_of_init_engine(sqlite):
-    """They are known to be the same when the configuration is committed."""
+    """When the configuration is committed, the settings turn out to be the same."""
     name = {"sqa.provider": "aalam", "sqa.app": "base"}
     engine = init_engine("aalam_base", NewBase, settings={"sqlalchemy.url": sqlite.url, **name})
     config = Configurator(settings=name)
@@ -237,7 +237,7 @@ def test_settings_that_a_directive_completes_share_the_engine_of_init_engine(sql
 
 
 def test_an_application_with_other_settings_than_init_engine_had_is_an_error(sqlite):
-    """Else there would be two engines for one name."""
+    """Otherwise one name would have two engines."""
     init_engine("aalam_base", NewBase, settings={"sqlalchemy.url": sqlite.url})
     settings = {"sqlalchemy.url": "sqlite://", "sqa.provider": "aalam", "sqa.app": "base"}
 
@@ -246,7 +246,7 @@ def test_an_application_with_other_settings_than_init_engine_had_is_an_error(sql
 
 
 def test_a_script_that_has_called_init_engine_needs_no_name(sqlite):
-    """It is the only application of the process, and outlives one that was made of it."""
+    """Its database is the only one in the process, also after an application on it is gone."""
     settings = {"sqlalchemy.url": sqlite.url}
     engine = init_engine("aalam_base", NewBase, settings=settings)
     assert get_database_name() == "aalam_base"
@@ -260,7 +260,7 @@ def test_a_script_that_has_called_init_engine_needs_no_name(sqlite):
 
 
 def test_a_request_of_another_application_does_not_hide_the_only_one(sqlite):
-    """It did not include the package, though it has settings for SQLAlchemy."""
+    """The other application has settings for SQLAlchemy, but did not include the package."""
     config = configured({"sqlalchemy.url": sqlite.url})
     request = testing.DummyRequest()
     with testing.testConfig(settings={"sqlalchemy.url": "sqlite://"}, request=request):
@@ -274,7 +274,7 @@ def test_outside_an_application_init_engine_needs_settings():
 
 
 def test_a_second_application_of_one_entry_point_has_its_own(tmp_path, package, sqlite):
-    """A composite loads several in one go."""
+    """A composite in the ini file loads several applications."""
     main = """
 from pyramid.config import Configurator
 from pyramid_aalam_sqa import get_database_name, get_sqa

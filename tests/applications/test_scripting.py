@@ -1,4 +1,4 @@
-"""session_scope(): a session outside a request that commits at the end."""
+"""A session_scope() is a session outside a request that commits at the end."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ from support.models import INSERT
 
 @pytest.fixture
 def app(serve, database, notes):
-    """An application that is retried without a pause."""
+    """An application that retries without a pause."""
     return serve(database.url, **{"sqa.retry_pause": "0"})
 
 
@@ -63,7 +63,7 @@ def open_connections(app):
 
 
 def test_a_with_block_commits_at_its_end(app, notes):
-    """The connection goes back, and the session can do nothing from then on."""
+    """The connection goes back to the pool, and the session cannot be used any more."""
     with session_scope(app) as session:
         add(session, "kept")
         assert notes() == []
@@ -76,7 +76,7 @@ def test_a_with_block_commits_at_its_end(app, notes):
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
 def test_a_with_block_that_raises_rolls_back(app, notes, error):
-    """Whatever it raises goes on to the caller."""
+    """The caller gets the exception that the block raised."""
 
     def job():
         with session_scope(app) as session:
@@ -90,7 +90,7 @@ def test_a_with_block_that_raises_rolls_back(app, notes, error):
 
 
 def test_a_decorated_function_is_handed_the_session(app, notes):
-    """As its first argument, before its own; what it returns is returned."""
+    """The session is its first argument. The caller gets what the function returns."""
 
     @session_scope(app)
     def job(session, body, *, twice=False):
@@ -108,7 +108,7 @@ def test_a_decorated_function_is_handed_the_session(app, notes):
 
 
 def test_a_decorated_function_that_raises_rolls_back(app, notes):
-    """And is called once, unless more attempts were asked for."""
+    """The function is called once, unless more attempts are asked for."""
     calls = []
 
     @session_scope(app, attempts=3)
@@ -124,7 +124,7 @@ def test_a_decorated_function_that_raises_rolls_back(app, notes):
 
 
 def test_without_a_name_it_is_the_only_application(app, notes):
-    """Asked when the function is called, not when it is decorated."""
+    """The application is looked up when the function is called, not when it is decorated."""
 
     @session_scope(app)
     def job(session):
@@ -136,16 +136,16 @@ def test_without_a_name_it_is_the_only_application(app, notes):
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
-    """At the call, in one sentence."""
+    """The error is raised by the call, in one sentence."""
     with (
-        pytest.raises(SettingError, match="No database 'aalam_nowhere' is known here"),
+        pytest.raises(SettingError, match="The database 'aalam_nowhere' is not known"),
         session_scope("aalam_nowhere"),
     ):
         pass
 
 
 def test_savepoints_and_flushes_work_as_in_a_view(app, notes):
-    """commit() does not: the end of the block decides."""
+    """But commit() raises an error, because the end of the block decides."""
     with session_scope(app) as session:
         add(session, "kept")
         point = session.begin_nested()
@@ -161,7 +161,7 @@ def test_savepoints_and_flushes_work_as_in_a_view(app, notes):
 
 
 def test_a_part_can_be_committed_at_once(app, notes):
-    """As in a view, through the manager."""
+    """The block calls commit() and begin() of the transaction manager, as a view does."""
     with session_scope(app) as session:
         add(session, "one")
         session.tm.commit()
@@ -173,7 +173,7 @@ def test_a_part_can_be_committed_at_once(app, notes):
 
 
 def test_a_part_that_was_committed_last_needs_a_new_beginning(app, notes):
-    """What the block has done is stored; the error says that nothing was begun."""
+    """All work is stored. The error says that the block has begun no other transaction."""
 
     def job():
         with session_scope(app) as session:
@@ -187,7 +187,7 @@ def test_a_part_that_was_committed_last_needs_a_new_beginning(app, notes):
 
 
 def test_other_data_managers_take_part(app, notes):
-    """Mail is sent with the commit, and dropped with the rollback."""
+    """A mail is sent at the commit, and dropped at a rollback."""
     sent, dropped = Mail(), Mail()
 
     def job():
@@ -207,7 +207,7 @@ def test_other_data_managers_take_part(app, notes):
 
 
 def test_a_data_manager_that_refuses_rolls_everything_back(app, notes):
-    """Ours votes last."""
+    """Our data manager votes last."""
 
     class Refuses(Mail):
         def tpc_vote(self, trans):
@@ -225,7 +225,7 @@ def test_a_data_manager_that_refuses_rolls_everything_back(app, notes):
 
 
 def test_functions_after_the_commit_are_called_then(app, notes):
-    """Once stored, and told so."""
+    """They are called when the work is stored, with True as the argument."""
     seen = []
 
     with session_scope(app) as session:
@@ -236,7 +236,7 @@ def test_functions_after_the_commit_are_called_then(app, notes):
 
 
 def test_a_transaction_of_the_thread_is_left_alone(app, notes):
-    """The scope has a manager of its own."""
+    """The scope has its own transaction manager."""
     transaction.begin()
     with session_scope(app) as session:
         add(session, "kept")
@@ -246,7 +246,7 @@ def test_a_transaction_of_the_thread_is_left_alone(app, notes):
 
 
 def test_scopes_within_each_other_are_two_transactions(app, notes, database):
-    """The inner one is stored though the outer one fails."""
+    """The work of the inner scope is stored even if the outer scope fails."""
     if database.kind == "sqlite":
         database.run("PRAGMA journal_mode = wal")
 
@@ -263,7 +263,7 @@ def test_scopes_within_each_other_are_two_transactions(app, notes, database):
 
 
 def test_jobs_at_the_same_time_have_sessions_of_their_own(app, notes):
-    """One decorated function, called by many threads."""
+    """Many threads call one decorated function."""
     barrier = threading.Barrier(4)
 
     @session_scope(app)
@@ -282,7 +282,7 @@ def test_jobs_at_the_same_time_have_sessions_of_their_own(app, notes):
 
 
 def collide(app):
-    """Two jobs that lock two rows in opposite orders, each made to wait for the other once."""
+    """Run two jobs that lock two rows in opposite orders. Each waits for the other once."""
     barrier = threading.Barrier(2)
     first = threading.local()
 
@@ -301,7 +301,7 @@ def collide(app):
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
 def test_a_deadlock_is_tried_again(serve, kind, request, caplog):
-    """A real one: both jobs are done in the end, each once, and the log tells of the attempt."""
+    """After a real deadlock both jobs are done once, and the log has a line for the attempt."""
     database = request.getfixturevalue(kind)
     database.run("CREATE TABLE pair (id INTEGER PRIMARY KEY, n INTEGER)")
     database.run("INSERT INTO pair VALUES (1, 0), (2, 0)")
@@ -313,7 +313,7 @@ def test_a_deadlock_is_tried_again(serve, kind, request, caplog):
 
 
 def test_after_the_last_attempt_the_error_is_the_callers(app, notes):
-    """Attempts are counted in all."""
+    """The caller gets the error. `attempts` is the number of all calls."""
     calls = []
 
     @session_scope(app, attempts=3)
@@ -329,7 +329,7 @@ def test_after_the_last_attempt_the_error_is_the_callers(app, notes):
 
 
 def test_a_data_manager_may_ask_for_another_attempt(app, notes):
-    """Its should_retry() is heard, as pyramid_tm hears it."""
+    """Its should_retry() is called, as pyramid_tm calls it."""
     calls = []
 
     @session_scope(app, attempts=2)
@@ -347,7 +347,7 @@ def test_a_data_manager_may_ask_for_another_attempt(app, notes):
 
 
 def test_an_attempt_that_failed_has_no_functions_after_its_commit(app, notes):
-    """Only those of the attempt that was stored are called with True."""
+    """Only the functions of the attempt that was stored are called with True."""
     seen, calls = [], []
 
     @session_scope(app, attempts=2)
@@ -366,16 +366,16 @@ def test_an_attempt_that_failed_has_no_functions_after_its_commit(app, notes):
 
 
 def test_a_with_block_cannot_be_tried_again():
-    """The error says what can."""
+    """The error says to decorate a function instead."""
     with (
-        pytest.raises(TypeError, match="make it a function under @session_scope"),
+        pytest.raises(TypeError, match="write a function under @session_scope"),
         session_scope(attempts=3),
     ):
         pass
 
 
 def test_one_scope_is_one_block_at_a_time(app):
-    """Two sessions would be behind one name."""
+    """Otherwise one object would have two sessions."""
     scope = session_scope(app)
     with scope, pytest.raises(RuntimeError, match="call session_scope\\(\\) for each"):
         scope.__enter__()
@@ -397,13 +397,13 @@ async def asynchronous_generator(session):
 
 @pytest.mark.parametrize("function", [generator, coroutine, asynchronous_generator])
 def test_what_would_outlive_the_session_is_refused(function):
-    """When it is decorated, not when it fails."""
+    """A generator or coroutine is refused when it is decorated."""
     with pytest.raises(TypeError, match="write a plain function"):
         session_scope()(function)
 
 
 @pytest.mark.parametrize("attempts", [0, -1])
 def test_at_least_one_attempt_is_made(attempts):
-    """Anything less is a mistake."""
+    """A smaller number raises ValueError."""
     with pytest.raises(ValueError, match="a whole number from 1 up"):
         session_scope(attempts=attempts)

@@ -1,4 +1,4 @@
-"""Which application code means that gives no name, where a process has several."""
+"""In a process with several applications, which one code means if it gives no name."""
 
 import gc
 import sys
@@ -21,7 +21,7 @@ from support.applications import NewBase, configured
 
 
 def test_two_applications_in_one_process_have_their_own(tmp_path, monkeypatch):
-    """Each has its name and its database, in a request, in a thread of it, and by its package."""
+    """A request, a thread with a request, and a package each lead to their application."""
     monkeypatch.syspath_prepend(tmp_path)
     apps = {}
     for package in ("shopone", "shoptwo"):
@@ -51,7 +51,7 @@ def test_two_applications_in_one_process_have_their_own(tmp_path, monkeypatch):
 
 
 def test_between_several_applications_nobody_guesses(tmp_path):
-    """Code that belongs to none of them has to give the name."""
+    """Code that does not belong to one of them must give the name."""
     one, two = (
         configured({"sqa.provider": "aalam", "sqa.app": app, "sqlalchemy.url": "sqlite://"}, "json")
         for app in ("one", "two")
@@ -64,7 +64,7 @@ def test_between_several_applications_nobody_guesses(tmp_path):
 
 
 def two_of_one_package(tmp_path, *, named):
-    """Two applications whose code is in one package, each with a file of its own."""
+    """Yield two applications whose code is in one package. Each has its own file."""
     for app in ("one", "two"):
         settings = {"sqlalchemy.url": f"sqlite:///{tmp_path}/{app}.sqlite"}
         if named:
@@ -74,7 +74,7 @@ def two_of_one_package(tmp_path, *, named):
 
 @pytest.mark.parametrize("named", [True, False])
 def test_two_applications_of_one_package_are_told_apart_by_name_alone(tmp_path, named):
-    """Nothing is written into the one that was made last."""
+    """Without a name an error is raised. The last application is not just taken."""
     one, two = two_of_one_package(tmp_path, named=named)
 
     def scope():
@@ -92,7 +92,7 @@ def test_two_applications_of_one_package_are_told_apart_by_name_alone(tmp_path, 
 
 
 def test_an_application_that_is_made_twice_with_the_same_settings_is_one_database(tmp_path):
-    """As in tests: it is the last one, and either would do."""
+    """Tests do this. The last application is used; both have the same database."""
     settings = {"sqlalchemy.url": f"sqlite:///{tmp_path}/one.sqlite"}
     settings |= {"sqa.provider": "aalam", "sqa.app": "one"}
     first, last = (configured(settings, __name__) for _ in range(2))
@@ -102,7 +102,7 @@ def test_an_application_that_is_made_twice_with_the_same_settings_is_one_databas
 
 
 def test_applications_of_one_name_on_two_servers_have_one_name_and_two_databases(tmp_path):
-    """The name is no doubt; where to write is one."""
+    """The name is clear, but the database is not, so a session raises an error."""
     name = {"sqa.provider": "aalam", "sqa.app": "one"}
     both = [
         configured({"sqlalchemy.url": f"sqlite:///{tmp_path}/{file}.sqlite", **name}, __name__)
@@ -116,7 +116,7 @@ def test_applications_of_one_name_on_two_servers_have_one_name_and_two_databases
 
 
 def test_an_application_that_was_disposed_is_not_meant(tmp_path):
-    """Tests make one after the other, and the collector has not seen the first one yet."""
+    """Tests make one application after another. Python may not have freed the first one yet."""
     first, last = two_of_one_package(tmp_path, named=True)
     get_sqa(first).dispose()
 
@@ -128,7 +128,7 @@ def test_an_application_that_was_disposed_is_not_meant(tmp_path):
 
 
 def test_in_a_request_it_is_the_application_of_the_request():
-    """Or of what pyramid.testing has set up."""
+    """The same is true for a request that pyramid.testing has set up."""
     one, two = (
         configured({"sqa.provider": "aalam", "sqa.app": app, "sqlalchemy.url": "sqlite://"}, "json")
         for app in ("one", "two")
@@ -142,7 +142,7 @@ def test_in_a_request_it_is_the_application_of_the_request():
 
 
 def test_an_application_that_is_gone_is_forgotten(tmp_path):
-    """Its name can be another's from then on."""
+    """Another application can have its name afterwards."""
     config = configured({"sqa.provider": "aalam", "sqa.app": "one", "sqlalchemy.url": "sqlite://"})
     assert get_database_name() == "aalam_one"
     del config
@@ -150,19 +150,19 @@ def test_an_application_that_is_gone_is_forgotten(tmp_path):
 
     with pytest.raises(SettingError, match="There is no application yet"):
         get_database_name()
-    with pytest.raises(SettingError, match=r"No database 'aalam_one' is known here, only: none"):
+    with pytest.raises(SettingError, match=r"'aalam_one' is not known .*Known databases: none"):
         Session("aalam_one")
 
 
 def test_an_application_without_a_name_has_sessions_too(sqlite):
-    """The only one in its process needs none."""
+    """If it is the only application in its process, it does not need a name."""
     config = configured({"sqlalchemy.url": sqlite.url})
 
     assert Session().get_bind() is get_sqa(config).engine
 
 
 def test_before_the_configuration_is_done_a_session_says_so():
-    """An engine made too early would have settings that are not final."""
+    """An engine that is made before the commit could have settings that are not final."""
     config = Configurator(settings={"sqlalchemy.url": "sqlite://"})
     config.include("pyramid_aalam_sqa")
 
@@ -172,6 +172,6 @@ def test_before_the_configuration_is_done_a_session_says_so():
 
 
 def test_without_any_application_a_session_says_so():
-    """The names that are known are in the error."""
+    """The error lists the known names."""
     with pytest.raises(SettingError, match="There is no application yet"):
         Session()

@@ -1,4 +1,4 @@
-"""What the tests of the backends share."""
+"""Engines, databases and models that the tests of the backends use."""
 
 import shutil
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ from support.servers import MariaDB, PostgreSQL, running
 
 @pytest.fixture
 def make():
-    """Make the engine of settings; dispose it in the end."""
+    """Make an engine from settings. It is disposed at the end."""
     made = []
 
     def make(url, settings=(), **options):
@@ -31,7 +31,7 @@ def make():
 
 @pytest.fixture(params=PLACES)
 def place(request):
-    """The test runs on a database of each kind that can belong to one application."""
+    """The test runs on each kind of database that can belong to one application."""
     for place in places(request.param, request):
         yield place
         place.dispose()
@@ -91,7 +91,7 @@ def certificates(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tls_server(certificates, mariadb_server):
-    """A MariaDB that can encrypt."""
+    """A MariaDB server that can encrypt connections."""
     yield from running(
         MariaDB(f"--ssl-cert={certificates}/certificate.pem", f"--ssl-key={certificates}/key.pem")
     )

@@ -107,7 +107,7 @@ def test_an_error_about_a_missing_table_gets_no_advice(file):
     ],
 )
 def test_what_belongs_to_the_file_or_the_connection_is_allowed(file, statement):
-    """Maintenance statements, definitions with the schema, and temporary objects."""
+    """This is true for maintenance, definitions with the schema, and temporary objects."""
     models(None).Base.metadata.create_all(file.engine())
     with (
         file.engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection,

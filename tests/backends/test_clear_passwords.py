@@ -22,7 +22,7 @@ def packet(number, content):
 
 @contextmanager
 def server(greeting, answer):
-    """Lend the port of a server that greets, is told who is there, answers, and listens on."""
+    """Lend the port of a server that greets, reads the login, answers, and records the rest."""
     heard = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -53,7 +53,7 @@ def mysql_greeting():
 @pytest.mark.parametrize("plugin", ["mysql_clear_password", "dialog"])
 @pytest.mark.parametrize("tls", ["auto", "off"])
 def test_a_mysql_that_asks_for_the_password_itself_does_not_get_it(plugin, tls):
-    """Whoever is on the network between the two can ask so."""
+    """An attacker on the network could ask in this way."""
     prompt = b"\x02Password: " if plugin == "dialog" else b""
     answer = packet(2, b"\xfe" + plugin.encode() + b"\x00" + prompt)
     with server(mysql_greeting(), answer) as (port, heard):
@@ -68,7 +68,7 @@ def test_a_mysql_that_asks_for_the_password_itself_does_not_get_it(plugin, tls):
 
 
 def test_an_application_may_bring_a_plugin_of_its_own():
-    """It knows what it does."""
+    """The application has decided that this is safe."""
 
     class Mine:
         def __init__(self, connection):
@@ -122,7 +122,7 @@ def test_a_postgresql_that_asks_for_the_password_itself_does_not_get_it():
     ],
 )
 def test_what_proves_the_server_or_says_otherwise_wins(monkeypatch, query, environment, expected):
-    """Verified TLS, the URL, and the environment."""
+    """Verified TLS, the URL or the environment can allow a password in clear text."""
     from pyramid_aalam_sqa.backends import backend_for
     from pyramid_aalam_sqa.settings import read_settings
 

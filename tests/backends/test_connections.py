@@ -1,4 +1,4 @@
-"""When connections are made and closed, and whose pools and connections may be used."""
+"""When connections are opened and closed, and which pools and creators may be used."""
 
 import gc
 import socket
@@ -18,7 +18,7 @@ from support.engines import ask, driver_of
 
 @pytest.fixture
 def listener():
-    """A server that nobody has connected to yet."""
+    """A server to which no client has connected yet."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         yield server
@@ -46,7 +46,7 @@ def test_an_sqlite_file_is_not_made_at_start_up(tmp_path):
 
 
 def test_an_application_whose_database_is_down_starts(listener):
-    """Pages that need no database work, and the others answer 503 quickly."""
+    """Pages without a database work, and the others answer 503 soon."""
     port = listener.getsockname()[1]
     listener.close()
     config = Configurator(settings={"sqlalchemy.url": f"mysql+pymysql://me@127.0.0.1:{port}/base"})
@@ -91,7 +91,7 @@ def test_connections_end_when_the_application_is_configured_again(any_database):
 
 @pytest.fixture
 def connect(any_database):
-    """A function of the application's own that makes the driver's connections."""
+    """Make the driver's connections, as an application's own creator does."""
     url = make_url(any_database.url)
     dialect = create_engine(url).dialect
     positional, named = dialect.create_connect_args(url)
@@ -136,7 +136,7 @@ def test_a_pool_class_of_the_applications_own_is_used(make):
 
 
 def test_a_detached_connection_is_closed_without_a_complaint(any_database, make, caplog):
-    """The listeners of the pool run for it too, and have nothing to undo."""
+    """The pool's listeners run for it too, but have nothing to undo."""
     connection = make(any_database.url).connect()
     connection.execute(text("SELECT 1"))
     connection.detach()

@@ -1,4 +1,4 @@
-"""Every driver tells a request the same about the same accident, with real servers."""
+"""With real servers, every driver leads to the same answer for the same fault."""
 
 import pytest
 from pyramid.response import Response
@@ -22,7 +22,7 @@ KILL = {"mysql": "KILL {}", "postgresql": "SELECT pg_terminate_backend({})"}
 
 
 class Site:
-    """A database seen through one driver, and independent connections to it."""
+    """A database that is used through one driver, and independent connections to it."""
 
     def __init__(self, driver, database):
         self.database = database
@@ -38,7 +38,7 @@ class Site:
 
 
 def conflict(site, session):
-    """Another transaction changes the row that this one has read and changes."""
+    """Another transaction changes a row that this one has read and wants to change."""
     session.scalar(text("SELECT body FROM note WHERE id = 1"))
     site.database.run("UPDATE note SET body = concat(body, '.') WHERE id = 1")
     session.execute(text("UPDATE note SET body = 'mine' WHERE id = 1"))
@@ -59,14 +59,14 @@ def lost_connection(site, session):
 
 
 def refused_commit(site, session):
-    """PostgreSQL finds a deferred constraint broken; MariaDB's refusal comes from a proxy."""
+    """PostgreSQL finds that a deferred constraint is violated. A proxy refuses for MariaDB."""
     session.execute(text("UPDATE note SET body = 'mine' WHERE id = 1"))
     if site.kind == "postgresql":
         session.execute(text("INSERT INTO child VALUES (77)"))
 
 
 def write(site, session):
-    """Write, where the settings or the server do not let it."""
+    """Write to a database that is read-only by its settings or its server."""
     session.execute(text("UPDATE note SET body = 'mine' WHERE id = 1"))
 
 
@@ -108,7 +108,7 @@ def site(request, driver):
 @pytest.mark.parametrize("driver", drivers(*DRIVERS))
 @pytest.mark.sweep(18)
 def test_every_driver_tells_the_same_about_an_accident(serve, site, driver, accident, caplog):
-    """The number of attempts, 503 or the error itself, and nothing stored."""
+    """The number of attempts and the answer are the same, and nothing is stored."""
     attempts, unavailable = ACCIDENTS[accident]
     made = []
 
@@ -144,12 +144,12 @@ def test_the_table_of_drivers_is_that_of_the_tests():
 
 @pytest.fixture
 def postgresql_16(postgresql_16_database):
-    """A database on PostgreSQL 16, empty."""
+    """An empty database on PostgreSQL 16."""
     yield postgresql_16_database
     postgresql_16_database.run("DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
 
 
 @pytest.fixture(scope="module")
 def postgresql_16_database(postgresql_16_server):
-    """One database on the PostgreSQL that the package pgserver brings."""
+    """A database on the PostgreSQL of the package pgserver."""
     return Database(postgresql_16_server.url())

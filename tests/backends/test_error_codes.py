@@ -1,4 +1,4 @@
-"""What the less usual errors of servers and files mean for a request, on real databases."""
+"""What the rarer errors of servers and files mean for a request, on real databases."""
 
 import sqlite3
 
@@ -19,7 +19,7 @@ OPTIONS = {"retry_codes": None}
 
 
 class DriverError(Exception):
-    """An error as a driver of MySQL raises it: the number first."""
+    """An error as a MySQL driver raises it. Its first argument is the number."""
 
 
 class PostgreSQLError(Exception):
@@ -40,12 +40,12 @@ class OldPostgreSQLError(Exception):
 
 @pytest.fixture
 def attempts():
-    """How often a view was called."""
+    """The calls of a view."""
     return []
 
 
 def writing(attempts, *statements):
-    """Return a setup with a view that runs *statements*, each text or a pair with its values."""
+    """Return a setup with a view that runs *statements*: texts, or pairs of text and values."""
 
     def view(request):
         attempts.append(1)
@@ -62,7 +62,7 @@ def writing(attempts, *statements):
     [1042, 1043, 1129, 1130, 1135, 1251, 1524, 1820, 1862, 2026, 2059, 2061, 3032, 3159, 3955],
 )
 def test_a_login_that_is_refused_is_unavailable_only_while_connecting(code):
-    """Only an administrator can repair it; in a statement the code means something else."""
+    """An administrator must repair a login. In a statement, the code has another meaning."""
     backend = backend_for(make_url("mysql+pymysql://host/base"), OPTIONS)
     error = DriverError(code, "said the server")
 
@@ -94,7 +94,7 @@ def test_the_codes_of_postgresql_mean_the_same_in_both_drivers(kind, code, expec
 
 @pytest.mark.parametrize("code", ["08007", "40003"])
 def test_a_server_that_does_not_know_the_outcome_of_commit_is_believed(code):
-    """A pooler or a server of the same protocol answers so; it is no refusal."""
+    """A pooler may answer that the outcome is unknown. That is not a refusal."""
     backend = backend_for(make_url("postgresql+psycopg://host/base"), OPTIONS)
 
     assert backend.is_commit_unknown(None, PostgreSQLError(code))
@@ -105,7 +105,7 @@ def test_a_server_that_does_not_know_the_outcome_of_commit_is_believed(code):
 def test_a_galera_node_without_its_cluster_refuses_a_commit(
     mariadb, serve, attempts, driver, caplog
 ):
-    """1047 in answer to COMMIT: nothing is stored, so the request is tried again."""
+    """It answers 1047 to COMMIT. Nothing is stored, so the request is tried again."""
     mariadb.run("CREATE TABLE note (body VARCHAR(50))")
     url = make_url(mariadb.url)
     proxy = Proxy(url.host, url.port)
@@ -122,7 +122,7 @@ def test_a_galera_node_without_its_cluster_refuses_a_commit(
 
 @pytest.fixture
 def small_packets(mariadb_server, mariadb):
-    """A MariaDB that accepts statements up to a megabyte on new connections."""
+    """A MariaDB that accepts statements of at most one megabyte on new connections."""
     mariadb.run("CREATE TABLE note (body LONGTEXT)")
     with mariadb_server.connect() as connection, connection.cursor() as cursor:
         cursor.execute("SET GLOBAL max_allowed_packet = 1048576")
@@ -135,7 +135,7 @@ def small_packets(mariadb_server, mariadb):
 def test_a_value_that_is_too_large_is_the_requests_own_error(
     small_packets, serve, attempts, driver, size
 ):
-    """It is not tried again and is not a 503; the next request finds a connection that works."""
+    """It is neither a retry nor a 503. The next request finds a connection that works."""
     url = small_packets.url.replace("mysql+pymysql", driver)
     large = ("INSERT INTO note VALUES (:body)", {"body": "x" * size})
     app = serve(url, writing(attempts, large), with_view(lambda request: Response("up"), name="up"))
@@ -149,7 +149,7 @@ def test_a_value_that_is_too_large_is_the_requests_own_error(
 
 
 def test_a_large_value_in_the_middle_of_a_batch_is_found():
-    """Each row of a batch is sent by itself, and the largest one counts."""
+    """The driver sends each row of a batch by itself, and the largest row counts."""
     backend = backend_for(make_url("mysql+pymysql://host/base"), OPTIONS)
     backend.max_packet = 1000
     rows = [("small",), ("x" * 990 + "'" * 20,), (b"small",)]
@@ -161,7 +161,7 @@ def test_a_large_value_in_the_middle_of_a_batch_is_found():
 
 
 def test_a_file_that_is_not_a_database_is_a_503(tmp_path, serve, attempts):
-    """Only an administrator can repair it."""
+    """An administrator must repair it."""
     (tmp_path / "app.sqlite").write_bytes(b"This is a text file. " * 500)
     app = serve(f"sqlite:///{tmp_path}/app.sqlite", writing(attempts, "SELECT 1"))
     TestApp(app).get("/", status=503)
@@ -170,7 +170,7 @@ def test_a_file_that_is_not_a_database_is_a_503(tmp_path, serve, attempts):
 
 
 def test_a_damaged_file_is_a_503(sqlite, serve, attempts):
-    """A page in the middle of the file is overwritten."""
+    """The test overwrites a page in the middle of the file."""
     sqlite.run("CREATE TABLE note (body)")
     sqlite.run("INSERT INTO note VALUES (zeroblob(100000))")
     path = make_url(sqlite.url).database
@@ -184,7 +184,7 @@ def test_a_damaged_file_is_a_503(sqlite, serve, attempts):
 
 
 def test_a_full_disk_is_a_503_and_nothing_is_stored(sqlite, serve, attempts):
-    """SQLite may roll back by itself; the request fails in any case."""
+    """SQLite may roll back by itself. In both cases the request fails."""
     sqlite.run("CREATE TABLE note (body)")
     setup = writing(
         attempts,
@@ -214,7 +214,7 @@ def test_an_extended_code_of_sqlite_means_what_its_primary_code_means(code):
 
 
 def test_a_prepared_statement_whose_table_was_changed_is_prepared_anew(postgresql, serve, attempts):
-    """The connections that know the old table are given up, and the request is tried again."""
+    """Connections with the old statement are closed, and the request is tried again."""
     postgresql.run("CREATE TABLE note (id INTEGER)", "INSERT INTO note VALUES (1)")
     settings = {"sqlalchemy.connect_args.prepare_threshold": "0", "sqa.retry_pause": "0"}
     client = TestApp(serve(postgresql.url, writing(attempts, "SELECT * FROM note"), **settings))

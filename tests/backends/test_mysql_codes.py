@@ -1,4 +1,4 @@
-"""What the error numbers of MySQL and MariaDB mean, whichever driver raises them."""
+"""The error numbers of MySQL and MariaDB mean the same with every driver."""
 
 import pytest
 from sqlalchemy.engine import make_url
@@ -8,7 +8,7 @@ from pyramid_aalam_sqa.backends.registry import backend_for
 
 
 class OtherDriversError(Exception):
-    """What mysqlclient and others raise: the number first."""
+    """An error as mysqlclient raises it. Its first argument is the number."""
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ class OtherDriversError(Exception):
 )
 @pytest.mark.parametrize("driver", ["mysql+mysqldb", "mysql+pymysql", "mariadb+mysqldb"])
 def test_the_numbers_of_mysql_mean_the_same_in_every_driver(driver, code, fault):
-    """The number comes first in mysqlclient, as in PyMySQL."""
+    """In mysqlclient, as in PyMySQL, the number is the first argument."""
     backend = backend_for(make_url(f"{driver}://host/name"), {"retry_codes": ["4321"]})
     error = OtherDriversError(code, "said the server")
 
@@ -37,7 +37,7 @@ def test_the_numbers_of_mysql_mean_the_same_in_every_driver(driver, code, fault)
 
 
 def test_no_lock_left_is_the_end_of_the_whole_transaction():
-    """1206 rolls back everything: InnoDB has no room for another lock."""
+    """With 1206, InnoDB has no memory for another lock, and rolls back everything."""
     backend = backend_for(make_url("mysql+mysqldb://host/name"), {"retry_codes": None})
 
     assert backend.ended_transaction(OtherDriversError(1206, "lock table size"), None)

@@ -1,4 +1,4 @@
-"""What a new connection to MySQL or MariaDB is set up with, and how to change each default."""
+"""The settings of a new connection to MySQL or MariaDB, and how to change each default."""
 # ruff: noqa: PLR0913, PLR0917, SLF001 - tables have columns; PyMySQL keeps its limits to itself
 
 import time
@@ -25,7 +25,7 @@ MYSQL_DEFAULTS = {
 
 @pytest.mark.parametrize("variable", MYSQL_DEFAULTS)
 def test_mysql_has_our_defaults(make, mariadb, variable):
-    """The server reports the value."""
+    """The server reports each default."""
     found = ask(make(mariadb.url), f"SELECT @@{variable}")
 
     if variable == "sql_mode":
@@ -55,7 +55,7 @@ def test_mysql_limits_a_statement_and_reads_committed_rows(make, mariadb):
 
 
 def test_pymysql_waits_a_little_longer_than_the_server_works(make, mariadb):
-    """So the server ends a slow statement itself, and the driver gives up a silent server."""
+    """So the server itself ends a slow statement, and the driver only waits for a silent server."""
     usual = driver_of(make(mariadb.url))
     longer = driver_of(make(mariadb.url, {"sqa.statement_timeout": "119.5"}))
     never = driver_of(make(mariadb.url, {"sqa.statement_timeout": "0"}))
@@ -111,7 +111,7 @@ def test_mysql_refuses_a_value_that_does_not_fit(make, mariadb):
 
 
 def test_the_server_itself_ends_a_statement_that_takes_too_long(make, mariadb):
-    """The server stops working on the statement when the request is answered."""
+    """When the request is answered, the server no longer works on the statement."""
     engine = make(mariadb.url, {"sqa.statement_timeout": "0.2"})
     started = time.monotonic()
     with engine.connect() as connection, pytest.raises(OperationalError, match=r"1969|3024"):
@@ -141,7 +141,7 @@ def test_the_wait_for_a_lock_of_another_transaction_is_bounded(make, mariadb, st
 @pytest.mark.parametrize("password", ["пароль€", "ÿ🐘", "latin ü"])
 @pytest.mark.parametrize("how", ["url", "connect_args", "bytes"])
 def test_a_password_may_hold_any_letter(make, mariadb_server, password, how):
-    """PyMySQL would encode the password as latin-1."""
+    """Without the package, PyMySQL would encode the password as latin-1."""
     with mariadb_server.connect(charset="utf8mb4") as connection, connection.cursor() as cursor:
         cursor.execute("CREATE OR REPLACE USER letters IDENTIFIED BY %s", (password,))
     url = make_url(mariadb_server.url()).set(username="letters")
@@ -165,7 +165,7 @@ def test_autocommit_works_on_mysql(make, mariadb):
 
 
 def test_another_driver_of_mysql_is_given_no_argument_it_may_not_know():
-    """Only PyMySQL and mysqlclient get our driver arguments."""
+    """Only PyMySQL and mysqlclient get the package's driver arguments."""
     sqa_options = read_settings({}).sqa_options
     known = backend_for(make_url("mysql+mysqldb://"), sqa_options).engine_defaults()
     other = backend_for(make_url("mysql+mysqlconnector://"), sqa_options).engine_defaults()

@@ -1,4 +1,4 @@
-"""Whether PyMySQL encrypts a connection, and whom it trusts."""
+"""When PyMySQL encrypts a connection, and which certificates it accepts."""
 
 import logging
 import socket
@@ -18,12 +18,12 @@ from support.servers import MariaDB, running
 
 @pytest.fixture(scope="module")
 def plain_server(mariadb_server):
-    """A MariaDB that cannot encrypt, and whose own sql_mode is another one than ours."""
+    """A MariaDB that cannot encrypt, and has another sql_mode than ours."""
     yield from running(MariaDB("--skip-ssl", "--sql-mode=ANSI_QUOTES"))
 
 
 def elsewhere(server):
-    """Return its URL under a name that does not look like this machine's."""
+    """Return the server's URL with a host name that does not mean this machine."""
     return server.url().replace("127.0.0.1", "127.1")
 
 
@@ -41,7 +41,7 @@ def test_a_connection_is_encrypted_when_the_server_can(make, tls_server, mode):
 
 
 def test_encryption_can_be_turned_off(make, tls_server):
-    """By sqa.mysql.tls = off, or by the driver's own argument."""
+    """Both sqa.mysql.tls = off and the driver's own argument do this."""
     assert not encrypted(make(tls_server.url(), {"sqa.mysql.tls": "off"}))
     assert not encrypted(make(tls_server.url(), {"sqlalchemy.connect_args.ssl_disabled": "true"}))
 
@@ -64,7 +64,7 @@ def test_a_server_without_tls_is_used_as_it_is_with_one_warning(make, plain_serv
 
 
 def test_no_warning_is_given_of_this_machine(make, plain_server, caplog):
-    """An unencrypted connection inside one machine is not warned of."""
+    """A connection inside one machine need not be encrypted."""
     assert not encrypted(make(plain_server.url()))
     assert caplog.records == []
 
@@ -77,7 +77,7 @@ def test_required_encryption_is_never_given_up(make, plain_server, mode):
 
 
 def test_an_authority_makes_encryption_required(make, plain_server, certificates):
-    """Also with auto, because without TLS a server cannot prove its identity."""
+    """This is true for auto too, because a server without TLS cannot prove its identity."""
     with pytest.raises(OperationalError, match="2026"):
         encrypted(make(plain_server.url(), {"sqa.mysql.tls_ca": f"{certificates}/authority.pem"}))
 
@@ -97,7 +97,7 @@ def test_the_right_authority_is_accepted_and_no_other(make, tls_server, certific
     ("mode", "accepted"), [("verify_ca", True), ("verify_identity", False), ("auto", False)]
 )
 def test_the_name_in_the_certificate_is_looked_at(make, tls_server, certificates, mode, accepted):
-    """verify_identity compares it with the host, and so does auto if an authority is named."""
+    """With verify_identity, or with auto and an authority, it must be the name of the host."""
     settings = {"sqa.mysql.tls": mode, "sqa.mysql.tls_ca": f"{certificates}/authority.pem"}
     engine = make(elsewhere(tls_server), settings)
 
@@ -109,7 +109,7 @@ def test_the_name_in_the_certificate_is_looked_at(make, tls_server, certificates
 
 
 def test_without_an_authority_those_of_the_system_are_asked(make, tls_server):
-    """The system's authorities have not signed the test's certificate."""
+    """They refuse the test's certificate, because they have not signed it."""
     with pytest.raises(OperationalError, match="certificate verify failed"):
         encrypted(make(tls_server.url(), {"sqa.mysql.tls": "verify_identity"}))
 
@@ -126,7 +126,7 @@ def test_all_connections_share_one_tls_context(make, tls_server):
 
 
 def test_arguments_of_pymysqls_own_are_left_to_it(make, tls_server, certificates, tmp_path):
-    """Arguments ssl_* and option files take the place of sqa.mysql.tls."""
+    """The arguments ssl_* and option files are used instead of sqa.mysql.tls."""
     file = tmp_path / "my.cnf"
     file.write_text(f"[client]\nuser = root\nssl-ca = {certificates}/other.pem\n")
     right = {"sqlalchemy.connect_args.ssl_ca": f"{certificates}/authority.pem"}
@@ -141,7 +141,7 @@ def test_arguments_of_pymysqls_own_are_left_to_it(make, tls_server, certificates
 
 @pytest.mark.parametrize("mode", ["off", "required"])
 def test_an_authority_that_would_not_be_asked_is_refused(make, certificates, mode):
-    """With these modes the authority would have no effect."""
+    """In these modes the setting would have no effect."""
     settings = {"sqa.mysql.tls": mode, "sqa.mysql.tls_ca": f"{certificates}/authority.pem"}
     with pytest.raises(SettingError, match=rf"sqa\.mysql\.tls = '{mode}' does not look at"):
         make("mysql+pymysql://host/base", settings)
@@ -175,7 +175,7 @@ def test_names_are_quoted_as_our_sql_mode_wants_it(make, plain_server):
 
 @contextmanager
 def hiding_tls_once(port):
-    """Lend the port of a proxy that hides the TLS of the server at *port* in its first greeting."""
+    """Lend the port of a proxy that hides the server's TLS in its first greeting."""
     hidden = []
 
     def pump(source, target, change=None):
@@ -215,7 +215,7 @@ def hiding_tls_once(port):
 
 
 def test_tls_that_was_hidden_once_is_used_for_the_next_connection(tls_server):
-    """It is not switched off for the rest of the process."""
+    """TLS is not switched off for the rest of the process."""
     from sqlalchemy import text
     from sqlalchemy.pool import NullPool
 

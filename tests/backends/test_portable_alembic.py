@@ -49,7 +49,7 @@ def upgrade():
 
 @pytest.fixture
 def alembic(place, tmp_path, monkeypatch):
-    """Return what runs a command of Alembic on the models of a module, which may be changed."""
+    """Return a function that runs an Alembic command on a module of models."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     lines = "".join(f"{key} = {value}\n" for key, value in place.settings.items())

@@ -1,4 +1,4 @@
-"""The same models, with their application's schema or without it, are used on each database."""
+"""The same models work on each database, with and without their application's schema."""
 
 import pytest
 from pyramid.config import Configurator
@@ -21,7 +21,7 @@ from support.portable_app import TABLES, models
 
 
 def test_objects_and_their_relationships_are_stored(made, place):
-    """Objects of the ORM, also of a subclass with a table of its own."""
+    """This includes objects of a subclass with its own table."""
     with Session(made.engine) as session:
         session.add(made.User(name="ann", posts=[made.Post(title="a"), made.Post(title="b")]))
         session.add(made.Admin(name="bob", level=7))
@@ -133,7 +133,7 @@ def test_a_temporary_table_belongs_to_its_connection(named, place):
 
 
 def application(place, schema):
-    """An application that adds a user, lists the users, and touches the database late."""
+    """An application that adds a user, lists users, and uses the session too late."""
     model = models(schema)
 
     def add(request):
@@ -161,7 +161,7 @@ def application(place, schema):
 
 @pytest.fixture(params=PLACES)
 def two_places(request, tmp_path):
-    """Two applications' databases of one kind."""
+    """Databases of two applications, on the same kind of server."""
     first, second = places(request.param, request), places(request.param, request)
     both = [next(first), next(second)]
     yield both

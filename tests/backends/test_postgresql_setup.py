@@ -1,4 +1,4 @@
-"""What a new connection to PostgreSQL is set up with, and how to change each default."""
+"""The settings of a new connection to PostgreSQL, and how to change each default."""
 # ruff: noqa: PLR0913, PLR0917 - a table of cases has as many columns as it needs
 
 import pytest
@@ -10,7 +10,7 @@ from support.engines import ask
 
 
 def test_postgresql_keeps_its_own_settings_but_for_two_limits(make, postgresql):
-    """Every setting of the server is the same as on an engine of SQLAlchemy, but for two."""
+    """Only two settings of the server differ from those on a plain engine of SQLAlchemy."""
     statement = text("SELECT name, setting FROM pg_settings")
     plain = create_engine(postgresql.url, poolclass=NullPool)
     found = []

@@ -113,7 +113,7 @@ HARMLESS = {
     ("changes", "statement"), [(each, text) for each, texts in CHANGES.items() for text in texts]
 )
 def test_a_statement_that_leaves_something_is_recognized(changes, statement):
-    """Its first word tells, after blanks and comments, or a function that it calls."""
+    """The package looks at its first word, after blanks and comments, and at function calls."""
     assert changes(statement)
     # A long statement is not remembered, and judged in the same way.
     assert changes(statement + " " * 20_000)
@@ -164,7 +164,7 @@ NUMBER = {
 
 @pytest.mark.parametrize("status", [200, 500])
 def test_a_temporary_table_does_not_swallow_the_next_visitors_row(any_database, visits, status):
-    """It has the name of a real table, and hides it."""
+    """The temporary table has the name of a real table, and hides it."""
     any_database.run("CREATE TABLE note (body VARCHAR(50))")
     visit = visits(any_database.url)
     visit("CREATE TEMPORARY TABLE note (body VARCHAR(50))", status=status)
@@ -201,7 +201,7 @@ def test_mysql_gives_the_next_visitor_a_connection_as_new(mariadb, visits, case,
 
 
 def test_autocommit_is_refused_and_gone_in_the_next_request(mariadb, visits):
-    """Each statement after it would be stored at once."""
+    """With autocommit, each later statement would be stored at once."""
     visit = visits(mariadb.url)
     with pytest.raises(BrokenTransactionError, match="SET autocommit"):
         visit("SET autocommit = 1")
@@ -210,7 +210,7 @@ def test_autocommit_is_refused_and_gone_in_the_next_request(mariadb, visits):
 
 
 def test_a_table_lock_ends_with_its_request(mariadb, visits):
-    """LOCK TABLES would keep every other connection out."""
+    """LOCK TABLES would block every other connection."""
     mariadb.run("CREATE TABLE note (body VARCHAR(50))")
     visit = visits(mariadb.url)
     visit("LOCK TABLES note WRITE")
@@ -279,7 +279,7 @@ def test_sqlite_gives_the_next_visitor_a_connection_as_new(sqlite, visits, case)
 
 
 def test_a_database_in_memory_keeps_its_rows(visits):
-    """Its connection is never closed, whatever a statement has left there."""
+    """Its connection is never closed, whatever a statement leaves on it."""
     visit = visits("sqlite://")
     visit("CREATE TABLE note (body)", "PRAGMA cache_size = 5")
     visit("INSERT INTO note VALUES ('kept')")
@@ -289,7 +289,7 @@ def test_a_database_in_memory_keeps_its_rows(visits):
 
 @pytest.mark.parametrize("database", ["mariadb", "postgresql"])
 def test_a_clean_connection_is_used_again(database, request, visits):
-    """Usual statements, an error answer and a read after the request cost no new connection."""
+    """Usual statements, an error, or a read after the request do not cost a new connection."""
     database = request.getfixturevalue(database)
     database.run("CREATE TABLE note (body VARCHAR(50))")
     visit = visits(database.url)
@@ -305,7 +305,7 @@ def test_a_clean_connection_is_used_again(database, request, visits):
 
 
 def test_a_change_outside_a_request_is_not_left_either(any_database, visits):
-    """engine.begin() and a session of the application's own use the same pool."""
+    """The same pool serves engine.begin() and the application's own sessions."""
     any_database.run("CREATE TABLE note (body VARCHAR(50))")
     visit = visits(any_database.url)
     with visit.engine.begin() as connection:
@@ -316,7 +316,7 @@ def test_a_change_outside_a_request_is_not_left_either(any_database, visits):
 
 
 def test_the_connection_budget_counts_a_renewed_connection_once(mariadb, visits):
-    """The place of a connection that was closed is free for the new one."""
+    """The closed connection's place is free for the new one."""
     visit = visits(mariadb.url, **{"sqa.max_connections": "3"})
     for _ in range(5):
         visit("SET @x = 1")
@@ -325,7 +325,7 @@ def test_the_connection_budget_counts_a_renewed_connection_once(mariadb, visits)
 
 
 def test_a_statement_that_is_sent_as_it_is_counts_too(mariadb, visits):
-    """SQLAlchemy has another way for statements without parameters."""
+    """SQLAlchemy sends statements without parameters in another way."""
     visit = visits(mariadb.url)
     with visit.engine.connect().execution_options(no_parameters=True) as connection:
         connection.exec_driver_sql("SET @x = 1")
@@ -334,7 +334,7 @@ def test_a_statement_that_is_sent_as_it_is_counts_too(mariadb, visits):
 
 
 def test_a_connection_that_is_lost_while_it_refuses_writes_goes_back_all_the_same(mariadb, visits):
-    """To make it writable again fails, and its place in the pool is free."""
+    """Making it writable again fails, but its place in the pool becomes free."""
     visit = visits(mariadb.url)
     with visit.engine.connect() as connection:
         number = connection.scalar(text(NUMBER["mysql"]))

@@ -1,4 +1,4 @@
-"""SQLite: real transactions, waits, files that are made and opened, and databases in memory."""
+"""SQLite: real transactions, waits, how files are made and opened, databases in memory."""
 # ruff: noqa: PLR0913, PLR0917 - a table of cases has as many columns as it needs
 
 import sqlite3
@@ -34,7 +34,7 @@ from support.processes import QUIET
     ],
 )
 def test_the_defaults_of_sqlite_and_how_to_change_them(make, sqlite, key, value, pragma, expected):
-    """SQLite reports the value."""
+    """SQLite reports each value."""
     engine = make(sqlite.url, {key: value} if key else {})
 
     assert ask(engine, f"PRAGMA {pragma}") == expected

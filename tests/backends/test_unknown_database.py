@@ -1,4 +1,4 @@
-"""A database that this package knows nothing of, and what of the promises holds there."""
+"""A product that this package does not know, and which promises are kept there."""
 
 from sqlalchemy import create_engine, text
 from transaction import TransactionManager

@@ -1,4 +1,4 @@
-"""No option is accepted that would break what a transaction promises."""
+"""An option that would break the promises of a transaction is refused."""
 
 import sqlite3
 from importlib.util import find_spec
@@ -71,13 +71,13 @@ REFUSED = [
 
 
 class mysql:  # noqa: N801 - stands for the package of that name
-    """MySQL's own driver, which is not installed."""
+    """MySQL's own driver, as a stub, because it is not installed."""
 
     __name__ = "mysql.connector"
 
     @staticmethod
     def connect():
-        """Satisfy the check of a driver's module."""
+        """Do nothing. A driver's module must have this function."""
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ class mysql:  # noqa: N801 - stands for the package of that name
 def test_an_option_that_breaks_the_promise_stops_the_start_with_the_reason(
     url, option, value, reason
 ):
-    """The sentence names the setting, says why, and what to write instead."""
+    """The error names the setting, and says why and what to write instead."""
     if value == "mysql_connector_stand_in":
         value = mysql()
     given = {} if option is None else {f"sqlalchemy.{option}": value}
@@ -114,14 +114,14 @@ def test_a_missing_journal_of_sqlite_is_refused():
     ],
 )
 def test_a_ready_engine_is_checked_too(engine):
-    """Its execution options and its driver can be seen at start-up."""
+    """Its driver and its execution options are checked at start-up."""
     with pytest.raises(SettingError, match=r"sqlalchemy\.engine: .*(AUTOCOMMIT|not supported)"):
         engine_from_settings({"sqlalchemy.engine": engine})
 
 
 @pytest.mark.parametrize("ready", [True, False])
 def test_a_connection_that_comes_in_autocommit_is_refused(sqlite, ready):
-    """A creator of the application may make one, which no option shows."""
+    """An application's creator may make such a connection. No option shows it."""
     path = make_url(sqlite.url).database
 
     def creator():
@@ -138,7 +138,7 @@ def test_a_connection_that_comes_in_autocommit_is_refused(sqlite, ready):
 
 @needs_mysqlclient
 def test_an_option_file_that_sets_autocommit_is_found_by_its_connection(mariadb_server, tmp_path):
-    """Mysqlclient reads init-command there."""
+    """Mysqlclient reads init-command from the option file."""
     file = tmp_path / "my.cnf"
     file.write_text("[client]\ninit-command = SET autocommit = 1\n")
     url = mariadb_server.url().replace("pymysql", "mysqldb")
@@ -218,7 +218,7 @@ URL_PARAMETERS = [
 
 
 def test_every_option_of_create_engine_is_among_the_values():
-    """So a new option of SQLAlchemy is thought about."""
+    """If SQLAlchemy adds an option, this test fails, so that a developer looks at it."""
     assert VALUES.keys() | NO_VALUES == {option.key for option in ENGINE_OPTIONS}
 
 
@@ -231,7 +231,7 @@ CHOICES += [
 
 
 def view(request):
-    """Store a row, and answer with the status that is asked for."""
+    """Store a row, and answer with the given status."""
     request.sqa_session.execute(text("INSERT INTO note VALUES (:body)"), request.params)
     return Response(status=int(request.params["status"]))
 
@@ -248,7 +248,7 @@ def abandon(request):
 )
 @given(st.lists(st.sampled_from(CHOICES), max_size=3), st.sampled_from(URL_PARAMETERS))
 def test_whatever_is_accepted_stores_a_success_and_nothing_else(tmp_path_factory, given, query):
-    """Random options of create_engine, of the session and of the URL, on a real file."""
+    """The test tries random options of create_engine, the session and the URL on a real file."""
     path = tmp_path_factory.mktemp("accepted") / "base.sqlite"
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE note (body)")
@@ -279,7 +279,7 @@ def test_whatever_is_accepted_stores_a_success_and_nothing_else(tmp_path_factory
 
 
 def test_a_driver_that_takes_any_argument_is_not_asked(sqlite):
-    """Of an unknown product's driver, nothing is known but its signature."""
+    """The package knows only the signature of an unknown product's driver."""
     backend = Backend(make_url("unknown://host"), {"retry_codes": None})
 
     assert backend.driver_arguments(type("driver", (), {"connect": lambda **_: None})) is None

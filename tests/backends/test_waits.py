@@ -1,4 +1,4 @@
-"""No wait for a silent server is longer than its documented bound, whatever it was asked."""
+"""No wait for a silent server is longer than its documented limit, for any operation."""
 
 import signal
 import time
@@ -31,7 +31,7 @@ DRIVERS = ["mysql+pymysql", "mysql+mysqldb", "postgresql+psycopg"]
 
 @pytest.fixture(autouse=True)
 def _a_little_more(monkeypatch):
-    """Wait almost no longer than the server works, so that the tests are fast."""
+    """Make the driver wait hardly longer than the server works, so that the tests are fast."""
     monkeypatch.setattr(postgresql_backend, "EXTRA_SECONDS", 0.1)
 
 
@@ -59,7 +59,7 @@ def silent(request):
 
 
 def seconds_of(function, error=DBAPIError):
-    """Return how long *function* takes until it raises *error*."""
+    """Return the seconds until *function* raises *error*."""
     started = time.monotonic()
     with pytest.raises(error) as caught:
         function()
@@ -92,7 +92,7 @@ def test_the_wait_for_the_rest_of_a_greeting_is_bounded(silent, driver):
 
 @pytest.mark.parametrize("driver", drivers("mysql+pymysql", "mysql+mysqldb"))
 def test_the_wait_for_the_answer_to_a_login_is_bounded(silent, mariadb_server, driver):
-    """The greeting comes, and nothing after it."""
+    """The server sends the greeting, and nothing after it."""
     with mariadb_server.connect() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT LENGTH(VERSION())")
         version = cursor.fetchone()[0]
@@ -105,7 +105,7 @@ def test_the_wait_for_the_answer_to_a_login_is_bounded(silent, mariadb_server, d
 @pytest.mark.parametrize("driver", drivers("postgresql+psycopg", "postgresql+psycopg2"))
 @pytest.mark.sweep(1)
 def test_the_wait_for_tls_is_bounded_on_postgresql(silent, driver):
-    """The server agrees to encrypt, and says nothing after that."""
+    """The server agrees to encrypt, and sends nothing after that."""
     engine, _ = silent(driver, answer=b"S")
 
     assert CONNECT * 0.9 < seconds_of(engine.connect) < CONNECT + GRACE
@@ -114,7 +114,7 @@ def test_the_wait_for_tls_is_bounded_on_postgresql(silent, driver):
 @pytest.mark.parametrize("driver", drivers("mysql+pymysql", "mysql+mysqldb"))
 @pytest.mark.sweep(1)
 def test_the_wait_for_tls_is_bounded_on_mysql(silent, tls_server, driver):
-    """The server's greeting offers TLS, and nothing comes after it."""
+    """The server's greeting offers TLS, and it sends nothing after that."""
     url = make_url(tls_server.url()).set(drivername=driver)
     with tls_server.connect() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT LENGTH(VERSION())")
@@ -136,7 +136,7 @@ def test_the_wait_for_tls_is_bounded_on_mysql(silent, tls_server, driver):
 @pytest.mark.parametrize("driver", drivers(*DRIVERS))
 @pytest.mark.sweep(2)
 def test_the_wait_for_a_ping_is_bounded(silent, driver):
-    """The pool asks a connection that was idle for a sign of life, then tries a new one."""
+    """The pool pings a connection that was idle, and then opens a new one."""
     engine, proxy = silent(driver)
     engine.connect().close()
     proxy.fall_silent()
@@ -166,7 +166,7 @@ def test_the_wait_for_a_statement_is_bounded(silent, driver, what):
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 @pytest.mark.sweep(2)
 def test_the_wait_for_the_end_of_a_transaction_is_bounded(silent, driver, end):
-    """COMMIT and ROLLBACK are statements too, and closing afterwards waits for nothing."""
+    """COMMIT and ROLLBACK have the same limit. Closing afterwards does not wait."""
     engine, proxy = silent(driver)
     connection = engine.connect()
     connection.execute(text("SELECT 1"))
@@ -187,7 +187,7 @@ def test_the_wait_for_the_end_of_a_transaction_is_bounded(silent, driver, end):
 
 @pytest.mark.parametrize("driver", drivers(*DRIVERS))
 def test_closing_an_idle_connection_waits_for_nothing(silent, driver):
-    """The driver says goodbye and does not listen for an answer."""
+    """The driver says goodbye and does not wait for an answer."""
     engine, proxy = silent(driver)
     engine.connect().close()
     proxy.fall_silent()
@@ -199,7 +199,7 @@ def test_closing_an_idle_connection_waits_for_nothing(silent, driver):
 
 @pytest.mark.parametrize("driver", drivers(*DRIVERS))
 def test_a_slow_answer_that_keeps_coming_is_not_given_up(silent, driver):
-    """The bound is for silence: a statement may take as long as the server lets it."""
+    """The limit is for silence. A statement may take as long as the server allows."""
     engine, _ = silent(driver)
     sleep = "SLEEP" if driver.startswith("mysql") else "pg_sleep"
     with engine.connect() as connection:
@@ -210,7 +210,7 @@ def test_a_slow_answer_that_keeps_coming_is_not_given_up(silent, driver):
 
 
 def test_a_request_to_a_silent_postgresql_is_a_503_and_not_tried_again(serve, postgresql):
-    """What the server is doing is unknown, and another attempt would wait as long."""
+    """The server's state is unknown, and another attempt would wait as long."""
     url = make_url(postgresql.url)
     proxy = SilentProxy(url.host, url.port)
     attempts = []
@@ -230,7 +230,7 @@ def test_a_request_to_a_silent_postgresql_is_a_503_and_not_tried_again(serve, po
 
 
 def test_a_commit_that_a_silent_postgresql_does_not_answer_is_unknown(serve, postgresql, caplog):
-    """It is never tried again, and the log says so."""
+    """The request is never tried again, and the log says that the outcome is unknown."""
     url = make_url(postgresql.url)
     proxy = SilentProxy(url.host, url.port)
 
@@ -253,7 +253,7 @@ class TimeLimitError(Exception):
 
 
 def test_an_exception_of_a_signal_leaves_no_half_read_connection(make, postgresql):
-    """The answer would come later, and be taken for the answer to another statement."""
+    """The next statement would otherwise read the answer to the interrupted one."""
 
     def stop(*_):
         raise TimeLimitError
@@ -278,7 +278,7 @@ def test_an_exception_of_a_signal_leaves_no_half_read_connection(make, postgresq
 
 @pytest.mark.parametrize("driver", drivers("mysql+mysqldb"))
 def test_a_connection_that_is_closed_has_no_socket_to_ask(mariadb, make, driver):
-    """The driver raises an error of its own instead."""
+    """The driver raises its own error."""
     engine = make(mariadb.url.replace("mysql+pymysql", driver))
     backend = backend_of(engine)
     raw = engine.raw_connection()

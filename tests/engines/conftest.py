@@ -1,4 +1,4 @@
-"""Engines in a budget, and a check that each test leaves the budget empty."""
+"""Engines with a connection budget, and a check that the budget is empty after each test."""
 
 import gc
 import itertools
@@ -12,7 +12,7 @@ from support.budget import MADE, budgeted
 
 @pytest.fixture
 def exact():
-    """Every test ends with nothing open and nobody waiting."""
+    """At the end of every test, no connection is open and no thread waits."""
     assert len(BUDGET) == 0
     yield
     for engine in list(MADE):
@@ -36,7 +36,7 @@ def files(tmp_path):
 
 @pytest.fixture(scope="module")
 def six(mariadb_server):
-    """Six databases, each with an account of its own."""
+    """Six databases. Each has its own account."""
     names = [f"budget{number}" for number in range(6)]
     with mariadb_server.connect() as connection, connection.cursor() as cursor:
         for name in names:

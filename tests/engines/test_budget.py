@@ -1,4 +1,4 @@
-"""Which connection of a budget is closed, who waits for one and for how long, and the settings."""
+"""Which connection of a budget is closed, which thread waits and how long, and the settings."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("exact")
 
 # Which connection goes.
 def test_one_engine_reuses_what_came_back_last(files):
-    """The others stay until somebody else needs their places."""
+    """Its other connections stay open until another engine needs their places."""
     [engine] = files(1, 3)
     with engine.connect() as first, engine.connect() as second:
         early, late = first.connection.driver_connection, second.connection.driver_connection
@@ -35,7 +35,7 @@ def test_one_engine_reuses_what_came_back_last(files):
 
 
 def test_the_connection_that_was_not_used_for_longest_goes_first(files):
-    """And no other."""
+    """No other connection is closed."""
     first, second, third, fourth = engines = files(4, 3)
     use(first, second, third, fourth)
     assert opened(*engines) == [0, 1, 1, 1]
@@ -47,7 +47,7 @@ def test_the_connection_that_was_not_used_for_longest_goes_first(files):
 
 
 def test_a_database_that_is_used_again_and_again_keeps_its_connection(files):
-    """A walk through all the others does not close it, though it was used before them."""
+    """Using all other databases once does not close it, although it was opened before theirs."""
     often, *others = files(6, 3)
     use(often, often, *others)
 
@@ -55,7 +55,7 @@ def test_a_database_that_is_used_again_and_again_keeps_its_connection(files):
 
 
 def test_what_is_in_use_is_never_closed(files):
-    """However long it is out."""
+    """This is true however long it is in use."""
     first, second, third = files(3, 2)
     with first.connect() as connection:
         connection.execute(text("SELECT 1"))
@@ -66,7 +66,7 @@ def test_what_is_in_use_is_never_closed(files):
 
 
 def test_an_engine_object_lives_on_without_connections(files):
-    """What it knows of its database and its statements is not lost."""
+    """The engine keeps what it knows of its database, and its compiled statements."""
     first, second = files(2, 1)
     use(first)
     pool = first.pool
@@ -78,7 +78,7 @@ def test_an_engine_object_lives_on_without_connections(files):
 
 # When there is none.
 def test_a_full_budget_is_waited_for_as_long_as_pool_timeout_says(files):
-    """Then the error names the setting and the figures."""
+    """Then an error names the setting and the numbers."""
     first, second = files(2, 1, pool_timeout=0)
     with first.connect(), pytest.raises(PoolTimeoutError) as caught:
         second.connect()
@@ -91,7 +91,7 @@ def test_a_full_budget_is_waited_for_as_long_as_pool_timeout_says(files):
 
 
 def test_the_error_and_the_status_show_the_number_that_was_set(mariadb_url):
-    """On MariaDB one place of it is kept free, and the error says so."""
+    """On MariaDB one place of the budget is kept free. The error says so."""
     settings = {
         "sqlalchemy.url": mariadb_url,
         "sqa.max_connections": "2",
@@ -112,14 +112,14 @@ def test_the_error_and_the_status_show_the_number_that_was_set(mariadb_url):
 
 
 def test_a_budget_of_one_is_refused_where_the_server_would_count_two(mariadb_url):
-    """It counts a connection for a moment after it was closed."""
+    """The server still counts a connection for a moment after it was closed."""
     settings = {"sqlalchemy.url": mariadb_url, "sqa.max_connections": "1"}
     with pytest.raises(SettingError, match=r"sqa.max_connections = 1: .*; write 2 or more"):
         engine_from_settings(settings)
 
 
 def test_who_waits_goes_on_when_a_connection_comes_back(files):
-    """It takes the place of another database's."""
+    """The waiting thread takes the place of another database's connection."""
     first, second = files(2, 1, pool_timeout=30)
     with ThreadPoolExecutor(1) as thread:
         with first.connect():
@@ -131,7 +131,7 @@ def test_who_waits_goes_on_when_a_connection_comes_back(files):
 
 
 def test_who_waits_longest_comes_first(files):
-    """Also before one who finds an idle connection of its own."""
+    """This is true even if a later thread finds an idle connection of its own database."""
     first, second, third = files(3, 1, pool_timeout=30)
     order = []
 
@@ -153,7 +153,7 @@ def test_who_waits_longest_comes_first(files):
 
 
 def test_all_who_can_go_on_do(files):
-    """Two places become free before the first who waits has woken up."""
+    """Two places become free before the first waiting thread has woken up."""
     first, second, third = files(3, 2, pool_timeout=30)
     one, other = first.connect(), first.connect()
     with ThreadPoolExecutor(2) as threads:
@@ -175,7 +175,7 @@ def test_all_who_can_go_on_do(files):
 
 
 def test_who_can_go_on_passes_one_who_cannot(files):
-    """A database that has all the connections it may have holds up nobody else."""
+    """If a database has all its connections, a thread that waits for it delays no other thread."""
     full, other = files(2, 3, pool_timeout=30, pool_size=1, max_overflow=0)
     with ThreadPoolExecutor(1) as thread:
         with full.connect():
@@ -189,7 +189,7 @@ def test_who_can_go_on_passes_one_who_cannot(files):
 
 
 def test_one_database_has_five_connections_at_most(files):
-    """So much is left for the others."""
+    """The rest of the budget is for other databases."""
     busy, other = files(2, 7, pool_timeout=0)
     with ExitStack() as stack:
         for _ in range(5):
@@ -201,7 +201,7 @@ def test_one_database_has_five_connections_at_most(files):
 
 @pytest.mark.parametrize("options", [{"pool_size": 0}, {"max_overflow": -1}])
 def test_one_database_may_have_the_whole_budget(files, options):
-    """In SQLAlchemy's own spelling of it."""
+    """SQLAlchemy's own option for no limit allows that."""
     [engine] = files(1, 7, pool_timeout=0, **options)
     with ExitStack() as stack:
         for _ in range(7):
@@ -215,7 +215,7 @@ def reading(request):
 
 
 def test_two_applications_share_the_budget_and_a_full_one_is_a_503(six, serve):
-    """Until a connection comes back."""
+    """When a connection comes back, the next request succeeds."""
     given = {"sqa.max_connections": "2", "sqlalchemy.pool_timeout": "0"}
     first, second = (serve(url, with_view(reading), **given) for url in six[:2])
     with get_sqa(first).engine.connect():
@@ -227,7 +227,7 @@ def test_two_applications_share_the_budget_and_a_full_one_is_a_503(six, serve):
 
 
 def test_each_engine_keeps_to_its_own_limit(files):
-    """The smaller one takes places, and never makes more of them."""
+    """The engine with the smaller limit uses places, but never makes more connections."""
     [large] = files(1, 3)
     [small] = files(1, 1, pool_timeout=0)
     with large.connect(), large.connect():
@@ -263,13 +263,13 @@ def test_a_pool_of_ones_own_has_no_budget(name, value):
 
 
 def test_an_option_that_such_a_pool_does_not_know_is_refused():
-    """It always hands out what came back last."""
+    """A pool with a budget always lends the connection that came back last."""
     with pytest.raises(SettingError, match="pool_use_lifo"):
         budgeted("sqlite:///file", 1, pool_use_lifo="false")
 
 
 def test_a_database_in_memory_takes_no_part():
-    """Its one connection is its data."""
+    """Its data would be lost if its one connection were closed."""
     engine = budgeted("sqlite://", 1)
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE note (body INTEGER)"))
@@ -282,7 +282,7 @@ def test_a_database_in_memory_takes_no_part():
 
 
 def test_engines_in_a_budget_keep_few_statements_ready():
-    """Each has its own, and there are many engines; what is set wins."""
+    """Each of many engines has its own cache, so the default is small. A setting wins."""
     usual, own = budgeted("sqlite:///a", 1), budgeted("sqlite:///a", 1, query_cache_size=7)
 
     assert isinstance(usual.pool, BudgetPool)
@@ -292,7 +292,7 @@ def test_engines_in_a_budget_keep_few_statements_ready():
 
 
 def test_a_disposed_engine_starts_again_as_it_was(files):
-    """With all its options."""
+    """It keeps all its options."""
     [engine] = files(1, 3, pool_timeout=7, pool_size=2, max_overflow=0, pool_recycle=9)
     before = engine.pool
     engine.dispose()

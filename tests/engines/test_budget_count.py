@@ -1,4 +1,4 @@
-"""The count of a budget is exact after every accident: nothing lost, nothing counted twice."""
+"""The count of a budget is exact after every fault: no place is lost or counted twice."""
 
 import gc
 import os
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("exact")
 
 @pytest.mark.parametrize("accident", [*ACCIDENTS, interrupt])
 def test_the_count_is_exact_after(files, accident):
-    """The budget, the pool and the system agree; the whole budget can be used."""
+    """Budget, pool and operating system agree, and the whole budget can be used."""
     [engine] = files(1, 2, pool_timeout=0, max_overflow=4)
     for _ in range(3):
         accident(engine)
@@ -43,7 +43,7 @@ def test_the_count_is_exact_after(files, accident):
     )
 )
 def test_the_count_is_exact_after_any_of_them_in_any_order(tmp_path_factory, events):
-    """With connections out at the same time."""
+    """Other connections are in use at the same time."""
     folder = tmp_path_factory.mktemp("any")
     engines = [budgeted(f"sqlite:///{folder}/{number}", 3, pool_timeout=0) for number in range(3)]
     held = []
@@ -67,7 +67,7 @@ def test_the_count_is_exact_after_any_of_them_in_any_order(tmp_path_factory, eve
 
 
 def test_a_connection_whose_closing_is_interrupted_gives_up_its_place(files):
-    """The interruption goes on, and nothing is lost."""
+    """The interrupt is raised, and no place is lost."""
     first, second = files(2, 1, pool_timeout=0)
 
     def stop(*_):
@@ -84,7 +84,7 @@ def test_a_connection_whose_closing_is_interrupted_gives_up_its_place(files):
 
 
 def test_a_failed_connection_lets_the_next_one_try(files):
-    """Somebody who waits for it does not wait in vain."""
+    """A thread that waits for its place gets it."""
     broken, other = files(2, 1, pool_timeout=30)
     barrier = threading.Barrier(2)
 
@@ -102,7 +102,7 @@ def test_a_failed_connection_lets_the_next_one_try(files):
 
 
 def test_a_lost_connection_is_replaced_in_its_own_place(six, mariadb_server):
-    """By the ping, which finds that the server has ended it."""
+    """The ping finds that the server has ended the connection."""
     engine = budgeted(six[0], 2, pool_timeout=0)
     with engine.connect() as connection:
         identity = connection.scalar(text("SELECT CONNECTION_ID()"))
@@ -122,7 +122,7 @@ def test_a_lost_connection_is_replaced_in_its_own_place(six, mariadb_server):
 
 
 def test_the_connections_of_an_engine_that_nobody_disposed_end_with_it(files):
-    """Their places are free again."""
+    """When the engine is freed, the places of its connections are free again."""
     [other] = files(1, 1, pool_timeout=0)
     url = str(other.url).replace("0.sqlite", "9.sqlite")
     abandoned = budgeted(url, 1)
@@ -138,7 +138,7 @@ def test_the_connections_of_an_engine_that_nobody_disposed_end_with_it(files):
 
 
 def test_a_stale_entry_is_no_connection_to_close(files):
-    """The collector may be at its engine while somebody looks for a place."""
+    """Python may be freeing an engine while another thread looks for a place."""
     first, second = files(2, 1)
     use(first)
     # What the budget knows while the collector is at work.
@@ -151,7 +151,7 @@ def test_a_stale_entry_is_no_connection_to_close(files):
 
 # Processes.
 def test_a_child_process_has_a_budget_of_its_own(six):
-    """It starts empty, whatever its parent was doing at the moment."""
+    """It starts empty, even if the parent was using its budget at that moment."""
     run = subprocess.run(
         [sys.executable, *QUIET, budget_fork.__file__, *six[:2]],
         env={**os.environ, **TRACED, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])},
@@ -163,7 +163,7 @@ def test_a_child_process_has_a_budget_of_its_own(six):
 
 
 def test_a_connection_of_the_parent_is_left_alone(files):
-    """Closed in the child, it would end in the parent."""
+    """If the child closed it, it would end in the parent too."""
     [engine] = files(1, 1)
     connection = engine.raw_connection()
     driver = connection.driver_connection

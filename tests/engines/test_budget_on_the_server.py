@@ -1,4 +1,4 @@
-"""The connections of a budget as the server sees them: never too many, closed before replaced."""
+"""The connections of a budget on the server: never too many, closed before they are replaced."""
 # ruff: noqa: SLF001 - the end of a connection is seen at the socket, which drivers keep to themselves
 
 import random
@@ -23,7 +23,7 @@ COUNT = "SELECT COUNT(*) FROM information_schema.processlist WHERE user LIKE 'bu
 
 
 def test_many_threads_never_have_more_connections_than_the_budget(mariadb_server, six):
-    """The server says so, again and again, while eight threads use six databases."""
+    """Eight threads use six databases. The server is asked for the number again and again."""
     # One place is left to the connection that the server is about to strike off its list.
     engines = [budgeted(url, BUDGET_OF_THREE + 1, pool_timeout=30) for url in six]
     barrier = threading.Barrier(9)
@@ -54,7 +54,7 @@ def test_many_threads_never_have_more_connections_than_the_budget(mariadb_server
 
 
 def test_a_connection_is_closed_on_the_server_before_its_place_is_used(six):
-    """The server has said good-bye before the next connection is opened."""
+    """The server has closed the old connection before the new one is opened."""
     first, second = (budgeted(url, 2) for url in six[:2])
     happened = []
 
@@ -71,14 +71,14 @@ def test_a_connection_is_closed_on_the_server_before_its_place_is_used(six):
 
 
 def peers(monkeypatch, seconds):
-    """Return a driver's connection, its server's end, and what ends it."""
+    """Return a driver's connection, the server's end of it, and a function that ends it."""
     monkeypatch.setattr(pymysql_driver, "CLOSE_TIMEOUT", seconds)
     ours, theirs = socket.socketpair()
     return type("Driver", (), {"_sock": ours}), theirs, pymysql_driver.close_and_wait
 
 
 def test_it_is_waited_for_the_server_to_close(monkeypatch):
-    """Not for the time that it takes usually."""
+    """The pool waits for the real end, and not for a fixed time."""
     driver, server, close = peers(monkeypatch, 30)
     with driver._sock, ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(close, driver, None)
@@ -92,7 +92,7 @@ def test_it_is_waited_for_the_server_to_close(monkeypatch):
 
 
 def test_a_server_that_does_not_close_is_not_waited_for_without_end(monkeypatch):
-    """Nor is one that is gone, nor a connection that was closed before."""
+    """The wait is also short if the server is gone, or the connection was closed before."""
     driver, server, close = peers(monkeypatch, 0.01)
     with driver._sock, server:
         close(driver, None)
@@ -101,7 +101,7 @@ def test_a_server_that_does_not_close_is_not_waited_for_without_end(monkeypatch)
 
 
 def test_a_new_connection_costs_two_statements(six):
-    """SQLAlchemy's SET NAMES, and all that is ours in the other."""
+    """SQLAlchemy sends SET NAMES, and the package sends all its settings in one statement."""
     engine = budgeted(six[0], 2)
     use(engine)
     engine.dispose()
@@ -114,7 +114,7 @@ def test_a_new_connection_costs_two_statements(six):
 
 
 def test_isolation_and_autocommit_come_back_after_a_connection_had_its_own(six):
-    """They are set with everything else, and SQLAlchemy knows them all the same."""
+    """They are sent with all other settings, but SQLAlchemy knows their values."""
     engine = budgeted(six[0], 2)
     with engine.connect() as connection:
         assert connection.get_isolation_level() == "READ COMMITTED"

@@ -27,7 +27,7 @@ from support.models import BODIES, INSERT
 
 
 class TimeLimitError(Exception):
-    """An error whose first argument looks like the number of an error of MySQL."""
+    """An error whose first argument looks like one of MySQL's error numbers."""
 
 
 SORTS = {
@@ -46,7 +46,7 @@ sorts = pytest.mark.parametrize(
 
 
 class Fault:
-    """Raises once, at the hook that it is put at."""
+    """A fault that raises once, at the hook where it is placed."""
 
     def __init__(self, error):
         self.error, self.armed = error, False
@@ -58,7 +58,7 @@ class Fault:
 
 
 class Manager:
-    """Another data manager, which fails in one phase."""
+    """Another data manager, which fails in one of its phases."""
 
     transaction_manager = None
 
@@ -121,7 +121,7 @@ MANAGER_HOOKS = [data_manager(phase) for phase in ("tpc_begin", "commit", "tpc_v
 
 
 class Case:
-    """An application whose engine has a fault at one hook of COMMIT, and what it is told."""
+    """An application whose engine has a fault at one hook of COMMIT, and its answer."""
 
     def __init__(self, stack, serve, database, hook, error):
         self.attempts, self.database, self.fault = [], database, Fault(error)
@@ -216,7 +216,7 @@ def name_of(case):
 @pytest.mark.parametrize("one", CASES, ids=name_of)
 @pytest.mark.sweep(39)
 def test_what_was_told_and_what_is_stored_agree(any_database, caplog, case_of, one, sort):
-    """Stored once when told so, never when told otherwise, or the doubt is said."""
+    """Work that is called stored is stored once, other work is not, or an error says "unknown"."""
     way, hook = one
     case = case_of(hook, SORTS[sort])
     error = None
@@ -246,7 +246,7 @@ def test_what_was_told_and_what_is_stored_agree(any_database, caplog, case_of, o
 @pytest.mark.parametrize("one", OVER_TWO, ids=lambda one: f"{one[0]}-{one[1].__name__}")
 @pytest.mark.sweep(27)
 def test_over_two_databases_it_agrees_too(case_of, tmp_path, caplog, one, sort):
-    """Both are stored when told so; one alone is said; the default database is committed last."""
+    """The default database is committed last. If only one is stored, the error says so."""
     faulty, hook = one
     case = case_of(hook, SORTS[sort])
     other = Database(f"sqlite:///{tmp_path}/other.sqlite")
@@ -293,7 +293,7 @@ def case_of(serve, any_database):
 
 @pytest.mark.parametrize("reset", ["rollback", None])
 def test_a_listener_that_raises_before_commit_leaves_nothing_behind(serve, any_database, reset):
-    """SQLAlchemy takes the transaction for ended, so the pool would not roll back."""
+    """SQLAlchemy takes the transaction as ended, so the pool would not roll back."""
     any_database.run("CREATE TABLE note (body VARCHAR(50))")
 
     def view(request):
@@ -320,7 +320,7 @@ def test_a_listener_that_raises_before_commit_leaves_nothing_behind(serve, any_d
 
 @pytest.mark.parametrize("number", [2006, 2013, 1213, 1205, 1040])
 def test_the_error_of_a_view_is_no_error_of_the_database(serve, any_database, number):
-    """KeyError(2006) is not a lost connection: one attempt, no 503, the pool is kept."""
+    """KeyError(2006) is not a lost connection: one attempt, no 503, and the pool is kept."""
     attempts = []
 
     def view(request):
@@ -337,7 +337,7 @@ def test_the_error_of_a_view_is_no_error_of_the_database(serve, any_database, nu
 
 
 def test_a_value_that_cannot_be_bound_is_no_error_of_the_database(serve, any_database):
-    """What a type of the application's raises has no code either."""
+    """An error that an application's column type raises does not have a code either."""
 
     class Picky(TypeDecorator):
         impl, cache_ok = Integer, True

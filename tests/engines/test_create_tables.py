@@ -1,4 +1,4 @@
-"""Missing tables are created once, whoever asks, and an account that may not is told so."""
+"""Missing tables are created once. An account that may not create them gets a clear error."""
 
 import json
 import os
@@ -28,7 +28,7 @@ TABLES = ["admins", "posts", "table-1", "users"]
 
 @pytest.fixture(params=["file", "mariadb", "postgresql"])
 def place(request):
-    """The test runs on each; its database has no tables."""
+    """The test runs on each database. It has no tables."""
     for place in places(request.param, request):
         yield place
         place.dispose()
@@ -40,7 +40,7 @@ def there(place):
 
 @pytest.mark.parametrize("bare", [False, True])
 def test_what_is_missing_is_created_and_what_is_there_is_kept(place, bare):
-    """With its rows; and the caller is told what was made."""
+    """Rows are kept. The caller gets the names of the tables that were created."""
     model = models(None if bare else place.name)
     engine = place.engine()
     model.User.__table__.create(engine)
@@ -56,14 +56,14 @@ def test_what_is_missing_is_created_and_what_is_there_is_kept(place, bare):
 
 @pytest.mark.parametrize("place", ["memory"], indirect=True)
 def test_tables_are_created_in_memory(place):
-    """There is one connection, and it is given back."""
+    """The one connection is used, and given back."""
     create_tables(place.engine(), models(place.name).Base.metadata, place.name)
 
     assert there(place) == TABLES
 
 
 def test_the_table_of_another_application_is_none_of_ours(place):
-    """It may be in the metadata, to be read."""
+    """The metadata may contain it, because the application reads it."""
     metadata = MetaData()
     Table("theirs", metadata, Column("id", Integer), schema="portal_theirs")
     Table("ours", metadata, Column("id", Integer), schema=place.name)
@@ -72,7 +72,7 @@ def test_the_table_of_another_application_is_none_of_ours(place):
 
 
 def test_a_view_stands_in_for_its_table(place):
-    """Whoever made it knows why."""
+    """If a view has the table's name, the table is not created."""
     engine = place.engine()
     with engine.begin() as connection:
         connection.execute(text(f"CREATE VIEW {place.name}.users AS SELECT 1 AS id"))
@@ -83,7 +83,7 @@ def test_a_view_stands_in_for_its_table(place):
 
 
 def test_autocommit_changes_nothing(place):
-    """The lock is held all the same, and the connection goes back as it was."""
+    """The lock is held, and the connection goes back to the pool as it was."""
     engine = place.engine().execution_options(isolation_level="AUTOCOMMIT")
     create_tables(engine, models(place.name).Base.metadata, place.name)
     with engine.connect() as connection:
@@ -97,7 +97,7 @@ def test_autocommit_changes_nothing(place):
 
 @pytest.mark.sweep(1)
 def test_forty_workers_that_start_at_once_all_start(place):
-    """Each with an engine of its own, and none with an error."""
+    """Each has its own engine, and no worker gets an error."""
     given = json.dumps({"sqa.mysql.tls": "off", **place.settings})
     paths = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
@@ -119,7 +119,7 @@ def test_forty_workers_that_start_at_once_all_start(place):
 
 @contextmanager
 def held(place, engine, **options):
-    """Hold the lock of a worker that creates tables, on a connection with execution *options*."""
+    """Hold the lock of a worker that creates tables, on a connection with *options*."""
     holder = place.engine().execution_options(**options)
     dialect = backend_for(engine.url, read_settings(place.settings).sqa_options, place.name)
     with holder.connect() as connection, dialect.table_lock(connection, place.name):
@@ -129,7 +129,7 @@ def held(place, engine, **options):
 @pytest.mark.parametrize("place", PLACES, indirect=True)
 @pytest.mark.parametrize("holder", [{}, {"isolation_level": "AUTOCOMMIT"}])
 def test_waiting_for_another_worker_ends_in_one_clear_error(place, monkeypatch, holder):
-    """It names the database; when the other one is done, the tables are created."""
+    """The error names the database. After the other worker has ended, creating works."""
     monkeypatch.setattr(Backend, "TABLE_LOCK_TIMEOUT", 0.1)
     engine = place.engine(**{"sqa.lock_timeout": "0.1"})
     metadata = models(place.name).Base.metadata
@@ -145,7 +145,7 @@ def test_waiting_for_another_worker_ends_in_one_clear_error(place, monkeypatch, 
 
 
 def test_nobody_waits_when_nothing_is_missing(place, monkeypatch):
-    """Most starts are such: no lock is asked for."""
+    """At most starts nothing is missing, so the lock is not taken."""
     monkeypatch.setattr(Backend, "TABLE_LOCK_TIMEOUT", 0.1)
     engine = place.engine(**{"sqa.lock_timeout": "0.1"})
     metadata = models(place.name).Base.metadata
@@ -155,7 +155,7 @@ def test_nobody_waits_when_nothing_is_missing(place, monkeypatch):
 
 
 def test_one_who_waits_goes_on_when_the_other_is_done(place, monkeypatch):
-    """And finds that nothing is left to do."""
+    """The second worker then finds that all tables exist."""
     metadata = models(place.name).Base.metadata
     waiter = place.engine(**{"sqa.lock_timeout": "0.1"})
     dialect = type(backend_for(waiter.url, read_settings({}).sqa_options))
@@ -183,7 +183,7 @@ def test_one_who_waits_goes_on_when_the_other_is_done(place, monkeypatch):
 
 
 def test_a_failure_releases_the_lock_and_keeps_its_error(place):
-    """The pool gets a connection without a lock, and the next one can create."""
+    """The connection goes back without the lock, and the next worker can create."""
     engine = place.engine(**{"sqlalchemy.pool_size": "1", "sqlalchemy.max_overflow": "0"})
     broken = MetaData()
     Table("broken", broken, Column("id", Integer, server_default=text("no such thing")))
@@ -199,7 +199,7 @@ def test_a_failure_releases_the_lock_and_keeps_its_error(place):
 @pytest.mark.parametrize("place", ["mariadb"], indirect=True)
 @pytest.mark.parametrize("notices", [True, False])
 def test_a_lock_that_cannot_be_released_ends_with_its_connection(place, notices):
-    """Killed in the block, whether a statement in it has noticed or not."""
+    """The connection is killed inside the block, noticed by a statement there or not."""
     engine = place.engine()
 
     def create(connection):
@@ -220,7 +220,7 @@ def test_a_lock_that_cannot_be_released_ends_with_its_connection(place, notices)
 
 @pytest.mark.parametrize("place", ["mariadb"], indirect=True)
 def test_a_release_that_fails_ends_the_connection(place):
-    """Else the pool would hand out a connection with the lock."""
+    """Otherwise the pool would lend a connection that has the lock."""
     engine = place.engine()
 
     @event.listens_for(engine, "before_cursor_execute", retval=True)
@@ -238,7 +238,7 @@ def test_a_release_that_fails_ends_the_connection(place):
 
 @pytest.mark.parametrize("place", ["file"], indirect=True)
 def test_an_error_that_no_waiting_would_help_is_not_waited_for(place):
-    """A transaction that somebody has begun by hand, past SQLAlchemy."""
+    """For example, the caller has begun a transaction without SQLAlchemy."""
     engine = place.engine()
     with engine.connect() as connection:
         connection.connection.driver_connection.execute("BEGIN")
@@ -254,7 +254,7 @@ def locked(place, engine, connection, work):
 
 @pytest.mark.parametrize("place", ["mariadb"], indirect=True)
 def test_the_lock_of_mysql_is_of_one_application(place):
-    """The server has one set of names for all databases, of 64 characters each."""
+    """All databases of the server share one set of lock names, of 64 characters at most."""
     engine = place.engine()
     longest = [f"aalam_{'a' * 56}{letter}" for letter in "bc"]
     with held(place, engine), plain_engine(engine.url).connect() as connection:
@@ -268,7 +268,7 @@ def test_the_lock_of_mysql_is_of_one_application(place):
 
 
 def test_a_database_that_is_none_of_these_has_no_lock():
-    """The block runs all the same."""
+    """The block runs without a lock."""
     dialect = Backend(make_url("oracle://"), read_settings({}).sqa_options)
 
     class Connection:
@@ -288,7 +288,7 @@ def test_a_database_that_is_none_of_these_has_no_lock():
 
 
 def runtime_account(place, request):
-    """Give *place* an account that may read and write, and create nothing."""
+    """Make an account for *place* that may read and write, but not create tables."""
     kind = make_url(place.settings["sqlalchemy.url"]).get_backend_name()
     account = f"{place.name}_r"
     if kind == "sqlite":
@@ -324,7 +324,7 @@ def run(engine, statements):
 
 
 def test_an_account_that_may_not_create_only_reads_when_nothing_is_missing(place, request):
-    """It starts as any other."""
+    """The application starts as with any other account."""
     metadata = models(place.name).Base.metadata
     create_tables(place.engine(), metadata, place.name)
     place.dispose()
@@ -336,7 +336,7 @@ def test_an_account_that_may_not_create_only_reads_when_nothing_is_missing(place
 
 
 def test_an_account_that_may_not_create_is_told_what_is_missing_and_what_to_run(place, request):
-    """In one sentence, with nothing of the password."""
+    """The error is one sentence without the password."""
     metadata = models(place.name).Base.metadata
     models(place.name).User.__table__.create(place.engine())
     place.dispose()
@@ -357,7 +357,7 @@ def test_an_account_that_may_not_create_is_told_what_is_missing_and_what_to_run(
 
 @pytest.mark.parametrize("place", ["postgresql"], indirect=True)
 def test_a_schema_that_is_missing_is_created_where_that_is_allowed(place, request):
-    """In development; else the error names what makes it."""
+    """This is for development. Otherwise the error names the command that creates it."""
     metadata = models(place.name).Base.metadata
     server = plain_engine(request.getfixturevalue("postgresql_server").url())
     with server.begin() as connection:

@@ -1,4 +1,4 @@
-"""A transaction that ends below SQLAlchemy is noticed: what has ended it, and what is stored."""
+"""If a transaction ends below SQLAlchemy, the error says what has ended it and what is stored."""
 
 import re
 
@@ -82,7 +82,7 @@ def place(request):
 
 
 class Told:
-    """What a client is told of a request that ends its transaction in the middle."""
+    """What the client of a request is told whose transaction ends in the middle."""
 
     def __init__(self, client, attempts):
         self.client, self.attempts = client, attempts
@@ -94,7 +94,7 @@ class Told:
 
 
 def visit(serve, database, end, status, *, goes_on=False):
-    """Write, end the transaction with *end*, a statement or a function, and answer *status*."""
+    """Write, end the transaction with *end* (a statement or a function), and answer *status*."""
     attempts = []
 
     def view(request):
@@ -125,7 +125,7 @@ def visit(serve, database, end, status, *, goes_on=False):
 @pytest.mark.parametrize("status", [200, 500])
 @pytest.mark.parametrize("case", cases(COMMITS))
 def test_a_statement_that_commits_in_the_middle_is_named(serve, place, caplog, case, status):
-    """An error that names it, a critical line, one attempt; nothing that comes after is stored."""
+    """There is one attempt, and a critical log line. What comes after is not stored."""
     kind, end = case
     database = place(kind)
     told = visit(serve, database, end, status)
@@ -153,7 +153,7 @@ def database_rollback(database, statement):
 @pytest.mark.parametrize("status", [200, 500])
 @pytest.mark.parametrize("case", cases(ROLLBACKS))
 def test_a_statement_that_rolls_back_in_the_middle_is_named(serve, place, caplog, case, status):
-    """Rows that are lost are never a 200."""
+    """If rows are lost, the response is never a 200."""
     kind, end = case
     database = place(kind)
     told = visit(serve, database, end, status)
@@ -179,7 +179,7 @@ def rollback_of_the_driver(session):
     [(commit_of_the_driver, 200), (rollback_of_the_driver, 200), (commit_of_the_driver, 500)],
 )
 def test_the_drivers_own_commit_is_noticed(serve, place, caplog, kind, case):
-    """Never a 200, and a critical line even when the view answers 500."""
+    """The response is never a 200. Even with status 500 there is a critical log line."""
     end, status = case
     told = visit(serve, place(kind), end, status)
 
@@ -190,7 +190,7 @@ def test_the_drivers_own_commit_is_noticed(serve, place, caplog, kind, case):
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])
 def test_nothing_is_written_any_more_after_the_transaction_has_ended(serve, place, kind):
-    """Each further statement is refused, so that none is stored by itself."""
+    """Each further statement is refused, because it would be stored at once."""
     database = place(kind)
     told = visit(serve, database, "COMMIT", 200, goes_on=True)
 
@@ -200,7 +200,7 @@ def test_nothing_is_written_any_more_after_the_transaction_has_ended(serve, plac
 
 
 def test_ddl_with_nothing_written_before_is_fine(serve, place):
-    """MySQL commits before it, and there is nothing to commit; what follows is one transaction."""
+    """MySQL commits before DDL, but there is nothing to commit. The rest is one transaction."""
     database = place("mariadb")
 
     def view(request):
@@ -218,7 +218,7 @@ def test_ddl_with_nothing_written_before_is_fine(serve, place):
 
 
 def test_a_temporary_table_and_a_savepoint_end_nothing(serve, place):
-    """They are part of the transaction, also after something was written."""
+    """They do not end the transaction, even after a write."""
     database = place("mariadb")
 
     def view(request):
@@ -243,7 +243,7 @@ def test_a_temporary_table_and_a_savepoint_end_nothing(serve, place):
 
 
 def test_after_a_truncate_a_conflict_does_not_store_twice(serve, place):
-    """INSERT, TRUNCATE, conflict: the first attempt is the last."""
+    """After INSERT, TRUNCATE and a conflict, the request is not tried again."""
     database = place("mariadb")
     attempts = []
 
@@ -263,7 +263,7 @@ def test_after_a_truncate_a_conflict_does_not_store_twice(serve, place):
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])
 def test_the_session_of_a_thread_notices_it_too(serve, place, kind):
-    """Session(app) refuses to commit the rest."""
+    """With Session(app), the commit of the rest is refused."""
     database = place(kind)
     app = serve(database.url)
     with Session(app) as session:
@@ -277,7 +277,7 @@ def test_the_session_of_a_thread_notices_it_too(serve, place, kind):
 
 
 def test_a_migration_on_a_plain_connection_may_write_and_change_tables(serve, place):
-    """engine.begin() is its caller's; but a request around it is not tried again."""
+    """The caller decides in engine.begin(). But a request around it is not tried again."""
     database = place("mariadb")
     attempts = []
 
@@ -296,7 +296,7 @@ def test_a_migration_on_a_plain_connection_may_write_and_change_tables(serve, pl
 
 
 def test_after_sqlite_has_rolled_back_by_itself_nothing_is_stored_at_once(serve, place):
-    """ON CONFLICT ROLLBACK: what the view writes after it has caught the error is refused."""
+    """After ON CONFLICT ROLLBACK, a view that has caught the error cannot write."""
     database = place("sqlite")
     database.run("CREATE TABLE single (id INTEGER PRIMARY KEY)", "INSERT INTO single VALUES (1)")
 
@@ -317,7 +317,7 @@ def test_after_sqlite_has_rolled_back_by_itself_nothing_is_stored_at_once(serve,
 
 
 def test_reading_on_an_autocommitting_connection_keeps_the_retry(serve, place):
-    """Only what writes there makes the attempt the last one."""
+    """Only a write on such a connection makes the attempt the last one."""
     database = place("sqlite")
     attempts = []
 

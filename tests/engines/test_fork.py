@@ -61,7 +61,7 @@ def warm(app):
 
 
 class Child:
-    """A forked process that runs *work* and sends back what it returns."""
+    """A forked process that runs *work* and sends its result back."""
 
     def __init__(self, work):
         # Two pipes: what the parent says, and what the child says.
@@ -74,11 +74,11 @@ class Child:
         os.close(self.said)
 
     def say(self):
-        """In the child: tell the parent that it has come so far."""
+        """In the child: tell the parent that the child has reached this point."""
         os.write(self.said, b" ")
 
     def wait(self):
-        """In the child: go on when the parent says so."""
+        """In the child: wait until the parent says so."""
         assert os.read(self.heard, 1)
 
     def listen(self):
@@ -95,7 +95,7 @@ class Child:
 
 
 def visit(client, name):
-    """Ask again and again who is asking; return what was wrong, and the connections."""
+    """Ask the server again and again who is asking. Return the wrong answers and connections."""
     wrong, connections = [], set()
     for number in range(REQUESTS):
         token = f"{name}-{number}"
@@ -129,7 +129,7 @@ def prefork(url, **settings):
 
 
 def one_file(url):
-    """A child keeps writing while its parent, who had the file open before, closes it."""
+    """Let a child write all the time, while its parent closes the file that it had open before."""
     app = make(url)
     client = TestApp(app)
     client.get("/write?body=parent")
@@ -171,7 +171,7 @@ def in_memory(url):
 
 
 def run(function, url, fork="python"):
-    """Run *function* in a process of its own, whose forks then are none of the test's."""
+    """Run *function* in its own process, so that it forks that process and not the test's."""
     script = [sys.executable, *QUIET, __file__, function.__name__, url, fork]
     paths = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
@@ -194,7 +194,7 @@ def run(function, url, fork="python"):
 def test_parent_and_children_get_their_own_answers_on_their_own_connections(
     request, server, fork, function
 ):
-    """The pool was warm before the fork, and all of them ask at the same time."""
+    """The pool has connections before the fork, and all processes ask at the same time."""
     told = run(function, request.getfixturevalue(server).url, fork)
     wrong = [answer for answers, _ in told["found"] for answer in answers]
     parent, *children = [set(connections) for _, connections in told["found"]]
@@ -208,7 +208,7 @@ def test_parent_and_children_get_their_own_answers_on_their_own_connections(
 
 
 def test_what_a_child_writes_to_an_sqlite_file_outlasts_its_parents_connections(sqlite):
-    """A child that inherited the parent's open file would write where nobody looks."""
+    """With the parent's open file, a child's rows would be lost when the parent closes it."""
     sqlite.run("CREATE TABLE note (body VARCHAR(50))")
     assert run(one_file, sqlite.url) == ["1", "2"]
 
@@ -218,7 +218,7 @@ def test_what_a_child_writes_to_an_sqlite_file_outlasts_its_parents_connections(
 @pytest.mark.parametrize("fork", FORKS)
 @pytest.mark.sweep(1)
 def test_a_child_starts_with_an_empty_database_in_memory(fork):
-    """It cannot share the parent's; the parent keeps its rows."""
+    """It cannot share the parent's database. The parent keeps its rows."""
     assert run(in_memory, "sqlite://", fork) == [[], "1"]
 
 
@@ -252,7 +252,7 @@ def pool_without_engine(url):
 def test_a_pool_that_was_kept_from_before_the_fork_lends_the_childs_own_connections(
     mariadb, function
 ):
-    """The engine has another pool since then, or it is gone."""
+    """The engine may have another pool by then, or be gone."""
     parents, childs = run(function, mariadb.url, "c")
 
     assert parents not in childs

@@ -1,4 +1,4 @@
-"""Interrupts stay what they are; a connection that one has interrupted is thrown away."""
+"""Interrupts are not turned into other errors, and an interrupted connection is closed."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from support.models import BODIES, INSERT
 
 
 class TimeLimitError(Exception):
-    """What RQ and Celery raise from a signal; its first argument is the number of a deadlock."""
+    """What RQ and Celery raise from a signal. Its first argument is a deadlock's number."""
 
 
 INTERRUPTS = {
@@ -36,7 +36,7 @@ interrupts = pytest.mark.parametrize("interrupt", INTERRUPTS.values(), ids=INTER
 
 @contextmanager
 def raised_by_a_signal(error, seconds=0.3):
-    """Raise *error* in the main thread, wherever it is then."""
+    """Raise *error* in the main thread, at the line that it is executing."""
 
     def raise_error(number, frame):
         raise error
@@ -71,7 +71,7 @@ def write_next(request):
 
 
 def assert_clean(app, database):
-    """Nothing is checked out, nothing of the interrupted work is stored, the next one is."""
+    """Check that no connection is checked out, and that only the next work is stored."""
     assert get_sqa(app).engine.pool.checkedout() == 0
     TestApp(app).get("/next")
     assert [row[0] for row in database.rows(BODIES)] == ["next"]
@@ -80,7 +80,7 @@ def assert_clean(app, database):
 @interrupts
 @pytest.mark.sweep(3)
 def test_an_interrupt_during_a_statement_stays_what_it_is(serve, server, interrupt):
-    """A request: one attempt, never marked retryable, and the connection is not used again."""
+    """The request is not tried again, and its connection is not used again."""
     attempts = []
 
     def view(request):
@@ -101,7 +101,7 @@ def test_an_interrupt_during_a_statement_stays_what_it_is(serve, server, interru
 @interrupts
 @pytest.mark.sweep(3)
 def test_an_interrupt_during_a_job_stays_what_it_is(serve, server, interrupt):
-    """session_scope() with attempts, and the session of a thread."""
+    """This is true for session_scope() with attempts, and for the session of a thread."""
     app = serve_one(serve, server, with_view(write_next, name="next"))
     attempts = []
 
@@ -128,7 +128,7 @@ def test_an_interrupt_during_a_job_stays_what_it_is(serve, server, interrupt):
 
 
 def test_a_view_that_swallows_an_interrupt_cannot_commit_the_rest(serve, server):
-    """Its transaction went with the connection."""
+    """Its transaction has ended together with the connection."""
 
     def view(request):
         session = request.sqa_session
@@ -151,7 +151,7 @@ def test_a_view_that_swallows_an_interrupt_cannot_commit_the_rest(serve, server)
 def test_an_interrupt_between_statements_keeps_the_connection_usable(
     serve, any_database, interrupt
 ):
-    """Nothing was interrupted in the driver: what was written is rolled back as for any error."""
+    """The driver was not interrupted, so the work is rolled back as after any error."""
     any_database.run("CREATE TABLE note (body VARCHAR(50))")
 
     def view(request):
@@ -170,7 +170,7 @@ def test_an_interrupt_between_statements_keeps_the_connection_usable(
 def test_a_rollback_that_fails_without_a_disconnect_loses_no_connection(
     serve, any_database, caplog, error
 ):
-    """The connection is thrown away, and the error of the view is the one that is told."""
+    """The connection is closed, and the client gets the view's error."""
     any_database.run("CREATE TABLE note (body VARCHAR(50))")
     options = {"connect_args": {"ssl_disabled": True}} if any_database.kind == "mysql" else {}
     engine = create_engine(any_database.url, pool_size=1, max_overflow=0, pool_timeout=1, **options)
@@ -212,7 +212,7 @@ def test_a_rollback_that_fails_without_a_disconnect_loses_no_connection(
 
 
 def test_an_error_of_the_driver_is_still_wrapped_and_marked(serve, server):
-    """The other side of the rule: a real conflict is retryable."""
+    """A real conflict is still retryable."""
     engine = get_sqa(serve_one(serve, server)).engine
     conflict = {
         "mysql": "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213",
@@ -225,7 +225,7 @@ def test_an_error_of_the_driver_is_still_wrapped_and_marked(serve, server):
 
 
 def test_an_interrupt_after_the_commit_goes_on_and_the_work_is_stored(serve, server, caplog):
-    """The process ends as it was told to. The log says that the work is stored, and all of it."""
+    """The interrupt ends the process. The log says that all of the work is stored."""
 
     def interrupt(session):
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""A password in a file is read for each connection, so that it may change."""
+"""A password in a file is read for each connection, so that it can be changed."""
 
 import pytest
 from sqlalchemy import create_engine
@@ -12,7 +12,7 @@ from pyramid_aalam_sqa.settings.reader import read_settings
 
 @pytest.fixture
 def change(mariadb_server):
-    """Give the account a password, which ends none of its connections."""
+    """Give the account a new password. Its connections stay open."""
 
     def change(password):
         with mariadb_server.connect() as connection, connection.cursor() as cursor:
@@ -44,7 +44,7 @@ def settings(mariadb_server, file):
 
 @pytest.fixture
 def log_in(settings, change):
-    """Open a connection of the application's; return who it is."""
+    """Open a connection of the application, and return the account's name."""
     engine = engine_from_settings(settings)
 
     def log_in():
@@ -56,7 +56,7 @@ def log_in(settings, change):
 
 
 def test_the_password_is_read_for_each_connection(log_in, change, file):
-    """Each line ending is one, and what is not ASCII is sent as it is written."""
+    """All kinds of line endings work. Letters that are not ASCII are sent as they are written."""
     assert log_in() == "changing@%"
     for password in ("sec'ond", "dritt€s ", "%(x)s"):
         change(password)
@@ -65,7 +65,7 @@ def test_the_password_is_read_for_each_connection(log_in, change, file):
 
 
 def test_a_login_that_is_refused_is_tried_with_the_next_password(log_in, change, file):
-    """It stands beside the file before the server knows it."""
+    """The next password is beside the file before the server knows it."""
     beside = file.with_name("password.next")
     beside.write_text("second\n")
     assert log_in() == "changing@%"
@@ -76,7 +76,7 @@ def test_a_login_that_is_refused_is_tried_with_the_next_password(log_in, change,
 
 
 def test_a_login_that_is_refused_with_both_is_an_error(log_in, change, file):
-    """After each was tried once."""
+    """Each password is tried once."""
     file.with_name("password.next").write_text("second\n")
     change("third")
     with pytest.raises(OperationalError, match="1045"):
@@ -84,7 +84,7 @@ def test_a_login_that_is_refused_with_both_is_an_error(log_in, change, file):
 
 
 def test_a_file_that_changes_during_the_login_is_read_again(settings, change, file, monkeypatch):
-    """The next password had become the password before anybody looked for it."""
+    """The next password has become the password before it was looked for."""
     engine = engine_from_settings(settings)
     beside = file.with_name("password.next")
     connect, tried = PasswordFile._connect, []  # noqa: SLF001 - the moment of the login
@@ -106,7 +106,7 @@ def test_a_file_that_changes_during_the_login_is_read_again(settings, change, fi
 
 
 def test_what_is_not_written_yet_beside_the_file_is_no_password(log_in, change, file):
-    """An empty file is passed over."""
+    """An empty file with the next password is ignored."""
     file.with_name("password.next").write_text("")
     change("second")
     with pytest.raises(OperationalError, match="1045"):
@@ -124,7 +124,7 @@ def test_what_is_not_written_yet_beside_the_file_is_no_password(log_in, change, 
     ],
 )
 def test_a_file_without_a_password_is_named(log_in, file, content, reason):
-    """When the connection is made; nothing of what is in it is told."""
+    """The error is raised by the connection, and does not show what is in the file."""
     if content is None:
         file.unlink()
     else:
@@ -145,7 +145,7 @@ def test_a_file_without_a_password_is_named(log_in, file, content, reason):
     ],
 )
 def test_a_password_in_two_places_is_refused_at_start_up(settings, more, where):
-    """Nobody could tell which one counts."""
+    """It would not be clear which password is used."""
     with pytest.raises(SettingError) as caught:
         engine_from_settings({**settings, **more})
 
@@ -155,13 +155,13 @@ def test_a_password_in_two_places_is_refused_at_start_up(settings, more, where):
 
 
 def test_sqlite_has_no_password(file):
-    """The setting would do nothing."""
+    """The setting would have no effect, so it is refused."""
     with pytest.raises(SettingError, match="SQLite has no passwords; remove the line"):
         engine_from_settings({"sqlalchemy.url": "sqlite://", "sqa.password_file": str(file)})
 
 
 def test_a_ready_engine_has_its_own_password(file):
-    """It would not be asked for this one."""
+    """The engine would not use the password file, so the setting is refused."""
     engine = create_engine("sqlite://")
     read = read_settings({"sqlalchemy.engine": engine, "sqa.password_file": str(file)})
     with pytest.raises(SettingError, match="is used as it is"):
@@ -169,7 +169,7 @@ def test_a_ready_engine_has_its_own_password(file):
 
 
 def test_on_another_driver_the_password_is_read_too(postgresql, file):
-    """The listener connects as SQLAlchemy would when no other listener does."""
+    """The listener then connects in the same way as SQLAlchemy does."""
     engine = engine_from_settings(
         {"sqlalchemy.url": postgresql.url, "sqa.password_file": str(file)}
     )

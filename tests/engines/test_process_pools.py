@@ -1,4 +1,4 @@
-"""A pool lends connections only in the process that has made them."""
+"""A pool lends a connection only in the process that has made it."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from pyramid_aalam_sqa import engine_from_settings
 
 @pytest.fixture
 def make(sqlite):
-    """Make an engine on the file; its connections are closed after the test."""
+    """Make an engine on the file. Its connections are closed after the test."""
     made = []
 
     def make(**options):
@@ -27,13 +27,13 @@ def make(sqlite):
 
 
 def connection_of(engine):
-    """Return the driver's connection that the pool lends, and give it back."""
+    """Return the driver's connection that the pool lends, and give the connection back."""
     with engine.connect() as connection:
         return connection.connection.dbapi_connection
 
 
 def test_another_process_gets_connections_of_its_own(make, monkeypatch):
-    """Whether or not Python was told of the fork: the number of the process is compared."""
+    """The process ids are compared, so Python need not be told of the fork."""
     one, other = make(), make()
     before = [connection_of(one), connection_of(other)]
     assert [connection_of(one), connection_of(other)] == before
@@ -53,7 +53,7 @@ def test_another_process_gets_connections_of_its_own(make, monkeypatch):
 
 @pytest.mark.parametrize("poolclass", [QueuePool, NullPool])
 def test_a_pool_is_still_of_the_class_that_was_asked_for(make, poolclass):
-    """With its name, after which SQLAlchemy calls the logger, and after a dispose() too."""
+    """It keeps that class's name, which SQLAlchemy's logger has, also after dispose()."""
     engine = make(poolclass=poolclass)
     for _ in range(2):
         assert isinstance(engine.pool, poolclass)
@@ -64,7 +64,7 @@ def test_a_pool_is_still_of_the_class_that_was_asked_for(make, poolclass):
 
 
 def test_a_ready_pool_is_used_as_it_is(sqlite):
-    """Its maker has to care for the fork."""
+    """The code that made the pool must handle forks."""
     ready = engine_from_settings({"sqlalchemy.url": sqlite.url}).pool.recreate()
     pool = QueuePool(ready.connect)
     engine = engine_from_settings({"sqlalchemy.url": sqlite.url, "sqlalchemy.pool": pool})
@@ -77,7 +77,7 @@ def test_a_ready_pool_is_used_as_it_is(sqlite):
 
 
 def test_while_uwsgi_loads_the_application_no_connection_stays_open(make, monkeypatch):
-    """Its workers are forked afterwards, and keep theirs."""
+    """The workers are forked afterwards, and keep their own connections."""
     process = SimpleNamespace(worker_id=lambda: 0)
     monkeypatch.setitem(sys.modules, "uwsgi", process)
     engine = make()

@@ -1,4 +1,4 @@
-"""What one visitor sets on a pooled connection, and what the next one sees of it."""
+"""What one visitor sets on a pooled connection, and what the next visitor sees of it."""
 
 import pytest
 from pyramid.config import Configurator
@@ -31,7 +31,7 @@ def write(request):
 
 @pytest.fixture
 def visitor_of(serve):
-    """Make clients of applications with a single connection, which each visitor gets in turn."""
+    """Make clients of applications with one connection, which all visitors use in turn."""
     views = [with_view(view, name=view.__name__) for view in (change, look, write)]
 
     def visitor_of(database, *setups, **settings):
@@ -42,7 +42,7 @@ def visitor_of(serve):
 
 
 def test_with_reset_connection_nothing_of_a_visitor_is_left(visitor_of, mariadb):
-    """User variables, modes and locks end with the request that made them."""
+    """User variables, modes and locks end with the request that has set them."""
     client = visitor_of(mariadb, **{"sqa.reset_connection": "true"})
     clean = client.get("/look").text
     client.get("/change", {"sql": CHANGES})
@@ -53,7 +53,7 @@ def test_with_reset_connection_nothing_of_a_visitor_is_left(visitor_of, mariadb)
 
 
 def change_behind(request):
-    """Send statements on a cursor of the driver, which SQLAlchemy does not see."""
+    """Send statements on a cursor of the driver, without SQLAlchemy."""
     cursor = request.sqa_session.connection().connection.cursor()
     for statement in request.params.getall("sql"):
         cursor.execute(statement)
@@ -64,7 +64,7 @@ def change_behind(request):
 def test_what_the_driver_was_told_behind_sqlalchemy_needs_the_switch(
     visitor_of, mariadb, switch, seen
 ):
-    """No listener sees such a statement, so only sqa.reset_connection helps."""
+    """Listeners do not see such a statement, so only sqa.reset_connection helps."""
     behind = with_view(change_behind, name="behind")
     client = visitor_of(mariadb, behind, **{"sqa.reset_connection": switch})
     client.get("/behind", {"sql": CHANGES})
@@ -73,7 +73,7 @@ def test_what_the_driver_was_told_behind_sqlalchemy_needs_the_switch(
 
 
 def test_autocommit_is_always_reset(visitor_of, mariadb):
-    """Or the next request's rollback would undo nothing."""
+    """Otherwise the rollback of the next request would have no effect."""
     mariadb.run("CREATE TABLE note (id INTEGER)")
     client = visitor_of(mariadb)
     with pytest.raises(BrokenTransactionError, match="SET autocommit"):
@@ -84,7 +84,7 @@ def test_autocommit_is_always_reset(visitor_of, mariadb):
 
 
 def test_an_isolation_level_chosen_for_one_transaction_is_always_reset(visitor_of, mariadb):
-    """SQLAlchemy resets what was chosen through it."""
+    """SQLAlchemy resets a level that was chosen through SQLAlchemy."""
 
     def serializable(request):
         request.sqa_session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
@@ -101,14 +101,14 @@ def test_an_isolation_level_chosen_for_one_transaction_is_always_reset(visitor_o
 
 
 def test_on_sqlite_a_temporary_table_ends_with_its_request(visitor_of, sqlite):
-    """The switch works on a file as well."""
+    """The setting sqa.reset_connection works for a file too."""
     client = visitor_of(sqlite, **{"sqa.reset_connection": "true"})
     for _ in range(2):
         client.get("/change", {"sql": ["CREATE TEMPORARY TABLE mine (id INTEGER)"]})
 
 
 def test_a_database_in_memory_cannot_be_reset():
-    """It lives in its one connection; the error says so at start-up."""
+    """It exists only in its one connection. The error is raised at start-up."""
     config = Configurator(settings={"sqlalchemy.url": "sqlite://", "sqa.reset_connection": "true"})
     config.include("pyramid_aalam_sqa")
 

@@ -1,4 +1,4 @@
-"""Errors of the database that arrive where SQLAlchemy does not listen: noticed before COMMIT."""
+"""Database errors that SQLAlchemy does not report are noticed before COMMIT."""
 
 import pytest
 from pyramid.response import Response
@@ -26,7 +26,7 @@ TWO_RESULTS = "CREATE PROCEDURE returns_twice() BEGIN SELECT 1; SELECT 2; END"
 
 @pytest.fixture(params=drivers("mysql+pymysql", "mysql+mysqldb"))
 def application_url(request, database):
-    """The URL for the application, with each driver of MySQL."""
+    """The URL of the application, with each MySQL driver."""
     return database.url.replace("mysql+pymysql", request.param)
 
 
@@ -60,7 +60,7 @@ KEPT = []
 def test_a_procedure_that_returns_rows_and_then_fails_is_no_200(
     serve, application_url, database, read
 ):
-    """What cursor.close() raises, SQLAlchemy only logs; whether the rows are read or not."""
+    """SQLAlchemy only logs an error of cursor.close(). The rows may be read or not."""
 
     def view(request):
         read(request.sqa_session.execute(text("CALL returns_and_fails()")))
@@ -78,7 +78,7 @@ def test_a_procedure_that_returns_rows_and_then_fails_is_no_200(
 
 
 def test_a_conflict_behind_the_rows_of_a_procedure_is_tried_again(serve, application_url, database):
-    """The transaction is broken, and the error that broke it says that it is a conflict."""
+    """The transaction is broken. The error that broke it is a conflict."""
     attempts = []
 
     def view(request):
@@ -95,7 +95,7 @@ def test_a_conflict_behind_the_rows_of_a_procedure_is_tried_again(serve, applica
 
 
 def test_a_job_is_told_too(serve, application_url, database):
-    """session_scope() refuses, and says what the server had said."""
+    """The commit of session_scope() fails with the server's error."""
     app = serve(application_url)
 
     @session_scope(app)
@@ -114,7 +114,7 @@ def test_a_job_is_told_too(serve, application_url, database):
 def test_a_second_result_that_was_not_read_is_in_nobodys_way(
     serve, application_url, database, read
 ):
-    """The transaction commits."""
+    """The transaction commits although the result was not read."""
 
     def view(request):
         request.sqa_session.execute(INSERT, {"body": "kept"})
@@ -135,7 +135,7 @@ def many(database, count=1000):
 
 
 def test_a_statement_between_streamed_rows_is_refused_and_no_row_is_lost(serve, database):
-    """PyMySQL would throw the rest of the rows away, with a warning alone."""
+    """PyMySQL would only warn, and drop the rest of the rows."""
     many(database)
 
     def view(request):
@@ -157,7 +157,7 @@ def test_a_statement_between_streamed_rows_is_refused_and_no_row_is_lost(serve, 
 
 
 def test_a_stream_that_is_left_early_is_no_error(serve, database):
-    """The view has what it wants, and its transaction commits."""
+    """The view has all rows that it wants, and its transaction commits."""
     many(database)
 
     def view(request):
@@ -174,7 +174,7 @@ def test_a_stream_that_is_left_early_is_no_error(serve, database):
 
 
 def test_the_sessions_of_an_engine_that_was_handed_in_still_work(serve, database):
-    """Its connections are PyMySQL's own, which tell less."""
+    """Its connections are plain PyMySQL connections, which report less."""
     engine = create_engine(database.url, connect_args={"ssl_disabled": True})
 
     def view(request):

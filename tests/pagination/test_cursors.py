@@ -1,4 +1,4 @@
-"""Cursors: they keep their values and types, and are signed for one order with one secret."""
+"""Cursors keep values and their types, and are signed for one order with one secret."""
 
 import base64
 import logging
@@ -20,7 +20,7 @@ from support.paged import SECRET, Author, first_page, library, opened, walk
 
 
 def test_a_value_that_no_cursor_can_hold_is_refused():
-    """The error says so when the cursor is written."""
+    """Writing such a cursor raises an error that says so."""
     with pytest.raises(TypeError, match="values of type list"):
         write_cursor([["x"]], "order", b"secret")
 
@@ -48,7 +48,7 @@ REFUSED = "Invalid signature|base64|can't encode"
 @settings(max_examples=100, deadline=None)
 @given(st.lists(SCALARS))
 def test_a_cursor_keeps_its_values_and_their_types(values):
-    """It returns what was put in, and only for the same order and secret."""
+    """Reading a cursor returns the same values, but only for the same order and secret."""
     cursor = write_cursor(values, "order", b"secret")
     found = read_cursor(cursor, "order", b"secret")
 
@@ -61,7 +61,7 @@ def test_a_cursor_keeps_its_values_and_their_types(values):
 
 
 def test_a_cursor_keeps_nan():
-    """PostgreSQL sorts it above all numbers."""
+    """PostgreSQL sorts NaN above all numbers, so a cursor may have to hold it."""
     assert str(read_cursor(write_cursor([float("nan")], "o", b"s"), "o", b"s")) == "(nan,)"
 
 
@@ -71,13 +71,13 @@ def test_a_cursor_keeps_nan():
 @example("ü")
 @example("")
 def test_no_other_text_passes_for_a_cursor(text):
-    """The signature is checked before anything in the text is read."""
+    """The signature is checked before any other part of the text is read."""
     with pytest.raises(ValueError, match=REFUSED):
         read_cursor(text, "order", b"secret")
 
 
 def test_each_changed_character_of_a_cursor_is_found_out():
-    """This holds for the signature and for the values."""
+    """This is true for characters of the signature and of the values."""
     cursor = write_cursor(["Ada", 7], "order", b"secret")
     for place, was in enumerate(cursor[:-1]):
         changed = cursor[:place] + ("A" if was != "A" else "B") + cursor[place + 1 :]
@@ -89,7 +89,7 @@ NAMES = select(Author.name).order_by(Author.name)
 
 
 def test_a_cursor_of_another_order_is_a_404_and_no_error(shelf):
-    """A visitor may have kept it from before the order of the page was changed."""
+    """A visitor may have an old cursor from before the page's order was changed."""
     cursor = first_page(shelf, NAMES).next_cursor
     other = (
         NAMES.order_by(None).order_by(Author.name.desc()),
@@ -107,7 +107,7 @@ def test_a_cursor_of_another_order_is_a_404_and_no_error(shelf):
 
 
 def test_two_cursors_are_a_404(shelf):
-    """It is not known which one was meant."""
+    """A query string with both cursors does not say which page is wanted."""
     page = first_page(shelf, NAMES).next()
     both = {"after": page.next_cursor, "before": page.prev_cursor}
 
@@ -117,7 +117,7 @@ def test_two_cursors_are_a_404(shelf):
 
 
 def test_outside_a_request_a_cursor_needs_a_secret_and_a_walk_needs_none(shelf):
-    """A script goes from page to page without addresses."""
+    """A script can call next() without a secret, because it needs no addresses."""
     page = paginate_keyset(shelf, NAMES, per_page=2)
 
     assert walk(page) == ["Ada", "Ada", "Grace", "Mary", "Zoe"]
@@ -129,7 +129,7 @@ def test_outside_a_request_a_cursor_needs_a_secret_and_a_walk_needs_none(shelf):
 
 @pytest.fixture
 def start(sqlite, serve):
-    """Start an application on the library, as another process or a restart does."""
+    """Start an application on the library, as another process or a restart would."""
 
     def view(request):
         return request.sqa_paginate_keyset(NAMES, per_page=2)
@@ -145,7 +145,7 @@ def start(sqlite, serve):
 
 
 def test_the_address_of_a_page_holds_in_every_process_that_has_the_secret(start):
-    """In a process with another secret it is a 404."""
+    """A process with another secret answers 404."""
     here, there = (start(**{"sqa.cursor_secret": SECRET}) for _ in range(2))
     other = start(**{"sqa.cursor_secret": SECRET[::-1]})
     following = here("/").json["next_url"]
@@ -156,7 +156,7 @@ def test_the_address_of_a_page_holds_in_every_process_that_has_the_secret(start)
 
 
 def test_without_a_secret_each_start_has_its_own_and_the_log_says_so_once(start, caplog):
-    """An ini file that does not set it makes no cursor easy to guess."""
+    """If the ini file has no secret, a random one is made, which cannot be guessed."""
     caplog.set_level(logging.WARNING)
     here, there = start(), start()
     following = here("/").json["next_url"]

@@ -1,4 +1,4 @@
-"""Keyset pages: every row exactly once, whatever the order and whatever happens meanwhile."""
+"""Keyset pages show every row exactly once, in any order and whatever other requests change."""
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -55,7 +55,7 @@ orders = st.lists(
 
 
 def ordered(session, order):
-    """Return the statement in *order*. PostgreSQL and SQLite are told on which side NULL is."""
+    """Return the statement in *order*. On PostgreSQL and SQLite it says where NULL is."""
     clauses = []
     for name, direction, told in order:
         clause = getattr(things.c[name], direction)()
@@ -82,7 +82,7 @@ def fill(session, rows):
     size=1,
 )
 def test_a_walk_shows_every_row_once_in_the_order_of_the_statement(session, rows, order, size):
-    """This holds forwards and backwards, with equal values, NULL, and both directions mixed."""
+    """This is true forwards and backwards, with equal values, NULL and mixed directions."""
     fill(session, rows)
     statement = ordered(session, order)
     last = order[-1][1] if order else "asc"
@@ -103,7 +103,7 @@ def test_a_walk_shows_every_row_once_in_the_order_of_the_statement(session, rows
 def test_a_row_that_exists_throughout_is_shown_once_whatever_happens_to_others(
     session, rows, order, backwards, data
 ):
-    """Rows come and go between two pages, also the row in which a page ends."""
+    """Other rows appear and vanish between two pages, even the last row of a page."""
     fill(session, rows)
     statement = ordered(session, order)
     existing, deleted = set(range(len(rows))), set()
@@ -135,7 +135,7 @@ NAMES = select(Author.name).order_by(Author.name)
 
 
 def test_a_page_costs_one_statement_and_counts_when_it_is_asked_to(shelf):
-    """A large table takes longer to count than to show page by page."""
+    """Rows are counted only on request, because counting a large table takes long."""
     with sent(shelf) as statements:
         page = first_page(shelf, NAMES)
         page.next()
@@ -150,7 +150,7 @@ def test_a_page_costs_one_statement_and_counts_when_it_is_asked_to(shelf):
 
 
 def test_the_condition_is_one_that_an_index_serves(shelf):
-    """The first column has a bound of its own. NULL is looked for only where it may occur."""
+    """The first column has its own bound. NULL is compared only if the column may be NULL."""
     conditions = []
     for column in (Author.name, Note.title):
         with sent(shelf) as statements:
@@ -167,7 +167,7 @@ def test_the_condition_is_one_that_an_index_serves(shelf):
 
 
 def test_one_template_shows_both_kinds_of_pages(shelf):
-    """Each kind has the two links. A keyset page does not have the names that are about numbers."""
+    """Both kinds have the two links. A keyset page does not have attributes with numbers."""
     template = Template(
         "{% if p.page %}{{ p.page }} of {{ p.pages }}: {% endif %}"
         "{% if p.has_prev %}{{ p.prev_url }}{% endif %}"
@@ -187,7 +187,7 @@ def test_one_template_shows_both_kinds_of_pages(shelf):
 
 
 def test_the_ends_have_no_neighbours(shelf):
-    """The page beyond an end is empty, and leads back."""
+    """The page after the last one is empty, and so is the one before the first. Both lead back."""
     start, last = first_page(shelf, NAMES, 3), last_page(shelf, NAMES, 3)
 
     assert (start.has_prev, start.prev_cursor, start.prev_url) == (False, None, None)
@@ -208,7 +208,7 @@ def test_the_ends_have_no_neighbours(shelf):
 
 
 def test_a_table_without_rows_has_one_empty_page(shelf):
-    """It leads to no other page."""
+    """The empty page does not link to another page."""
     page = first_page(shelf, NAMES.where(Author.id > 9))
 
     assert (page.items, page.has_prev, page.has_next) == ([], False, False)

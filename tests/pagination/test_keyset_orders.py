@@ -1,4 +1,4 @@
-"""Orders of keyset pages: a row has one place in them, or the first page says what to write."""
+"""Orders of keyset pages: each row has one place, or the first page says what to write."""
 
 import pytest
 from pyramid.httpexceptions import HTTPNotFound
@@ -80,7 +80,7 @@ def test_rows_are_ordered_by_an_expression_too(session, descending):
 
 
 def test_rows_are_ordered_by_a_column_of_a_subquery(session):
-    """A window function stands in the subquery, where SQL allows it."""
+    """The subquery contains a window function, because SQL allows it there."""
     for column in (ranked.c.rank, ranked.c.rank.desc()):
         statement = select(ranked.c.id).order_by(column)
         whole = all_of(session, statement)
@@ -92,9 +92,9 @@ REFUSED = {
     "text": (text("title"), TypeError, r"text\('title'\): write the column"),
     "a tuple": (tuple_(Note.title, Note.id), TypeError, "one by one"),
     "a position": (literal_column("1"), ValueError, r"literal_column\('1'\)"),
-    "a number": (literal(1), ValueError, r"literal\(1\), which has no column"),
-    "a word": (literal("title"), ValueError, r"literal\('title'\), which has no column"),
-    "nothing": (null(), ValueError, "NULL, which has no column"),
+    "a number": (literal(1), ValueError, r"literal\(1\), because it contains no column"),
+    "a word": (literal("title"), ValueError, r"literal\('title'\), because it contains no column"),
+    "nothing": (null(), ValueError, "NULL, because it contains no column"),
     "a function of no column": (func.lower("A"), ValueError, "no column"),
     "chance": (func.random(), ValueError, r"random\(\) may return another value"),
     "chance from a seed": (func.rand(5), ValueError, r"rand\(\) may return"),
@@ -125,14 +125,14 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_an_order_that_is_not_the_same_on_each_page_is_refused(shelf, name):
-    """The first page says so, rather than later pages leaving rows out."""
+    """The first page raises an error, because later pages would leave rows out."""
     key, error, says = REFUSED[name]
     with pytest.raises(error, match=says):
         first_page(shelf, select(Note.id, Note.title).order_by(Note.title, key))
 
 
 def test_an_order_by_what_a_subquery_draws_is_refused(shelf):
-    """The subquery draws other numbers for the next page."""
+    """The subquery would draw other random numbers for the next page."""
     with pytest.raises(ValueError, match=r"random\(\)"):
         first_page(shelf, select(shuffled.c.id).order_by(shuffled.c.place))
 
@@ -142,24 +142,24 @@ def test_an_order_by_what_a_subquery_draws_is_refused(shelf):
     [
         (select(func.count(Author.id)), "no entity and no column"),
         (select(Author.name, func.random()).distinct(), r"random\(\)"),
-        (select(Author.name, literal_column("1", JSON)).distinct(), "but JSON"),
+        (select(Author.name, literal_column("1", JSON)).distinct(), "only in a JSON column"),
     ],
 )
 def test_rows_that_cannot_be_told_apart_are_refused(shelf, statement, says):
-    """Otherwise rows would be left out."""
+    """Otherwise pages would leave rows out."""
     with pytest.raises(ValueError, match=says):
         first_page(shelf, statement)
 
 
 def test_a_literal_function_name_in_quotes_is_text(shelf):
-    """A text such as 'now()' calls nothing, and a column may have such a name."""
+    """The text 'now()' calls no function, and a quoted column may have such a name."""
     key = literal_column("note.title || 'now()'")
 
     assert len(walk(first_page(shelf, select(Note.id).order_by(key), 3))) == 11
 
 
 def test_a_constant_that_is_grouped_by_does_not_matter(shelf):
-    """It is the same in each row, so that the other columns tell rows apart."""
+    """The constant is the same in each row, and the other columns make the rows unique."""
     statement = select(Note.title, func.count()).group_by(Note.title, func.lower("A"))
 
     rows = [tuple(row) for row in walk(first_page(shelf, statement, 1))]
@@ -167,7 +167,7 @@ def test_a_constant_that_is_grouped_by_does_not_matter(shelf):
 
 
 def test_a_place_by_a_distance_is_only_for_that_distance(shelf):
-    """The values in an expression belong to its order: a cursor for another value is a 404."""
+    """The values in an expression belong to the order. With other values the cursor is a 404."""
     nearest_35, nearest_20 = (
         select(Note.id).order_by(func.abs(Note.id - center)) for center in (35, 20)
     )
@@ -187,7 +187,7 @@ def test_a_place_by_a_distance_is_only_for_that_distance(shelf):
     ],
 )
 def test_a_type_without_an_order_is_refused(type_, dialect, says):
-    """The error says to order by a part of it."""
+    """The error says to order by a part of the value."""
     column = Column("data", type_)
     with pytest.raises(TypeError, match=rf"{says}.*data\[...\].as_string\(\)"):
         sorting_of(dialect).exactly(column, dialect)

@@ -80,14 +80,14 @@ BITS = st.text("01", min_size=5, max_size=5)
 
 
 def many(values):
-    """Arrays of texts, as PostgreSQL writes them."""
+    """Return arrays of texts, as PostgreSQL writes them."""
     return st.lists(values, max_size=2).map(
         lambda found: "{" + ",".join(json.dumps(str(each)) for each in found) + "}"
     )
 
 
 def ranges(values):
-    """Ranges, open and closed at their ends, and empty."""
+    """Return ranges with open and closed ends, and an empty one."""
     return st.just("empty") | st.builds(
         lambda ends, marks: f"{marks[0]}{min(ends)},{max(ends)}{marks[1]}",
         st.tuples(values, values),
@@ -162,7 +162,7 @@ def with_columns(server_url, types, *before):
 
 @pytest.fixture(scope="module")
 def on_mariadb(mariadb_url):
-    """The columns on MariaDB, which takes zero dates and cuts what it cannot hold."""
+    """The columns on MariaDB, which accepts zero dates and truncates values that are too long."""
     with with_columns(mariadb_url, MARIADB) as (session, columns):
         session.execute(text("SET sql_mode = ''"))
         yield session, columns
@@ -176,7 +176,7 @@ def on_postgresql(postgresql_server):
 
 
 def fill(session, column, values, given):
-    """Put a row with each of *values* into the table; *given* is how SQL takes one."""
+    """Insert a row for each of *values*. *given* is the form in which SQL takes a value."""
     session.execute(text("DELETE FROM typed"))
     if values:
         insert = text(f"INSERT INTO typed (id, {column.name}) VALUES (:id, {given})")
@@ -185,7 +185,7 @@ def fill(session, column, values, given):
 
 
 def by_descending(column):
-    """Order by *column*, which SQLAlchemy does with a warning for some types."""
+    """Order by *column* descending. SQLAlchemy warns about this for some types."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SADeprecationWarning)
         return desc(column)

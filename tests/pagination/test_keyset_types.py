@@ -1,4 +1,4 @@
-"""Keyset pages in the order of a column of any type: a cursor holds its values exactly."""
+"""Keyset pages in the order of a column of any type: a cursor keeps its values exactly."""
 
 import enum
 import uuid
@@ -44,7 +44,7 @@ class Colour(enum.Enum):
 
 
 class Shouted(TypeDecorator):
-    """A text of which an application makes a dictionary, which has no order."""
+    """A text that the type turns into a dictionary, which has no order."""
 
     impl = String(10)
     cache_ok = True
@@ -88,7 +88,7 @@ typed = Table(
 
 @pytest.mark.filterwarnings("ignore:Dialect sqlite.*Decimal")
 def test_rows_are_ordered_by_a_column_of_any_type(any_database):
-    """A cursor gives a value back as the database compares it, to the last bit."""
+    """A cursor returns exactly the value that the database compares, to the last bit."""
     rows = [{"id": n, **{name: given[n] for name, (_, given) in TYPES.items()}} for n in range(4)]
     with Session(plain_engine(any_database.url)) as session:
         typed.create(session.connection())
@@ -111,7 +111,7 @@ def test_rows_are_ordered_by_a_column_of_any_type(any_database):
 
 
 def test_an_unknown_database_compares_the_plainest_type_that_loses_nothing():
-    """The application's own type is taken off, and a float is not rounded."""
+    """The application's own type is not used to compare, and a float is not rounded."""
     sorting = sorting_of(mssql.dialect())
     types = (Shouted(), Float(asdecimal=True), Numeric(asdecimal=False))
     exact = [sorting.exactly(Column("x", type_), mssql.dialect()).kept.type for type_ in types]

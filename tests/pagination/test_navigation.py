@@ -1,4 +1,4 @@
-"""What a template shows of a page, and the pages beside it."""
+"""What a template shows of a page, and the pages before and after it."""
 
 import pytest
 from jinja2 import Template
@@ -20,7 +20,7 @@ NAVIGATION = Template(
 
 
 def made(number, size, total):
-    """A page of the numbers from 1 to *total*."""
+    """Return a page of the numbers from 1 to *total*."""
     first = (number - 1) * size
     return Page(list(range(1, total + 1))[first : first + size], number, size, total)
 
@@ -95,12 +95,12 @@ def made(number, size, total):
     ],
 )
 def test_a_template_for_flask_sqlalchemy_shows_the_same_navigation(shape, expected):
-    """The templates of an application that comes from Flask stay as they are."""
+    """An application that moves from Flask need not change its templates."""
     assert NAVIGATION.render(p=made(*shape)) == expected
 
 
 def test_the_edges_of_the_navigation_can_be_chosen():
-    """As many numbers at each end and around the page as the template asks for."""
+    """The template chooses how many numbers are shown at each end and around the page."""
     page = made(10, 1, 20)
     numbers = page.iter_pages(left_edge=0, left_current=1, right_current=1, right_edge=1)
 
@@ -108,13 +108,13 @@ def test_the_edges_of_the_navigation_can_be_chosen():
 
 
 def test_a_page_that_a_test_has_made_has_no_other_pages():
-    """It serves the tests of a template, and says why it cannot be turned."""
-    with pytest.raises(ValueError, match="not made by paginate"):
+    """A test can make a page for a template. Its next() and prev() raise a clear error."""
+    with pytest.raises(ValueError, match="did not make this page"):
         made(1, 1, 1).next()
 
 
 def test_the_pages_after_and_before_keep_every_option(shelf):
-    """All pages have the size that was asked for, if it is not more than was allowed."""
+    """All pages have the size that was asked for, or the largest size that is allowed."""
     page = paginate(shelf, select(Author), per_page=3, max_per_page=2, count=False)
     after = page.next()
     last = after.next()

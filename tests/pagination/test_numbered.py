@@ -1,4 +1,4 @@
-"""Pages by number: few statements, and no more sorted, counted and locked than needed."""
+"""Pages by number send few statements, and sort, count and lock no more than needed."""
 
 import pytest
 from sqlalchemy import func, select, text, union
@@ -34,7 +34,7 @@ from support.paged import Author, Manager, Note, sent
     ],
 )
 def test_rows_are_counted_without_columns_order_and_eager_loads(shelf, statement, expected):
-    """The count query computes what tells how many rows there are, and locks nothing."""
+    """The count statement contains only what changes the number, and locks no rows."""
     with sent(shelf) as statements:
         paginate(shelf, statement, per_page=1)
     [_, counting] = statements
@@ -45,7 +45,7 @@ def test_rows_are_counted_without_columns_order_and_eager_loads(shelf, statement
 
 
 def test_rows_that_are_shown_may_be_locked_and_those_that_are_counted_are_not(session):
-    """A count with FOR UPDATE would lock the whole table for the sake of one page."""
+    """A count with FOR UPDATE would lock the whole table."""
     with sent(session) as statements:
         paginate(session, select(Author).with_for_update(), per_page=1)
     locking = session.get_bind().dialect.name != "sqlite"
@@ -65,7 +65,7 @@ def test_rows_that_are_shown_may_be_locked_and_those_that_are_counted_are_not(se
     ],
 )
 def test_no_more_is_sorted_by_than_tells_rows_apart(shelf, statement, order):
-    """No index serves an order by the keys of two tables, or one in two directions."""
+    """An index cannot serve an order by the keys of two tables, or in two directions."""
     with sent(shelf) as statements:
         paginate(shelf, statement, count=False)
 
@@ -73,7 +73,7 @@ def test_no_more_is_sorted_by_than_tells_rows_apart(shelf, statement, order):
 
 
 def test_a_page_costs_at_most_two_statements_and_one_where_its_end_is_seen(shelf):
-    """Rows are counted once, and not at all where a page shows how many there are."""
+    """Rows are counted at most once, and not if the page itself shows the number."""
     costs = {}
     for name, options in {
         "in the middle": {"per_page": 2, "page": 2},
@@ -112,13 +112,13 @@ def test_a_page_costs_at_most_two_statements_and_one_where_its_end_is_seen(shelf
     ],
 )
 def test_what_has_no_pages_is_refused_with_the_way_out(shelf, statement, error, says):
-    """To replace a limit of the statement silently would be a wrong answer."""
+    """It would be wrong to replace the LIMIT of the statement without an error."""
     with pytest.raises(error, match=says):
         paginate(shelf, statement)
 
 
 def test_a_page_of_no_rows_is_refused(shelf):
-    """The error for a maximum that cannot be meant names the option and its value."""
+    """If max_per_page makes no sense, the error names the option and its value."""
     for wrong in (0, -1, True, "5"):
         with pytest.raises(ValueError, match=f"max_per_page is {wrong!r}"):
             paginate(shelf, select(Author), max_per_page=wrong)
@@ -126,6 +126,6 @@ def test_a_page_of_no_rows_is_refused(shelf):
 
 @pytest.mark.parametrize("pages", [paginate, paginate_keyset])
 def test_an_option_that_does_not_exist_is_refused(shelf, pages):
-    """A misspelled option has no effect nowhere: the error names it."""
+    """A misspelled option is never ignored: the error names it."""
     with pytest.raises(TypeError, match="'perpage'"):
         pages(shelf, select(Author), perpage=5)

@@ -1,4 +1,4 @@
-"""The addresses of pages: the rest of the query string stays, and none leads to another host."""
+"""Addresses of pages keep the rest of the query string, and never name another host."""
 
 import gc
 import weakref
@@ -48,7 +48,7 @@ def second_page():
     ],
 )
 def test_the_rest_of_the_query_string_stays_as_it_was_sent(second_page, query, expected):
-    """Repeated names, empty values and bytes that are not text stay too."""
+    """Repeated names, empty values and bytes that are not text stay the same."""
     assert second_page(PATH_INFO="/list", QUERY_STRING=query) == expected
 
 
@@ -62,7 +62,7 @@ def test_the_rest_of_the_query_string_stays_as_it_was_sent(second_page, query, e
     ],
 )
 def test_the_path_is_that_of_the_request(second_page, environ, expected):
-    """It has the prefix that the application is served under, and never another host."""
+    """The address has the prefix under which the application is served, and no other host."""
     found = second_page(**environ)
 
     assert found == f"{expected}?page=2"
@@ -75,7 +75,7 @@ def test_the_path_is_that_of_the_request(second_page, environ, expected):
     st.text(st.characters(max_codepoint=255)),
 )
 def test_an_address_is_plain_ascii_and_means_what_was_sent(second_page, pairs, raw):
-    """A server that reads the address finds the same values, whatever they are."""
+    """A server that reads the address finds the values that were sent."""
     kept = [(name, value) for name, value in pairs if name != "page"]
     url = second_page(PATH_INFO="/list", QUERY_STRING=urlencode(pairs))
     wild = second_page(PATH_INFO=raw, QUERY_STRING=raw)
@@ -88,7 +88,7 @@ def test_an_address_is_plain_ascii_and_means_what_was_sent(second_page, pairs, r
 
 @pytest.fixture
 def answer(sqlite, serve):
-    """Answer one request by a view of the library."""
+    """Answer one request with a view of the library."""
 
     def answer(view, path, **environ):
         setup = with_view(view, name="list", renderer="json")
@@ -101,7 +101,7 @@ def answer(sqlite, serve):
 
 
 def linked(page):
-    """Answer with the header of a page."""
+    """Answer with the Link header of a page."""
     return Response("ok", headers={"Link": page.link_header()})
 
 
@@ -119,7 +119,7 @@ def linked(page):
     ],
 )
 def test_the_link_header_names_the_other_pages(answer, query, options, expected):
-    """It has the relations of RFC 8288, each once, and only those of pages that exist."""
+    """The header has each relation of RFC 8288 once, but only for pages that exist."""
 
     def view(request):
         return linked(request.sqa_paginate(select(Author.name), per_page=2, **options))
@@ -131,7 +131,7 @@ def test_the_link_header_names_the_other_pages(answer, query, options, expected)
 
 
 def test_the_link_header_of_a_keyset_page_leads_through_the_table(answer):
-    """A program follows it from end to end, and back."""
+    """A program can follow the header from the first page to the last, and back."""
 
     def view(request):
         return linked(request.sqa_paginate_keyset(select(Author.name), per_page=2))
@@ -151,7 +151,7 @@ def test_the_link_header_of_a_keyset_page_leads_through_the_table(answer):
 
 
 def test_a_page_is_json(answer):
-    """The object has the rows, the place of the page, and the addresses of those beside it."""
+    """The JSON object has the rows, the page's numbers, and the addresses of its neighbours."""
     names = select(Author.name)
     numbered = answer(lambda r: r.sqa_paginate(names, per_page=2), "/list?page=2").json
     keyset = answer(lambda r: r.sqa_paginate_keyset(names, per_page=2), "/list?a=1").json
@@ -171,7 +171,7 @@ def test_a_page_is_json(answer):
 
 
 def test_outside_a_request_a_page_has_the_address_that_it_was_given(shelf):
-    """A page without an address says how to give it one."""
+    """Without an address, the error says how to pass one."""
     page = paginate(shelf, select(Author), per_page=2, url="/a/list?x=1&page=9")
     bare = paginate(shelf, select(Author), per_page=2)
     keyset = paginate_keyset(shelf, select(Author), per_page=2)
@@ -187,7 +187,7 @@ def test_outside_a_request_a_page_has_the_address_that_it_was_given(shelf):
 
 
 def test_in_a_view_the_address_of_other_pages_may_be_another(answer):
-    """A view that shows a part of a page gives the address of the whole page."""
+    """A view that renders a part of a page can pass the address of the whole page."""
     views = (
         lambda r: r.sqa_paginate(select(Author.name), per_page=2, url="/whole?x=1"),
         lambda r: r.sqa_paginate_keyset(select(Author.name), per_page=2, url="/whole?x=1"),
@@ -199,7 +199,7 @@ def test_in_a_view_the_address_of_other_pages_may_be_another(answer):
 
 
 def test_a_test_s_own_session_is_paged_too(answer, shelf):
-    """The request's session is the one that the test has put into the environ."""
+    """The request's session is then the session that the test has put into the environ."""
     shelf.add(Author(id=7, name="only here"))
     names = select(Author.name).where(Author.id == 7)
     found = answer(lambda r: r.sqa_paginate(names), "/list", **{"sqa.session": shelf})
@@ -208,7 +208,7 @@ def test_a_test_s_own_session_is_paged_too(answer, shelf):
 
 
 def test_a_request_that_has_paged_is_gone_with_its_answer(answer):
-    """Neither a page nor its addresses hold the request, so that it needs no collector."""
+    """Python frees the request at its end, because pages and addresses do not refer to it."""
     gone = []
 
     def view(request):

@@ -1,4 +1,4 @@
-"""What clients may ask for: no query string is answered by an error, or without a bound."""
+"""No query string of a client leads to an error, or to an unlimited number of rows."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,7 +16,7 @@ from support.paged import Author, library, opened, plain, sent
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """An application with 130 rows, and the SELECTs that it sends."""
+    """An application with 130 rows, and a list of the SELECTs that it sends."""
     url = f"sqlite:///{tmp_path_factory.mktemp('pages')}/test.sqlite"
     rows = Table("row", MetaData(), Column("id", Integer, primary_key=True), Column("a", String))
     engine = create_engine(url, poolclass=NullPool)
@@ -37,7 +37,7 @@ def served(tmp_path_factory):
 
 
 def ask(served, name, query):
-    """Return the status, the answer and the statements of a request with these raw bytes."""
+    """Return status, JSON and statements of a request with the bytes *query* as query string."""
     app, engine = served
     with Session(engine) as session, sent(session) as statements:
         environ = {"QUERY_STRING": query.decode("latin-1")}
@@ -63,7 +63,7 @@ queries = st.lists(st.tuples(keys, words)).map(lambda all_: b"&".join(map(b"=".j
 )
 @given(st.sampled_from(["numbers", "mild", "keys"]), queries)
 def test_no_query_string_is_answered_by_a_failure_or_without_a_bound(served, name, query):
-    """The answer is a page or a 404, with at most a hundred rows and two statements."""
+    """The answer is a page or a 404, with at most 100 rows and two statements."""
     status, page, statements = ask(served, name, query)
 
     assert status in {200, 404}
@@ -87,7 +87,7 @@ def test_no_query_string_is_answered_by_a_failure_or_without_a_bound(served, nam
     ],
 )
 def test_the_query_string_chooses_the_page(served, query, page, rows):
-    """The last value of a repeated name counts. Too many rows are cut to the most allowed."""
+    """If a name is repeated, the last value counts. Too large a size becomes the largest."""
     status, answer, _ = ask(served, "numbers", query)
 
     assert (status, answer["page"], len(answer["items"])) == (200, page, rows)
@@ -100,7 +100,7 @@ def test_the_query_string_chooses_the_page(served, query, page, rows):
 )
 @pytest.mark.parametrize("name", ["page", "per_page"])
 def test_what_is_no_number_is_a_404_or_page_1(served, name, value):
-    """Python and the databases would take some of these for numbers."""
+    """Python and the databases would read some of these texts as numbers."""
     query = f"{name}={value}".encode()
 
     assert ask(served, "numbers", query)[0] == 404
@@ -110,7 +110,7 @@ def test_what_is_no_number_is_a_404_or_page_1(served, name, value):
 
 @pytest.mark.parametrize("number", ["8", "107374183", "107374184", "9" * 30, "9" * 5000])
 def test_a_page_past_the_end_is_a_404(served, number):
-    """This holds for a number of any length."""
+    """This is true for a number of any length."""
     status, _, statements = ask(served, "numbers", f"page={number}".encode())
 
     assert status == 404
@@ -118,7 +118,7 @@ def test_a_page_past_the_end_is_a_404(served, number):
 
 
 def test_a_page_past_the_end_is_empty_where_that_is_no_error(served):
-    """It says how many pages there are, and leads back. A number that is too large is page 1."""
+    """The empty page knows the number of pages. A number that is too large means page 1."""
     _, answer, _ = ask(served, "mild", b"page=9")
     _, huge, _ = ask(served, "mild", b"page=" + b"9" * 30)
 
@@ -129,7 +129,7 @@ def test_a_page_past_the_end_is_empty_where_that_is_no_error(served):
 
 @pytest.mark.parametrize("page", [2, "2"])
 def test_a_page_from_elsewhere_than_the_query_string_wins(session, page):
-    """Such as a part of the path, which a client may write as well."""
+    """The view may take it from the path, for example, which the client writes as well."""
     found = paginate(session, select(Author), page=page, per_page=2)
 
     assert plain(found) == ["(3,)", "(4,)"]
@@ -138,7 +138,7 @@ def test_a_page_from_elsewhere_than_the_query_string_wins(session, page):
 
 
 def test_the_sizes_are_settings(sqlite, serve):
-    """One line in the ini file sets them for all pages; a view may say otherwise."""
+    """One line in the ini file sets the size of all pages. A view can override it."""
 
     def view(request):
         return [

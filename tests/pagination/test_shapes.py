@@ -1,4 +1,4 @@
-"""Statements of every shape: each row is on one page, or the statement has no such pages."""
+"""Statements of all shapes: each row is on exactly one page, or an error says why not."""
 
 import pytest
 from sqlalchemy import (
@@ -131,7 +131,7 @@ SHAPES = {
 
 
 def distinct_authors():
-    """DISTINCT ON, as the installed SQLAlchemy writes it: 2.1 has an extension for it."""
+    """DISTINCT ON, as the installed SQLAlchemy writes it: 2.1 uses an extension for it."""
     try:
         from sqlalchemy.dialects.postgresql import distinct_on
     except ImportError:
@@ -150,7 +150,7 @@ def statements_for(session):
 
 
 def shapes_of(session):
-    """The statements that this database can select: only PostgreSQL has FULL JOIN here."""
+    """Return the statements that this database can run: only PostgreSQL has FULL JOIN."""
     found = dict(statements_for(session))
     if session.get_bind().dialect.name != "postgresql":
         del found["a full join"]
@@ -158,7 +158,7 @@ def shapes_of(session):
 
 
 def test_each_shape_of_a_statement_has_pages_with_every_row_once(session):
-    """This holds forwards and backwards, counted and not, in the order of the statement."""
+    """This is true forwards and backwards, with and without a count, in the statement's order."""
     for name, (statement, _) in shapes_of(session):
         whole = all_of(session, getattr(statement, "statement", statement))
         for count in (True, False):
@@ -172,7 +172,7 @@ def test_each_shape_of_a_statement_has_pages_with_every_row_once(session):
 
 
 def test_each_shape_has_keyset_pages_with_every_row_once_or_none_at_all(session):
-    """Where rows cannot be told apart, the error says so: no row is ever left out."""
+    """If rows are not unique, an error says so. A row is never left out."""
     for name, (statement, apart) in shapes_of(session):
         whole = all_of(session, getattr(statement, "statement", statement))
         if not apart:
@@ -190,7 +190,7 @@ def test_each_shape_has_keyset_pages_with_every_row_once_or_none_at_all(session)
 
 
 def test_rows_of_one_column_are_what_is_in_it_and_others_keep_their_names(session):
-    """Flask-SQLAlchemy does the former, and loses all columns but the first of the others."""
+    """One column is returned as its values. Several columns are returned as Rows with names."""
     for pages in (paginate, paginate_keyset):
         [name, *_] = pages(session, select(Author.name))
         [row, *_] = pages(session, select(Author.name, Author.id.label("key")))
@@ -202,7 +202,7 @@ def test_rows_of_one_column_are_what_is_in_it_and_others_keep_their_names(sessio
 
 
 def test_a_joined_eager_load_is_loaded_and_costs_no_row(session):
-    """LIMIT counts authors, not their notes."""
+    """LIMIT counts authors, and not the notes that are loaded with them."""
     statement = select(Author).options(joinedload(Author.notes)).order_by(Author.id.desc())
     for pages in (paginate, paginate_keyset):
         with sent(session) as statements:
@@ -215,7 +215,7 @@ def test_a_joined_eager_load_is_loaded_and_costs_no_row(session):
 
 
 def test_a_join_shows_an_entity_as_often_as_it_says_whatever_is_loaded_with_it(session):
-    """Merged rows would be fewer than were counted. Where one is wanted, distinct() merges them."""
+    """Merged rows would be fewer than the count. To merge them, the statement uses distinct()."""
     other_way = select(Author).select_from(Note).join(Note.author)
     for statement in (select(Author).join(Note), other_way):
         for pages in (paginate, paginate_keyset):

@@ -1,4 +1,4 @@
-"""docs/architecture.md describes the house as it is."""
+"""The page docs/architecture.md describes the package as it is."""
 
 import re
 
@@ -16,7 +16,7 @@ def files_in(text):
 
 
 def test_each_file_that_the_page_names_exists():
-    """In the package, or in the repository."""
+    """The file is in the package, or in the repository."""
     missing = [
         name
         for name in files_in(PAGE)
@@ -27,7 +27,7 @@ def test_each_file_that_the_page_names_exists():
 
 
 def test_each_room_has_a_sentence_and_a_place_in_the_picture():
-    """A new room is described on the day it is built."""
+    """A new room cannot be added without a description."""
     section = SECTIONS["The rooms"]
     described = re.findall(r"^\| `(\w+)/` \| [^|]+\. \|$", section, flags=re.MULTILINE)
     picture = re.search("```text\n(.*?)```", section, flags=re.DOTALL)[1]
@@ -37,7 +37,7 @@ def test_each_room_has_a_sentence_and_a_place_in_the_picture():
 
 
 def test_each_of_the_five_questions_is_answered_by_three_files_at_most():
-    """Who asks opens these files and has the answer."""
+    """A reader opens these files and finds the answer."""
     rows = re.findall(r"^\| (.+\?) \| (.+) \|$", SECTIONS["Five questions"], flags=re.MULTILINE)
 
     assert len(rows) == 5
@@ -47,7 +47,7 @@ def test_each_of_the_five_questions_is_answered_by_three_files_at_most():
 
 @pytest.mark.parametrize("way", ["a request", "a setting", "a deadlock", "a page"])
 def test_each_way_is_told_in_steps_that_name_their_files(way):
-    """A reader follows it from file to file."""
+    """A reader can follow each way from file to file."""
     section = SECTIONS[f"The way of {way}"]
 
     assert len(re.findall(r"^\d\. ", section, flags=re.MULTILINE)) >= 4
@@ -55,7 +55,7 @@ def test_each_way_is_told_in_steps_that_name_their_files(way):
 
 
 def test_the_readme_leads_contributors_to_the_page():
-    """Under a heading of its own."""
+    """The README links it under "For contributors"."""
     contributors = (ROOT / "README.md").read_text().split("## For contributors")[1]
 
     assert "(docs/architecture.md)" in contributors

@@ -1,4 +1,4 @@
-"""The benchmarks find what they import; what they measure, a person reads."""
+"""The benchmarks can be started. A person reads what they measure."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 @pytest.mark.parametrize("script", BENCHMARKS, ids=lambda script: script.stem)
 @pytest.mark.sweep(2)
 def test_a_benchmark_can_be_started(script):
-    """Its imports work; without ``__main__`` it measures nothing."""
+    """Its imports work. If it is imported, it measures nothing."""
     code = f"import runpy; print(len(runpy.run_path({str(script)!r})))"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""A machine without a database server is told so, and CI does not let it pass."""
+"""On a machine without a database server, tests are skipped visibly, and CI fails."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def run(**environ):
 
 
 def test_a_run_without_mariadb_passes_and_says_in_one_line_what_it_skipped():
-    """The SQLite half of the tests needs nothing but Python."""
+    """The tests on SQLite need only Python."""
     done = run()
     said = [line for line in done.stdout.splitlines() if line.startswith("MariaDB tests skipped")]
 
@@ -42,7 +42,7 @@ def test_a_run_without_mariadb_passes_and_says_in_one_line_what_it_skipped():
 
 @pytest.mark.deep
 def test_a_run_without_mariadb_fails_where_skips_are_forbidden():
-    """In CI a skipped promise is a broken one."""
+    """In CI, a skipped test counts as a failed test."""
     done = run(SQA_FORBID_SKIPS="1")
 
     assert done.returncode == 1
@@ -50,7 +50,7 @@ def test_a_run_without_mariadb_fails_where_skips_are_forbidden():
 
 
 def test_ci_forbids_skips_and_runs_what_a_developer_runs():
-    """One command for both."""
+    """CI and developers use the same command."""
     script = (HERE.parent / ".ci" / "run").read_text()
 
     assert "export SQA_FORBID_SKIPS=1" in script

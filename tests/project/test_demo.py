@@ -1,4 +1,4 @@
-"""The guest book of development.ini, driven as its visitors and its operator drive it."""
+"""Visitors and the operator use the guest book of development.ini."""
 
 import html
 import re
@@ -25,7 +25,7 @@ ENTRIES = "SELECT name, message FROM entries ORDER BY id"
 
 
 def ini_for(url, folder):
-    """The real ini file with nothing changed but the database's URL."""
+    """Return the real ini file. Only the database's URL is changed."""
     text, changed = re.subn(
         "^sqlalchemy.url = .*$",
         "sqlalchemy.url = " + url.replace("%", "%%").replace("\\", r"\\"),
@@ -40,7 +40,7 @@ def ini_for(url, folder):
 
 @pytest.fixture
 def visitor(database, tmp_path):
-    """A browser at the guest book, which looks the same on each database."""
+    """A browser at the guest book, on each database."""
     app = get_app(ini_for(database.url, tmp_path))
     yield TestApp(app)
     get_sqa(app).dispose()
@@ -54,14 +54,14 @@ def sign(visitor, name="Ada", message="Hello", **expected):
 
 
 def press(visitor, answer):
-    """The answer to a button, and the page that the browser shows after it."""
+    """Press a button, and return the answer and the page that the browser shows after it."""
     form = visitor.get("/rule").forms[0]
     response = form.submit("answer", value=answer, status=ANSWERS[answer])
     return response, response.follow() if answer == "302" else response
 
 
 def frame(visitor, page):
-    """What the page's frame shows, which the browser asks for in a request of its own."""
+    """Return what the page's frame shows. The browser loads it by a request of its own."""
     return visitor.get(page.html.find("iframe")["src"])
 
 
@@ -70,7 +70,7 @@ def words(tag):
 
 
 def test_an_empty_book_invites_its_first_guest(visitor):
-    """The page of a new database says that nothing is there, and has the form."""
+    """With a new database, the page says that the book is empty, and has the form."""
     page = visitor.get("/")
 
     assert "No entries yet" in page
@@ -78,7 +78,7 @@ def test_an_empty_book_invites_its_first_guest(visitor):
 
 
 def test_an_entry_is_stored_and_the_visitor_is_led_to_it(visitor, database):
-    """The redirect commits, without a word about it in the view."""
+    """The redirect commits. The view does not call commit()."""
     answer = sign(visitor, "Ada", "What a view!", status=303)
 
     assert database.rows(ENTRIES) == [("Ada", "What a view!")]
@@ -88,7 +88,7 @@ def test_an_entry_is_stored_and_the_visitor_is_led_to_it(visitor, database):
 
 
 def test_the_newest_entry_stands_first(visitor):
-    """The book is read from its end."""
+    """A visitor reads the newest entries first."""
     for name in ("Ada", "Grace", "Mary"):
         sign(visitor, name)
 
@@ -112,7 +112,7 @@ def messages(page):
 
 
 def test_a_long_book_is_read_page_by_page_from_its_end(long_book):
-    """Each page says where it is, and leads to the next."""
+    """Each page shows its number, and links to the next page."""
     page = long_book.get("/")
     read = messages(page)
     assert words(page.html.find(id="sheet-title")) == "101 entries, page 1 of 6"
@@ -127,7 +127,7 @@ def test_a_long_book_is_read_page_by_page_from_its_end(long_book):
 
 
 def test_the_navigation_shows_where_the_visitor_is(long_book):
-    """In words that are read out, with a gap for the pages that are left out."""
+    """A screen reader can read it. There is a gap for page numbers that are left out."""
     page = long_book.get("/?page=4").html
 
     [navigation] = page.select("nav.pages")
@@ -137,7 +137,7 @@ def test_the_navigation_shows_where_the_visitor_is(long_book):
 
 
 def test_a_short_book_has_no_navigation(visitor):
-    """One page needs none."""
+    """A book with one page does not need it."""
     sign(visitor)
 
     assert visitor.get("/").html.select("nav.pages") == []
@@ -145,7 +145,7 @@ def test_a_short_book_has_no_navigation(visitor):
 
 @pytest.mark.parametrize("query", ["page=7", "page=0", "page=x", "per_page=-1", "page=" + "9" * 40])
 def test_a_page_that_the_book_has_not_is_not_found(long_book, query):
-    """In the same design as every other address without a page."""
+    """The page of the 404 has the same design as all others."""
     for path in ("/", "/entries.json"):
         page = long_book.get(f"{path}?{query}", status=404)
 
@@ -153,7 +153,7 @@ def test_a_page_that_the_book_has_not_is_not_found(long_book, query):
 
 
 def test_a_program_follows_the_link_header_through_the_book(long_book):
-    """As JSON the book has the same pages."""
+    """The JSON of the book has the same pages."""
     answer = long_book.get("/entries.json?per_page=50")
     links = dict(reversed(link.split("; rel=")) for link in answer.headers["Link"].split(", "))
 
@@ -166,7 +166,7 @@ def test_a_program_follows_the_link_header_through_the_book(long_book):
 
 
 def test_the_time_of_an_entry_is_shown_in_utc(visitor, database):
-    """A person reads it in words, a program in the datetime attribute."""
+    """A person reads the words, and a program reads the attribute datetime."""
     before = datetime.now(UTC).replace(microsecond=0)
     sign(visitor)
     after = datetime.now(UTC)
@@ -198,7 +198,7 @@ def test_the_time_of_an_entry_is_shown_in_utc(visitor, database):
 def test_what_cannot_be_stored_comes_back_with_the_reason_at_its_field(
     visitor, database, field, typed, says
 ):
-    """Nothing is stored, nothing that was typed is lost, and a screen reader finds the reason."""
+    """Nothing is stored, the typed text is kept, and a screen reader finds the reason."""
     good = {"name": "Ada", "message": "Hello", field: typed}
 
     page = sign(visitor, **good, status=400)
@@ -215,7 +215,7 @@ def test_what_cannot_be_stored_comes_back_with_the_reason_at_its_field(
 
 
 def test_the_focus_is_on_the_first_of_two_wrong_fields(visitor, database):
-    """The visitor starts mending at the top."""
+    """The visitor corrects the first field first."""
     page = sign(visitor, "", "", status=400)
 
     assert database.rows(ENTRIES) == []
@@ -225,7 +225,7 @@ def test_the_focus_is_on_the_first_of_two_wrong_fields(visitor, database):
 
 
 def test_the_longest_entry_fits_in_every_alphabet(visitor, database):
-    """The columns hold what the form promises, in characters of four bytes too."""
+    """The columns hold as many characters as the form allows, even of four bytes each."""
     name, message = "🖋" * 60, "🌍\r\n" * 499 + "வண"
 
     sign(visitor, f"  {name} ", message, status=303)
@@ -234,7 +234,7 @@ def test_the_longest_entry_fits_in_every_alphabet(visitor, database):
 
 
 def test_what_a_guest_writes_is_shown_as_text(visitor, database):
-    """Neither an entry nor a form that comes back can bring markup into the page."""
+    """An entry, or a form that is shown again, cannot bring markup into the page."""
     evil = """<script>alert("1")</script>&amp;'"><b>"""
     sign(visitor, evil, evil, status=303)
     assert database.rows(ENTRIES) == [(evil, evil)]
@@ -248,7 +248,7 @@ def test_what_a_guest_writes_is_shown_as_text(visitor, database):
 
 @pytest.mark.parametrize("path", ["/", "/rule"])
 def test_a_form_from_another_site_is_refused(visitor, database, path):
-    """A form has to carry the token of the visitor's own cookie."""
+    """A form must contain the token of the visitor's cookie."""
     visitor.get("/")
     typed = {"name": "n", "message": "m", "answer": "200", "csrf_token": "guessed"}
 
@@ -261,7 +261,7 @@ def test_a_form_from_another_site_is_refused(visitor, database, path):
 
 @pytest.mark.parametrize("answer", ["200", "302"])
 def test_a_button_with_a_good_answer_stores_its_row(visitor, database, answer):
-    """The person reads "stored", and it is."""
+    """The page says "stored", and the row is stored."""
     press(visitor, "200")
 
     _, page = press(visitor, answer)
@@ -276,7 +276,7 @@ def test_a_button_with_a_good_answer_stores_its_row(visitor, database, answer):
 
 @pytest.mark.parametrize("answer", ["404", "500", "raise"])
 def test_a_button_with_a_bad_answer_leaves_nothing(visitor, database, answer):
-    """The person reads "rolled back", though the row had a token and the INSERT was sent."""
+    """The page says "rolled back". The INSERT was sent, but the row is not stored."""
     press(visitor, "200")
     before = database.rows("SELECT id, token FROM trials")
 
@@ -292,7 +292,7 @@ def test_a_button_with_a_bad_answer_leaves_nothing(visitor, database, answer):
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_every_button_sends_its_row_to_the_database(visitor, answer):
-    """What is rolled back was there; nobody looks at the answer first."""
+    """Rows that are rolled back later are sent too: the view does not look at the status."""
     sent = []
     engine = get_sqa(visitor.app).engine
     event.listen(engine, "before_cursor_execute", lambda *args: sent.append(args[2]))
@@ -313,7 +313,7 @@ def test_every_button_sends_its_row_to_the_database(visitor, answer):
     ],
 )
 def test_the_page_after_a_button_names_the_status_that_was_sent(visitor, answer, says):
-    """What the person reads is what the browser got."""
+    """The page shows the same status that the browser got."""
     response, page = press(visitor, answer)
 
     assert str(response.status_int) in says
@@ -322,7 +322,7 @@ def test_the_page_after_a_button_names_the_status_that_was_sent(visitor, answer,
 
 
 def test_what_another_request_finds_is_asked_for_anew_each_time(visitor, database):
-    """No cache stands between the person and the database."""
+    """No cache hides the current rows."""
     page = visitor.get("/rule")
     empty = frame(visitor, page)
     assert "The table is empty" in empty
@@ -339,7 +339,7 @@ def test_what_another_request_finds_is_asked_for_anew_each_time(visitor, databas
 
 
 def test_the_page_shows_the_source_of_the_view_that_answered(visitor):
-    """Nobody has to believe that there is no commit in it."""
+    """A visitor can see that there is no commit in it."""
     source = visitor.get("/rule").html.find("pre").get_text()
 
     assert "request.sqa_session.add(" in source
@@ -347,7 +347,7 @@ def test_the_page_shows_the_source_of_the_view_that_answered(visitor):
 
 
 def test_an_answer_that_no_button_gives_is_refused(visitor, database):
-    """Nothing is written for it."""
+    """Nothing is written to the database."""
     form = visitor.get("/rule").forms[0]
 
     page = visitor.post(
@@ -359,7 +359,7 @@ def test_an_answer_that_no_button_gives_is_refused(visitor, database):
 
 
 def test_the_entries_are_there_as_json(visitor, database):
-    """A program reads the same entries, the newest first, with times that carry their zone."""
+    """The newest entry is first, and times have their time zone."""
     sign(visitor, "Ada", "Hello")
     sign(visitor, "Grace", "Zeile 1\r\nZeile 2: „ü“")
     database.run("UPDATE entries SET created = '2026-03-01 09:05:00'")
@@ -386,7 +386,7 @@ def test_the_entries_are_there_as_json(visitor, database):
 
 @pytest.mark.parametrize("path", ["/nowhere", "/rule/0123abcd", "/static/none.css", "/trials/a/b"])
 def test_an_address_without_a_page_has_a_page_in_the_same_design(visitor, path):
-    """It says so in words and in its status, and leads back."""
+    """It has the status 404, says so in words, and has a link back."""
     page = visitor.get(path, status=404)
 
     assert words(page.html.h1) == "This page is blank"
@@ -395,14 +395,14 @@ def test_an_address_without_a_page_has_a_page_in_the_same_design(visitor, path):
 
 
 def test_an_address_that_is_no_text_has_no_page_either(visitor):
-    """The visitor mistyped it, so that it is no failure of the application's."""
+    """Such an address is a mistake of the visitor, so it is a 404 and not a 500."""
     page = visitor.get("/%ff", status=404)
 
     assert words(page.html.h1) == "This page is blank"
 
 
 def test_a_failure_has_a_page_in_the_same_design_and_is_logged(visitor, database, caplog):
-    """The visitor learns no more than that, the operator everything."""
+    """The page has no details for the visitor. The log has the traceback for the operator."""
     visitor.get("/")
     database.run("DROP TABLE entries")
 
@@ -415,7 +415,7 @@ def test_a_failure_has_a_page_in_the_same_design_and_is_logged(visitor, database
 
 
 def test_every_page_works_without_scripts_and_without_other_sites(visitor):
-    """Whatever a page asks for comes from the application and is there."""
+    """All files that a page needs come from the application."""
     sign(visitor)
     pages = [visitor.get(path) for path in ("/", "/rule", "/trials/")]
     pages += [press(visitor, answer)[1] for answer in ANSWERS]
@@ -433,7 +433,7 @@ def test_every_page_works_without_scripts_and_without_other_sites(visitor):
 
 
 def test_every_field_and_every_button_has_a_name_to_be_read_out(visitor):
-    """A form is usable by those who do not see it."""
+    """People who use a screen reader can use the forms."""
     for path in ("/", "/rule"):
         page = visitor.get(path).html
         for field in page.select("input:not([type=hidden]), textarea"):
@@ -446,7 +446,7 @@ def test_every_field_and_every_button_has_a_name_to_be_read_out(visitor):
 
 @pytest.mark.sweep(1)
 def test_several_processes_may_start_at_once_on_an_empty_database(database, tmp_path):
-    """Each makes the tables that are missing, and none trips over another."""
+    """Each process creates the missing tables, and none of them fails."""
     start = "import sys; from pyramid.paster import get_app; get_app(sys.argv[1])"
     ini = ini_for(database.url, tmp_path)
 
@@ -457,7 +457,7 @@ def test_several_processes_may_start_at_once_on_an_empty_database(database, tmp_
 
 
 def fetch(url, process):
-    """The page at *url*, as soon as *process* serves it."""
+    """Return the page at *url* when *process* serves it."""
     opener = build_opener(ProxyHandler({}))
     deadline = time.monotonic() + 60
     while True:
@@ -472,7 +472,7 @@ def fetch(url, process):
 
 
 def test_pserve_serves_the_guest_book_from_the_ini_file_as_it_is(tmp_path):
-    """The first thing that anybody tries works, and puts its data beside the ini file."""
+    """A newcomer's first command works, and puts the data beside the ini file."""
     ini = shutil.copy(INI, tmp_path)
     port = free_port()
     command = [sys.executable, "-m", "pyramid.scripts.pserve", ini, f"http_port={port}"]

@@ -1,4 +1,4 @@
-"""What the README and the documentation show, works."""
+"""The code in the README and in the documentation works."""
 
 import configparser
 import importlib
@@ -30,7 +30,7 @@ def name(page):
 
 
 def write_file(folder, block):
-    """Write the file that the first line of *block* names; return false if it names none."""
+    """Write *block* into the file that its first line names. Return false if it names none."""
     named = FILE.match(block)
     if named:
         file = folder / named[1]
@@ -41,7 +41,7 @@ def write_file(folder, block):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder with what a page may take for granted: an application and its ini file."""
+    """A folder with what a page expects to exist: an application and its ini file."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "taken_for_granted.py").write_text(
@@ -64,7 +64,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(folder):
-    """Run the Python of a page, as one module, and return the module."""
+    """Run the Python blocks of a page as one module, and return the module."""
     modules = []
 
     def run(page):
@@ -85,7 +85,7 @@ def run(folder):
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_the_python_of_a_page_runs_from_top_to_bottom(page, run):
-    """Copied into one file, the blocks of a page work."""
+    """A reader can copy all blocks of a page into one file."""
     assert run(page)
 
 
@@ -104,7 +104,7 @@ def test_the_views_of_the_start_page_work(run, database):
 
 
 def test_the_views_of_the_transactions_page_work(run, database):
-    """What the page says of each is what an independent connection finds."""
+    """What the page says of each view agrees with what an independent connection finds."""
     database.run("CREATE TABLE note (body VARCHAR(200))")
     page = run(ROOT / "docs" / "guide" / "transactions.md")
 
@@ -130,7 +130,7 @@ def test_the_views_of_the_transactions_page_work(run, database):
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_the_settings_of_a_page_start_an_application(page, folder):
-    """Each ini block is accepted, with its section or as lines of [app:main]."""
+    """Each ini block is accepted, with its own section or as lines of [app:main]."""
     for code in blocks(page, "ini"):
         text = code if code.startswith("[") else "[app:main]\n" + code
         parser = configparser.ConfigParser({"here": str(folder)})
@@ -145,14 +145,14 @@ def test_the_settings_of_a_page_start_an_application(page, folder):
 
 
 def test_the_application_of_the_readme_has_about_twenty_lines():
-    """It is complete, with a model and its table, and can be read at a glance."""
+    """It is complete, with a model and its table, and short enough to read at once."""
     [application] = blocks(ROOT / "README.md", "python")
 
     assert len([line for line in application.splitlines() if line]) <= 20
 
 
 def test_the_readme_names_every_dependency():
-    """Each is justified there, extras with their pip command."""
+    """It says what each one is for, and has the pip command for extras."""
     readme = (ROOT / "README.md").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = [re.split(r"[>\[]", line)[0] for line in project["dependencies"]]
@@ -163,7 +163,7 @@ def test_the_readme_names_every_dependency():
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_link_of_a_page_leads_somewhere(page):
-    """Files exist, and headings too."""
+    """The linked files and headings exist."""
     broken = []
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
         path, _, anchor = target.partition("#")
@@ -186,7 +186,7 @@ def test_the_reference_is_what_the_docstrings_say():
 
 
 def test_every_target_of_the_makefile_is_in_its_help():
-    """The command make help lists what there is."""
+    """The command make help lists every target."""
     output = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True)
     listed = {line.split()[0] for line in output.stdout.splitlines() if line and line[0] != "#"}
     phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -195,7 +195,7 @@ def test_every_target_of_the_makefile_is_in_its_help():
 
 
 def test_the_page_about_a_portal_leads_from_nothing_to_serving(folder, mariadb_server, monkeypatch):
-    """Its ini file, modules and commands on MariaDB; only the server's port is the test's."""
+    """Its ini file, modules and commands work on MariaDB. Only the port is the test's."""
     page = ROOT / "docs" / "portal" / "applications.md"
     for code in blocks(page, "python"):
         assert write_file(folder, code)

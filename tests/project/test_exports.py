@@ -1,4 +1,4 @@
-"""The front door shows what there is, and nothing else."""
+"""The package exports all of its public names, and nothing else."""
 
 import inspect
 import subprocess
@@ -10,7 +10,7 @@ import pyramid_aalam_sqa
 
 
 def test_the_front_door_lists_its_names_in_order():
-    """__all__ is sorted, and every name in it is there."""
+    """The list __all__ is sorted, and each name in it exists."""
     names = pyramid_aalam_sqa.__all__
 
     assert names == sorted(names)
@@ -29,7 +29,7 @@ def test_the_front_door_hides_nothing():
 
 
 def test_every_public_name_says_what_it_is():
-    """A docstring for each name, and for each public method of its class."""
+    """Each name has a docstring, and so has each public method of a class."""
     silent = []
     for name in pyramid_aalam_sqa.__all__:
         value = getattr(pyramid_aalam_sqa, name)
@@ -47,7 +47,7 @@ def test_every_public_name_says_what_it_is():
 
 
 def test_every_public_name_is_in_the_reference():
-    """docs/reference/api.md documents what can be imported."""
+    """The page docs/reference/api.md documents all that can be imported."""
     reference = (Path(__file__).parents[2] / "docs" / "reference" / "api.md").read_text()
 
     missing = [name for name in pyramid_aalam_sqa.__all__ if f"`{name}`" not in reference]
@@ -60,7 +60,7 @@ def test_the_package_is_marked_as_typed():
 
 
 def test_importing_the_package_loads_no_test_tool_and_opens_nothing():
-    """Start-up costs no unittest.mock, and nothing happens at import."""
+    """The import does not load unittest.mock or pytest, and does not start a thread."""
     code = (
         "import sys, threading, pyramid_aalam_sqa as p; "
         "print(sorted({'unittest.mock', 'pytest', 'webtest'} & set(sys.modules)), "
@@ -72,7 +72,7 @@ def test_importing_the_package_loads_no_test_tool_and_opens_nothing():
 
 
 def test_the_change_log_has_the_version_that_is_installed():
-    """A release without an entry cannot happen."""
+    """There cannot be a release without an entry."""
     changes = (Path(__file__).parents[2] / "CHANGES.md").read_text()
 
     assert files("pyramid_aalam_sqa")

@@ -26,7 +26,7 @@ PACKAGE = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
-    """The Python of an environment with the wheel; the other packages are those of the tests."""
+    """The Python of an environment with the wheel. Other packages are those of the tests."""
     folder = tmp_path_factory.mktemp("environment")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     wheel = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT]
@@ -42,7 +42,7 @@ def python(tmp_path_factory):
 
 
 def serve(page, name, folder, python):
-    """Do what *page* says for the application *name*; only the port is the test's."""
+    """Do what *page* says for the application *name*. Only the port is the test's."""
     port = free_port()
     install, command = (code.strip() for code in blocks(page, "console")[:2])
     assert install == f"pip install {PACKAGE} waitress"
@@ -54,14 +54,14 @@ def serve(page, name, folder, python):
 
 
 def fetch(address, **fields):
-    """Return the page at *address*, following redirects; *fields* are posted."""
+    """Return the page at *address* after redirects. *fields* are posted."""
     data = urllib.parse.urlencode(fields).encode() if fields else None
     with urllib.request.urlopen(address, data, timeout=10) as response:
         return response.read().decode()
 
 
 def test_the_wheel_holds_the_package(python, tmp_path):
-    """Nothing of the tree is used: what is missing in the wheel would be missing for a reader."""
+    """A file that is missing in the wheel would be missing for a user."""
     code = f"import {PACKAGE}; print({PACKAGE}.__file__)"
     done = subprocess.run(
         [python, "-W", "ignore", "-c", code],
@@ -75,7 +75,7 @@ def test_the_wheel_holds_the_package(python, tmp_path):
 
 
 def test_the_first_screen_of_the_readme_serves(python, tmp_path):
-    """Its hello.py, its hello.ini, its one command: each visit is stored and counted."""
+    """With its hello.py, hello.ini and command, each visit is stored and counted."""
     served, address = serve(README, "hello", tmp_path, python)
 
     with served:
@@ -86,7 +86,7 @@ def test_the_first_screen_of_the_readme_serves(python, tmp_path):
 
 
 def test_the_start_page_creates_its_tables_and_serves_what_it_redirects_to(python, tmp_path):
-    """Its notes.py, its notes.ini, its one command: a note is added, shown and removed."""
+    """With its notes.py, notes.ini and command, a note is added, shown and removed."""
     served, address = serve(START, "notes", tmp_path, python)
 
     with served:

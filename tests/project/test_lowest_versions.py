@@ -19,7 +19,7 @@ drivers = []
 
 
 def test_each_requirement_of_the_project_is_pinned():
-    """No dependency of the package, its extras, its tests or its drivers is left to pip."""
+    """Pip does not choose the version of any package that the project, tests or drivers name."""
     text = (ROOT / "pyproject.toml").read_text()
     pinned = lowest["constraints"](text)
     assert {"SQLAlchemy==2.0.43", "psycopg==3.1.8", "mysqlclient==2.2.1"} <= set(pinned)
@@ -31,6 +31,6 @@ def test_each_requirement_of_the_project_is_pinned():
     [('"waitress"', "has no lower bound"), ('"waitress>=3.0", "waitress>=3.1"', "two lower")],
 )
 def test_a_bound_that_cannot_be_tested_is_refused(requirements, complaint):
-    """The error says what to write, before anything is installed."""
+    """The error says what to write. Nothing is installed before."""
     with pytest.raises(ValueError, match=complaint):
         lowest["constraints"](PROJECT.format(requirements))

@@ -26,7 +26,7 @@ def module_url(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def app(module_url, views):
-    """An application on each database, with two authors and four notes."""
+    """An application on each database. It has two authors and four notes."""
     fill(module_url)
     with application(module_url, *views) as app:
         yield app
@@ -34,7 +34,7 @@ def app(module_url, views):
 
 @pytest.fixture(scope="module")
 def views():
-    """The views of the application; a module may have its own."""
+    """The views of the application. A module may replace them."""
     return []
 
 

@@ -55,7 +55,7 @@ def show(request):
 
 
 def wrong(request):
-    """Change an author, and then look for one that does not exist."""
+    """Change an author, and then look for an author that does not exist."""
     author = request.sqa_session.get_or_404(Author, 1)
     author.name = "changed"
     request.sqa_session.get_or_404(Author, request.matchdict["id"], description="No <such> one")
@@ -81,20 +81,20 @@ def test_a_row_is_found_by_its_key(session, ident):
 
 @pytest.mark.parametrize("ident", [(1, 2), ("1", "2"), {"number": "2", "author_id": "1"}])
 def test_a_row_is_found_by_a_composite_key(session, ident):
-    """Its values are in the order of the key, or have names."""
+    """The values are in the order of the key, or in a dictionary with the attributes' names."""
     assert session.get_or_404(Note, ident).body == "two"
 
 
 @pytest.mark.parametrize("ident", [3, "3", -1])
 def test_a_row_that_is_not_there_is_not_found(session, ident):
-    """Its number is well-formed: the database is asked, and has no such row."""
+    """The key is well-formed, so the database is asked. It does not have such a row."""
     with pytest.raises(HTTPNotFound):
         session.get_or_404(Author, ident)
 
 
 @pytest.mark.parametrize("ident", HOSTILE, ids=ascii)
 def test_what_cannot_be_a_key_never_reaches_the_database(session, statements, ident):
-    """MariaDB would return row 1, and PostgreSQL an error."""
+    """MariaDB would return row 1, and PostgreSQL would raise an error."""
     with pytest.raises(HTTPNotFound):
         session.get_or_404(Author, ident)
     with pytest.raises(HTTPNotFound):
@@ -104,7 +104,7 @@ def test_what_cannot_be_a_key_never_reaches_the_database(session, statements, id
 
 
 def test_one_statement_finds_a_row_and_none_finds_it_again(session, statements):
-    """The text and the number name the same row, which the session has by then."""
+    """The text and the number name the same row, which the session then has in memory."""
     found = session.get_or_404(Author, "1")
 
     assert session.get_or_404(Author, 1) is found
@@ -112,7 +112,7 @@ def test_one_statement_finds_a_row_and_none_finds_it_again(session, statements):
 
 
 def test_options_reach_the_session(session, statements):
-    """Eager loads, locks, and everything else that Session.get() takes."""
+    """Eager loads, locks, and all other options of Session.get() work."""
     options = [joinedload(Author.notes)]
     found = session.get_or_404(Author, "1", options=options)
     bind = {"bind": session.connection()}
@@ -125,13 +125,13 @@ def test_options_reach_the_session(session, statements):
 
 @pytest.mark.parametrize("entity", [str, aliased(Author)], ids=["str", "alias"])
 def test_what_is_not_mapped_is_an_error_and_no_404(session, entity):
-    """SQLAlchemy raises it: the mistake is the application's, not the visitor's."""
+    """SQLAlchemy raises an error, because the application is wrong and not the visitor."""
     with pytest.raises((ArgumentError, NoInspectionAvailable)):
         session.get_or_404(entity, 1)
 
 
 def test_letters_that_a_column_cannot_hold_are_not_found(session):
-    """MariaDB answers a comparison with such letters by an error."""
+    """MariaDB would raise an error if it compared the column with such letters."""
 
     class Tag(new_base()):
         __tablename__ = "tag"
@@ -146,7 +146,7 @@ def test_letters_that_a_column_cannot_hold_are_not_found(session):
 
 
 def test_the_database_judges_values_of_a_type_that_it_alone_knows(postgresql):
-    """An address is found or not found, and nonsense is not found either."""
+    """A network address is found or not found. Text that is not an address is not found."""
 
     class Host(new_base()):
         __tablename__ = "host"
@@ -168,7 +168,7 @@ def test_the_database_judges_values_of_a_type_that_it_alone_knows(postgresql):
 
 
 def test_other_errors_of_the_database_stay_errors(session):
-    """A table that does not exist is not a 404."""
+    """If the table does not exist, the error is not turned into a 404."""
 
     class Missing(new_base()):
         __tablename__ = "missing"
@@ -181,7 +181,7 @@ def test_other_errors_of_the_database_stay_errors(session):
 
 
 def test_a_view_answers_with_the_row_or_a_404_that_keeps_nothing(app):
-    """A 404 rolls back, and the visitor sees the description that the view has given."""
+    """A 404 rolls back, and the visitor sees the view's description."""
     client = TestApp(app)
     assert client.get("/show/1").text == "Ada"
     client.get("/show/1abc", status=404)
@@ -192,7 +192,7 @@ def test_a_view_answers_with_the_row_or_a_404_that_keeps_nothing(app):
 
 
 def test_the_not_found_view_of_an_application_is_called(sqlite, serve):
-    """It has the description, and a session that works."""
+    """The not-found view gets the description, and can use the session."""
 
     def missing(error, request):
         return Response(f"{error.detail}, {request.sqa_session.scalar(select(42))}", status=404)
@@ -206,7 +206,7 @@ def test_the_not_found_view_of_an_application_is_called(sqlite, serve):
 
 
 def test_every_session_of_the_package_has_the_look_ups(app):
-    """This holds for those of a request, a thread and a scope, and for the thread's plain one."""
+    """Sessions of a request, a thread and a scope have them, and the thread's plain session."""
     threads = sqa.Session(app)
     with session_scope(app) as scoped, threads:
         for session in (scoped, threads, threads()):
@@ -218,7 +218,7 @@ def test_every_session_of_the_package_has_the_look_ups(app):
 
 
 def test_a_session_class_may_have_look_ups_of_its_own(sqlite, serve):
-    """The class is derived from SqaSession, so that its own methods come first."""
+    """If the class is derived from SqaSession, its own methods are used."""
 
     class Own(SqaSession):
         def get_or_404(self, entity, ident, **options):
@@ -230,7 +230,7 @@ def test_a_session_class_may_have_look_ups_of_its_own(sqlite, serve):
 
 
 def test_the_functions_take_any_session(app):
-    """Such as the plain session of a test, which is in environ["sqa.session"]."""
+    """For example, the plain session that a test puts into environ["sqa.session"]."""
     with Session(get_sqa(app).engine) as session:
         assert get_or_404(session, Author, "1").name == "Ada"
         assert first_or_404(session, select(Author.name).order_by(Author.id)) == "Ada"

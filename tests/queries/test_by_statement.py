@@ -1,4 +1,4 @@
-"""Look-ups by statement: the first row or the only one, whatever is selected, or HTTPNotFound."""
+"""Look-ups by statement return the first row or the only row, or raise HTTPNotFound."""
 
 import logging
 
@@ -73,7 +73,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_first_or_404_gives_the_first_of_whatever_is_asked_for(session, statements, shape):
-    """It takes one statement. One thing is returned as itself, several as a row."""
+    """One statement is sent. One selected thing is returned as itself, several as a Row."""
     statement, look, expected = SHAPES[shape]
 
     assert look(session.first_or_404(statement)) == expected
@@ -82,14 +82,14 @@ def test_first_or_404_gives_the_first_of_whatever_is_asked_for(session, statemen
 
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape not in {"text", "statement"}])
 def test_first_or_404_asks_for_one_row(session, statements, shape):
-    """A table of a million rows is not fetched for one of them."""
+    """The database does not send a million rows when the caller needs one."""
     session.first_or_404(SHAPES[shape][0])
 
     assert "LIMIT" in statements[0]
 
 
 def test_first_or_404_takes_a_query(session, statements):
-    """Of a legacy Query the eager loads are kept."""
+    """The eager loads of a legacy Query are kept."""
     query = session.query(Author).options(joinedload(Author.notes)).order_by(Author.id)
     found = session.first_or_404(query)
 
@@ -115,7 +115,7 @@ NOTHING = {
 @pytest.mark.parametrize("look_up", [first_or_404, one_or_404])
 @pytest.mark.parametrize("shape", NOTHING)
 def test_no_row_is_not_found(session, look_up, shape):
-    """This holds for both look-ups. A statement's own LIMIT 0 stays."""
+    """Both look-ups raise HTTPNotFound. If the statement itself has LIMIT 0, it is kept."""
     with pytest.raises(HTTPNotFound) as raised:
         look_up(session, NOTHING[shape], description="Gone")
 
@@ -123,7 +123,7 @@ def test_no_row_is_not_found(session, look_up, shape):
 
 
 def test_a_fetch_of_the_statement_s_own_is_left_as_it_is(postgresql):
-    """FETCH ... WITH TIES says more than a LIMIT can."""
+    """A LIMIT could not express FETCH ... WITH TIES."""
     statement = select(literal_column("1")).order_by(literal_column("1")).fetch(1, with_ties=True)
     with Session(plain_engine(postgresql.url)) as session:
         assert first_or_404(session, statement) == 1
@@ -132,7 +132,7 @@ def test_a_fetch_of_the_statement_s_own_is_left_as_it_is(postgresql):
 
 
 def test_first_or_404_returns_what_an_insert_returns(app, session):
-    """A statement that writes takes no LIMIT."""
+    """A statement that writes cannot have a LIMIT."""
     statement = insert(Author).values(**{**ADA, "id": 3}).returning(Author.id)
 
     assert session.first_or_404(statement) == 3
@@ -186,7 +186,7 @@ ONLY = {
 
 @pytest.mark.parametrize("shape", ONLY)
 def test_one_or_404_gives_the_only_row(session, statements, shape):
-    """It takes one statement, and loads whole collections. A repeated object counts once."""
+    """One statement loads whole collections. An object that a join repeats counts once."""
     statement, look, expected = ONLY[shape]
 
     assert look(session.one_or_404(statement)) == expected
@@ -206,7 +206,7 @@ SEVERAL = {
 
 @pytest.mark.parametrize("shape", SEVERAL)
 def test_several_rows_are_not_found_and_are_logged(session, caplog, shape):
-    """The log has names and no values. Two rows with equal values are two."""
+    """The log has names but no values. Two rows with equal values count as two."""
     statement, names = SEVERAL[shape]
     with pytest.raises(HTTPNotFound):
         session.one_or_404(statement)

@@ -1,4 +1,4 @@
-"""What names a row is converted to the values of its key, or no row is found: never an error."""
+"""The identity of a row is converted to key values, or is not found. It is never an error."""
 
 import enum
 from datetime import UTC, date, datetime, time, timedelta
@@ -51,14 +51,14 @@ BIG = 2**63 - 1
 
 
 class Color(enum.Enum):
-    """Stored by name."""
+    """An enum that the database stores by name."""
 
     RED = "#f00"
     BLUE = "#00f"
 
 
 class Hashed(TypeDecorator):
-    """A number that visitors see as a text with a prefix."""
+    """A number that visitors see as text with a prefix."""
 
     impl = Integer
     cache_ok = True
@@ -70,7 +70,7 @@ class Hashed(TypeDecorator):
 
 
 class Passing(TypeDecorator):
-    """A number that is not converted on the way in, so that text would reach the database."""
+    """A number that the type does not convert, so text would reach the database."""
 
     impl = Integer
     cache_ok = True
@@ -80,7 +80,7 @@ class Passing(TypeDecorator):
 
 
 class Guid(TypeDecorator):
-    """The recipe of SQLAlchemy's documentation, which declares the Python type that it takes."""
+    """The recipe of SQLAlchemy's documentation. It declares the Python type of its values."""
 
     impl = CHAR(32)
     cache_ok = True
@@ -94,21 +94,21 @@ class Guid(TypeDecorator):
 
 
 class Plain(TypeDecorator):
-    """A text that is converted in results only."""
+    """A text that the type converts only in results."""
 
     impl = String(5)
     cache_ok = True
 
 
 class Nameless(TypeDecorator):
-    """A type that says nothing of its values."""
+    """A type that does not declare the Python type of its values."""
 
     impl = JSON
     cache_ok = True
 
 
 class Silent(UserDefinedType):
-    """A type that does not know the class of its values, as many in SQLAlchemy 2.0."""
+    """A type that raises an error for python_type, as many types of SQLAlchemy 2.0 do."""
 
     cache_ok = True
 
@@ -187,7 +187,7 @@ def converted(type_, value):
     ],
 )
 def test_text_becomes_what_the_column_holds(type_, given, expected):
-    """It has the same value and class on each database."""
+    """The converted value has the same class and is equal on each database."""
     for found in converted(type_, given):
         assert found == expected
         assert type(found) is type(expected)
@@ -274,7 +274,7 @@ def test_text_becomes_what_the_column_holds(type_, given, expected):
     ],
 )
 def test_what_no_row_can_have_is_none(type_, given):
-    """It is no error, and it is not a value that a database could take for another."""
+    """Such a value is neither an error nor a value that a database reads as another one."""
     assert converted(type_, given) == [None, None, None]
 
 
@@ -292,12 +292,12 @@ def test_what_no_row_can_have_is_none(type_, given):
     ],
 )
 def test_a_number_is_as_large_as_the_column_of_that_database(type_, number, sizes):
-    """SQLite has one size of integer, and MySQL and MariaDB have many."""
+    """SQLite has one size of integers. MySQL and MariaDB have several."""
     assert [found is not None for found in converted(type_, str(number))] == sizes
 
 
 def test_what_sqlalchemy_cannot_send_is_none():
-    """Only PostgreSQL has intervals. For the others SQLAlchemy adds them to a date."""
+    """Only PostgreSQL has intervals. On other databases SQLAlchemy adds them to a date."""
     assert converted(Interval(), timedelta.max) == [None, timedelta.max, None]
 
 
@@ -306,7 +306,7 @@ class Base(DeclarativeBase):
 
 
 class Line(Base):
-    """A composite key, whose attribute has another name than its column."""
+    """A model with a composite key. One attribute has another name than its column."""
 
     __tablename__ = "line"
     order: Mapped[int] = mapped_column("order_id", primary_key=True)
@@ -315,7 +315,7 @@ class Line(Base):
 
 
 class Document(Base):
-    """The base of a joined inheritance."""
+    """The base class of a joined inheritance."""
 
     __tablename__ = "document"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -324,7 +324,7 @@ class Document(Base):
 
 
 class Report(Document):
-    """A table of its own, with the key of the base."""
+    """A subclass with its own table, which has the key of the base class."""
 
     __tablename__ = "report"
     id: Mapped[int] = mapped_column(ForeignKey(Document.id), primary_key=True)
@@ -354,13 +354,13 @@ class Report(Document):
     ],
 )
 def test_a_composite_key_is_a_tuple_or_a_dictionary(ident, expected):
-    """It must be complete, and has the names of the attributes."""
+    """The key must be complete. A dictionary has the names of the attributes."""
     assert identity_of(inspect(Line), ident, SQLITE) == expected
 
 
 @pytest.mark.parametrize("ident", [7, "7", (7,), ["7"], {"id": "7"}])
 def test_a_class_that_inherits_has_the_key_of_its_base(ident):
-    """The key has one column, though it stands in two tables."""
+    """The key is one value, although two tables have its column."""
     assert identity_of(inspect(Report), ident, SQLITE) == (7,)
 
 
@@ -412,7 +412,7 @@ ANYTHING = st.one_of(
 
 @pytest.fixture(scope="module")
 def stored(module_url):
-    """A session on each database, where each model has its row of SAMPLES."""
+    """A session on each database, with the row of SAMPLES for each model."""
     engine = plain_engine(module_url)
     Base.metadata.create_all(engine)
     with Session(engine) as session:
@@ -432,7 +432,7 @@ def test_a_row_is_found_by_the_text_of_its_key(stored):
 
 
 def test_a_class_that_inherits_finds_its_own_rows_only(stored):
-    """A row of the base is not found as the class; a row of the class is found as the base."""
+    """The base class finds rows of the subclass. The subclass finds only its own rows."""
     stored.add_all([Document(id=1), Report(id=2)])
     stored.flush()
     for expunge in (False, True):
@@ -449,7 +449,7 @@ def test_a_class_that_inherits_finds_its_own_rows_only(stored):
 @settings(max_examples=150, deadline=None)
 @given(ident=ANYTHING, model=st.sampled_from(MODELS))
 def test_anything_at_all_is_a_row_or_not_found(stored, ident, model):
-    """It is never another row, and never an error of the database, which ends the transaction."""
+    """No value finds another row, or makes the database end the transaction with an error."""
     try:
         found = get_or_404(stored, model, ident)
     except HTTPNotFound:

@@ -1,4 +1,4 @@
-"""What several test modules of this room serve."""
+"""Applications and databases that several test modules of this room use."""
 
 from functools import partial
 
@@ -16,14 +16,14 @@ from support.models import INSERT
 
 @pytest.fixture
 def unique_notes(sqlite):
-    """Return what others see of a table in which each body can be stored only once."""
+    """Return what others see of a table in which a body can be stored only once."""
     sqlite.run("CREATE TABLE note (body VARCHAR(100) PRIMARY KEY)")
     return lambda: [row[0] for row in sqlite.rows("SELECT body FROM note ORDER BY body")]
 
 
 @pytest.fixture
 def attempts():
-    """The requests that reached a view of serve_pages, one for each attempt."""
+    """The requests that reached a view of serve_pages, one item for each attempt."""
     return []
 
 
@@ -54,7 +54,7 @@ def serve_pages(serve, attempts):
 
 @pytest.fixture
 def serve_view(serve, sqlite, unique_notes):
-    """Make a client of an application of one view that is retried without a pause."""
+    """Make a client of an application with one view. Retries have no pause."""
 
     def serve_view(view, *, setup=None, url=sqlite.url, view_options=(), **settings):
         setups = [lambda config: config.add_view(view, **dict(view_options))]
@@ -66,7 +66,7 @@ def serve_view(serve, sqlite, unique_notes):
 
 @pytest.fixture
 def serve_view_on(serve_view, request):
-    """Make such a client on the database that a name tells, and return that database too."""
+    """Make such a client on the database with a given name. Return that database too."""
 
     def serve_view_on(kind, view, **settings):
         target = request.getfixturevalue(kind)
@@ -122,13 +122,13 @@ def book(sqlite):
 
 @pytest.fixture(params=["book", "bank", "ledger"])
 def anywhere(request):
-    """Accounts and notes on each of the three."""
+    """Accounts and notes on each of the three databases."""
     return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
 def serve_accounts(serve):
-    """Make an application of one view at /{style}/{who}."""
+    """Make an application with one view at /{style}/{who}."""
 
     def serve_accounts(url, view, *, page=False, **settings):
         def setup(config):

@@ -1,4 +1,4 @@
-"""What must happen once, after the commit, happens once and then."""
+"""Functions that must run once, after the commit, run once and after the commit."""
 
 import pytest
 from pyramid.response import Response
@@ -18,7 +18,7 @@ from support.retried import (
 
 
 def test_what_comes_after_the_commit_happens_once(serve_view, unique_notes):
-    """Attempts that were thrown away call nothing; the rows are there when it is called."""
+    """Failed attempts call no function. When a function is called, the rows are stored."""
     called = []
 
     def view(request):
@@ -38,7 +38,7 @@ def test_what_comes_after_the_commit_happens_once(serve_view, unique_notes):
 def test_what_comes_after_the_commit_happens_once_when_a_commit_was_refused(
     serve_view, unique_notes
 ):
-    """The commit of the first attempt had begun."""
+    """The commit of the first attempt had begun before the database refused it."""
     called = []
 
     def view(request):
@@ -78,7 +78,7 @@ def aborted(request):
 
 @pytest.mark.parametrize("end", [not_found, fails, doomed, refused, aborted])
 def test_nothing_comes_after_a_transaction_that_was_not_committed(serve_view, unique_notes, end):
-    """A mail about an order that was never stored is not sent."""
+    """For example, no mail is sent about an order that was not stored."""
     called = []
 
     def view(request):
@@ -93,7 +93,7 @@ def test_nothing_comes_after_a_transaction_that_was_not_committed(serve_view, un
 
 
 def test_each_part_that_a_view_commits_has_its_own_after(serve_view, unique_notes):
-    """request.tm.commit() is a commit, too."""
+    """The functions are also called after request.tm.commit()."""
     called = []
 
     def view(request):
@@ -113,7 +113,7 @@ def test_each_part_that_a_view_commits_has_its_own_after(serve_view, unique_note
 def test_an_error_after_the_commit_is_logged_and_does_not_change_the_response(
     serve_view, unique_notes, caplog
 ):
-    """What was stored was stored: the client is told so, and the next function is called."""
+    """The work is stored, so the client gets its response, and the next function is called."""
     called = []
 
     def send_mail():
@@ -134,7 +134,7 @@ def test_an_error_after_the_commit_is_logged_and_does_not_change_the_response(
 
 
 def test_a_conflict_after_the_commit_is_not_tried_again(serve_view, unique_notes, caplog):
-    """It would be stored twice."""
+    """A second attempt would store the work twice."""
     attempts = []
 
     def view(request):
@@ -150,7 +150,7 @@ def test_a_conflict_after_the_commit_is_not_tried_again(serve_view, unique_notes
 
 
 def test_the_session_can_read_after_the_commit(serve_view):
-    """Objects and fresh rows; the connection goes back."""
+    """It reads loaded objects and fresh rows. The connection goes back to the pool."""
     seen = []
 
     def look(request):
@@ -195,7 +195,7 @@ def change_and_fail(session):
 def test_a_write_after_the_commit_is_logged_and_lost_and_the_response_stays(
     serve_view, unique_notes, caplog, late_write
 ):
-    """Nobody would commit it; the answer is about what was committed."""
+    """The write has no transaction to commit it. The response is about what was committed."""
 
     def view(request):
         write(request, "row")
@@ -221,7 +221,7 @@ def promising(handler, registry):
 
 
 def test_there_is_no_after_the_commit_where_there_is_no_transaction(serve_view):
-    """A tween above the transaction is told so."""
+    """A tween above the transaction gets an error that says so."""
 
     def setup(config):
         config.add_tween(f"{__name__}.promising")

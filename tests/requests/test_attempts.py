@@ -1,4 +1,4 @@
-"""Each attempt has the request as the client sent it, whatever an attempt before has changed."""
+"""Each attempt sees the request as the client sent it, even if an attempt has changed it."""
 
 import gzip
 import io
@@ -13,11 +13,11 @@ from support.apps import with_view
 
 
 class Conflict(RetryableException):
-    """As if the database had rolled the transaction back."""
+    """An error as if the database had rolled the transaction back."""
 
 
 def in_a_tween(change):
-    """Return a setup whose tween, above all others of the application, changes each request."""
+    """Return a setup whose tween changes each request, above the application's other tweens."""
 
     def tween_factory(handler, registry):
         def tween(request):
@@ -80,7 +80,7 @@ CHANGES += [name_user, unpack, upper, stream_body]
 
 
 def state(request):
-    """What a view can see of a request."""
+    """Return what a view can see of a request."""
     return {
         "path": request.path,
         "query": sorted(request.GET.items()),
@@ -95,7 +95,7 @@ def state(request):
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 @pytest.mark.parametrize("where", ["in a tween", "in the view"])
 def test_a_change_of_the_request_does_not_reach_the_next_attempt(serve, sqlite, change, where):
-    """It is made again, or not, as at the first attempt."""
+    """The next attempt starts with the request as it was at the first attempt."""
     seen = []
 
     def view(request):
@@ -117,7 +117,7 @@ def test_a_change_of_the_request_does_not_reach_the_next_attempt(serve, sqlite, 
 
 
 def test_what_a_subscriber_of_the_retry_keeps_in_the_environ_stays(serve, sqlite):
-    """pyramid_retry documents its event for that."""
+    """The documentation of pyramid_retry's event tells subscribers to do this."""
     seen = []
 
     def remember(event):
@@ -139,7 +139,7 @@ def test_what_a_subscriber_of_the_retry_keeps_in_the_environ_stays(serve, sqlite
 
 
 def test_an_application_within_another_one_has_the_request_that_it_was_given(serve, sqlite):
-    """The outer one has changed path and query before; both are tried again."""
+    """The outer application has changed path and query. Both applications are tried again."""
     seen, outside = [], []
 
     def inner_view(request):
@@ -172,7 +172,7 @@ def test_an_application_within_another_one_has_the_request_that_it_was_given(ser
 
 
 def test_a_body_that_the_view_has_replaced_and_closed_is_read_whole_again(serve, sqlite):
-    """It is the client's body that counts."""
+    """The next attempt reads the client's body."""
     seen = []
 
     def view(request):
@@ -189,7 +189,7 @@ def test_a_body_that_the_view_has_replaced_and_closed_is_read_whole_again(serve,
 
 
 def test_an_execution_policy_of_the_application_may_ask_the_router_for_more(serve, sqlite):
-    """It has the attributes of Pyramid's own."""
+    """The router has the attributes of Pyramid's own router."""
     seen = []
 
     def policy(environ, router):

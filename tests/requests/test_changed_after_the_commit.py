@@ -1,4 +1,4 @@
-"""An answer that something after the commit has changed: logged as an error, with the path."""
+"""If something changes the response after the commit, an error with the path is logged."""
 
 import pytest
 from pyramid.events import NewResponse
@@ -130,7 +130,7 @@ CHANGES = [
 def test_an_error_answer_after_the_commit_is_logged_with_the_path(
     serve, database, bodies, caplog, change
 ):
-    """It cannot be undone, so it is said; and it is never tried again."""
+    """The commit cannot be undone, so an error is logged. The request is not tried again."""
     client = TestApp(serve(database.url, change), lint=False)
     try:
         status = client.get("/page", status="*").status_int
@@ -146,7 +146,7 @@ def test_an_error_answer_after_the_commit_is_logged_with_the_path(
 
 
 def test_a_range_that_is_answered_416_is_logged_with_the_path(serve, database, bodies, caplog):
-    """WebOb decides so while the response is sent."""
+    """WebOb decides on the status 416 while it sends the response."""
 
     def view(request):
         response = write(request)
@@ -164,7 +164,7 @@ def test_a_range_that_is_answered_416_is_logged_with_the_path(serve, database, b
 
 
 def test_an_answer_that_is_true_is_not_logged(serve, database, bodies, caplog):
-    """A success, an error of the view, a page of an error, a part that was committed by hand."""
+    """True answers: a success, a view's error, an error page, a part committed by hand."""
 
     def part(request):
         write(request)

@@ -1,4 +1,4 @@
-"""Many threads at once get exactly what they were promised."""
+"""With many threads, what is stored agrees with what each client was told."""
 
 import random
 
@@ -20,7 +20,7 @@ STATUSES = [200, 201, 204, 302, 303, 400, 404, 409, 500, 503]
     [pytest.param(SOME, id="some"), pytest.param(MANY, id="many", marks=pytest.mark.deep)],
 )
 def test_32_threads_of_mixed_statuses_store_exactly_what_was_promised(database, requests):
-    """Nothing is lost, nothing is stored twice, and no connection stays checked out."""
+    """No row is lost or stored twice, and every connection goes back to the pool."""
     database.run("CREATE TABLE note (body VARCHAR(50))")
     settings = {
         "sqlalchemy.url": database.url,

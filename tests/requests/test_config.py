@@ -37,7 +37,7 @@ INCLUDES = {
 
 @pytest.mark.parametrize("includes", INCLUDES.values(), ids=INCLUDES)
 def test_an_application_may_include_it_in_any_way(includes):
-    """Included once or twice, before or after pyramid_tm and pyramid_retry."""
+    """The package may be included twice, and before or after pyramid_tm and pyramid_retry."""
     config = Configurator(settings=MEMORY)
     for include in includes:
         config.include(include)
@@ -50,14 +50,14 @@ def test_an_application_may_include_it_in_any_way(includes):
     ["pyramid_aalam_sqa", "pyramid_tm pyramid_aalam_sqa", "pyramid_aalam_sqa\npyramid_retry"],
 )
 def test_an_ini_may_include_it(names):
-    """pyramid.includes needs no line of code."""
+    """The line pyramid.includes in the ini file is enough."""
     config = Configurator(settings={**MEMORY, "pyramid.includes": names})
 
     assert serve(config).get("/").text == "1"
 
 
 def test_an_include_inside_an_include_works():
-    """An application's models may include it for the application."""
+    """For example, the application's package of models may include this package."""
 
     def models(config):
         config.include("pyramid_aalam_sqa")
@@ -69,7 +69,7 @@ def test_an_include_inside_an_include_works():
 
 
 def test_tm_settings_have_our_defaults():
-    """The veto, an explicit manager, and no look-up of the user on each request."""
+    """They are our veto, an explicit manager, and no look-up of the user in each request."""
     config = Configurator(settings=MEMORY)
     config.include("pyramid_aalam_sqa")
     serve(config)
@@ -86,7 +86,7 @@ def hook(request):
 
 @pytest.mark.parametrize("late", [False, True])
 def test_the_applications_own_tm_settings_win(late):
-    """Set in the ini, or in code after the include."""
+    """They may be set in the ini file, or in code after the include."""
     own = {
         "tm.commit_veto": "pyramid_tm.default_commit_veto",
         "tm.annotate_user": "true",
@@ -104,7 +104,7 @@ def test_the_applications_own_tm_settings_win(late):
 
 
 def test_a_veto_under_its_old_name_is_the_applications_own():
-    """pyramid_tm.commit_veto is what pyramid_tm reads when tm.commit_veto is not set."""
+    """If tm.commit_veto is not set, pyramid_tm reads pyramid_tm.commit_veto."""
     config = Configurator(settings={**MEMORY, "pyramid_tm.commit_veto": commit_veto})
     config.include("pyramid_aalam_sqa")
     config.commit()
@@ -113,7 +113,7 @@ def test_a_veto_under_its_old_name_is_the_applications_own():
 
 
 def test_the_applications_own_request_method_wins():
-    """An application may make request.sqa_session itself."""
+    """An application may define request.sqa_session itself."""
 
     def own(request):
         return "its own"
@@ -127,7 +127,7 @@ def test_the_applications_own_request_method_wins():
 
 
 def test_settings_changed_after_the_include_are_the_ones_that_count():
-    """They are read when the configuration is committed."""
+    """The settings are read when the configuration is committed."""
     config = Configurator(settings={"sqlalchemy.url": "no url"})
     config.include("pyramid_aalam_sqa")
     config.add_settings(MEMORY)
@@ -136,7 +136,7 @@ def test_settings_changed_after_the_include_are_the_ones_that_count():
 
 
 def test_the_applications_own_directive_wins_over_the_ini():
-    """config.add_sqa_database(url, **options)."""
+    """The directive is config.add_sqa_database(url, **options)."""
     config = Configurator(settings={"sqlalchemy.url": "sqlite:///of-the-ini.sqlite"})
     config.include("pyramid_aalam_sqa")
     config.add_sqa_database("sqlite://", echo=False, hide_parameters="true")
@@ -147,7 +147,7 @@ def test_the_applications_own_directive_wins_over_the_ini():
 
 
 def test_the_directive_completes_the_ini():
-    """Options alone keep the URL of the ini."""
+    """If the directive has only options, the ini file's URL is used."""
     config = Configurator(settings=MEMORY)
     config.include("pyramid_aalam_sqa")
     config.add_sqa_database(hide_parameters=True)
@@ -157,7 +157,7 @@ def test_the_directive_completes_the_ini():
 
 
 def test_two_directives_conflict_and_both_places_are_named():
-    """Nobody's database is replaced in silence."""
+    """A database is never replaced without an error."""
     config = Configurator(settings=MEMORY)
     config.include("pyramid_aalam_sqa")
     config.add_sqa_database("sqlite:///one.sqlite")
@@ -169,7 +169,7 @@ def test_two_directives_conflict_and_both_places_are_named():
 
 
 def test_a_wrong_directive_names_its_file_and_line():
-    """The error is found where it can be mended."""
+    """The reader of the error finds the line to change."""
     config = Configurator(settings={})
     config.include("pyramid_aalam_sqa")
     config.add_sqa_database("no url")
@@ -195,7 +195,7 @@ def test_a_wrong_number_of_attempts_is_our_error(first, attempts):
 
 @pytest.mark.parametrize("name", ["nowhere.veto", "pyramid_tm.nothing", "pyramid_tm.EXCVIEW"])
 def test_a_veto_that_cannot_be_imported_is_our_error(name):
-    """It names the setting, not only the module that is missing."""
+    """The error names the setting, and not only the missing module."""
     config = Configurator(settings={**MEMORY, "tm.commit_veto": name})
     config.include("pyramid_aalam_sqa")
 
@@ -233,7 +233,7 @@ class Two(Session):
 
 
 def test_the_database_is_an_introspectable_with_its_password_masked():
-    """What debug toolbars and proutes-like tools show."""
+    """Debug toolbars and similar tools show introspectables."""
     config = Configurator(settings={"sqlalchemy.url": "mysql+pymysql://me:hidden@host/base"})
     config.include("pyramid_aalam_sqa")
     config.commit()
@@ -246,7 +246,7 @@ def test_the_database_is_an_introspectable_with_its_password_masked():
 
 
 def test_an_autocommitting_configurator_configures_again(tmp_path):
-    """pyramid.testing.setUp runs each action at once: the second replaces the first."""
+    """With pyramid.testing.setUp each action runs at once. A second one replaces the first."""
     with testing.testConfig(settings={"sqlalchemy.url": f"sqlite:///{tmp_path}/a"}) as config:
         config.include("pyramid_aalam_sqa")
         first = get_sqa(config)
@@ -259,7 +259,7 @@ def test_an_autocommitting_configurator_configures_again(tmp_path):
 
 
 def test_a_ready_engine_is_used_and_never_disposed(tmp_path):
-    """A test hands its own in, and looks at it afterwards."""
+    """A test passes its own engine, and uses it after the application has ended."""
     engine = create_engine(f"sqlite:///{tmp_path}/a")
     config = Configurator(settings={"sqlalchemy.engine": engine})
     config.include("pyramid_aalam_sqa")
@@ -293,7 +293,7 @@ def with_tweens(*tweens):
     ],
 )
 def test_a_list_of_tweens_that_breaks_the_promise_is_refused(tweens, message):
-    """With what would happen, and what to write."""
+    """The error says what would happen, and what to write."""
     with pytest.raises(ConfigurationError, match=message) as raised:
         with_tweens(*tweens)
 
@@ -301,7 +301,7 @@ def test_a_list_of_tweens_that_breaks_the_promise_is_refused(tweens, message):
 
 
 def test_a_list_of_tweens_that_is_complete_is_taken():
-    """With others between them, and by whatever name they are imported."""
+    """There may be other tweens between, and a tween may be named by any of its names."""
     own = "pyramid_aalam_sqa.requests.outcome.rollback_tween_factory"
     other = f"{__name__}.other_tween_factory"
 

@@ -1,4 +1,4 @@
-"""Two requests that want the same rows: both are answered, and every effect exists once."""
+"""If two requests want the same rows, both succeed, and each change is made once."""
 
 import threading
 from collections import Counter
@@ -39,7 +39,7 @@ from support.accounts import (
 def test_a_deadlock_of_two_requests_ends_in_two_successes(
     serve_accounts_either_way, bank, caplog, place, name
 ):
-    """The one that the server throws away is made again, and nothing of it is there twice."""
+    """The server ends one of the two. That request is tried again, and stores nothing twice."""
     app = serve_accounts_either_way(bank.url, crossing(STYLES[name], place))
 
     assert at_once(app, f"/{name}/1", f"/{name}/2") == [200, 200]
@@ -53,7 +53,7 @@ def test_a_deadlock_of_two_requests_ends_in_two_successes(
 def test_a_commit_that_is_refused_for_a_conflict_is_made_again(
     serve_accounts_either_way, bank, caplog, name
 ):
-    """A cluster finds the conflict no earlier than at COMMIT."""
+    """A Galera cluster finds some conflicts only at COMMIT."""
     barrier = threading.Barrier(2)
 
     def view(request):
@@ -76,7 +76,7 @@ def test_a_commit_that_is_refused_for_a_conflict_is_made_again(
 
 @pytest.mark.parametrize("code", [1020, 1205, 3101])
 def test_other_conflicts_at_commit_are_tried_again_too(serve_accounts, bank, caplog, code):
-    """Snapshot conflicts, lock waits, and MySQL's group replication."""
+    """Among them: snapshot conflicts, lock waits, and MySQL's group replication."""
 
     def view(request):
         core_update(request.sqa_session, 1, 1)
@@ -91,7 +91,7 @@ def test_other_conflicts_at_commit_are_tried_again_too(serve_accounts, bank, cap
 
 
 def test_a_deadlock_is_known_under_mariadbs_own_url(serve_accounts, bank, caplog):
-    """mariadb+pymysql:// is the same database."""
+    """A URL with mariadb+pymysql:// is for the same kind of database."""
     url = make_url(bank.url).set(drivername="mariadb+pymysql")
     app = serve_accounts(url, crossing(core_update))
 
@@ -103,7 +103,7 @@ def test_a_deadlock_is_known_under_mariadbs_own_url(serve_accounts, bank, caplog
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.sweep(2)
 def test_a_lock_wait_that_timed_out_is_tried_again(serve_accounts_either_way, bank, caplog, place):
-    """Every style of writing, at once, while somebody holds all rows until each has given up."""
+    """Another connection holds all rows until each style of writing has timed out once."""
     everybody_failed = threading.Barrier(len(STYLES) + 1)
     let_go = threading.Event()
 
@@ -137,7 +137,7 @@ def test_a_lock_wait_that_timed_out_is_tried_again(serve_accounts_either_way, ba
 def test_a_snapshot_that_somebody_else_has_overtaken_is_tried_again(
     serve_accounts_either_way, bank, caplog, place, name
 ):
-    """MariaDB refuses to change a row that is newer than what the transaction has read."""
+    """MariaDB refuses to change a row that is newer than the transaction's snapshot."""
     if not bank.rows("SHOW VARIABLES LIKE 'innodb_snapshot_isolation'"):
         pytest.skip("The server has no innodb_snapshot_isolation.")
 
@@ -205,7 +205,7 @@ COUNTERS = [
 @pytest.mark.parametrize("case", COUNTERS)
 @pytest.mark.sweep(3)
 def test_a_counter_ends_at_the_number_of_successes(serve_accounts, request, caplog, case):
-    """Eight threads of ten requests: what was answered with 200 was counted, and nothing else."""
+    """Eight threads send ten requests each. The counter is the number of 200 responses."""
     kind, write, isolation = case
     database = request.getfixturevalue(kind)
     barrier = threading.Barrier(8)
@@ -236,7 +236,7 @@ def test_a_counter_ends_at_the_number_of_successes(serve_accounts, request, capl
 def test_a_deadlock_on_postgresql_ends_in_two_successes(
     serve_accounts_either_way, ledger, caplog, place
 ):
-    """40P01."""
+    """PostgreSQL reports the deadlock as 40P01."""
     settings = {
         "sqlalchemy.connect_args.options": "-c deadlock_timeout=20ms",
         # PostgreSQL lets the next attempt overtake the other request, which may wake up late.
@@ -254,7 +254,7 @@ def test_a_deadlock_on_postgresql_ends_in_two_successes(
 def test_a_row_that_has_changed_since_a_serializable_transaction_began_is_tried_again(
     serve_accounts_either_way, ledger, caplog, place
 ):
-    """40001 at a statement, in the view and in the flush of the commit."""
+    """PostgreSQL reports 40001 for a statement in the view, or in the flush before COMMIT."""
 
     def view(request):
         session = request.sqa_session
@@ -274,7 +274,7 @@ def test_a_row_that_has_changed_since_a_serializable_transaction_began_is_tried_
 
 
 def test_a_commit_that_postgresql_refuses_is_made_again(serve_accounts_either_way, ledger, caplog):
-    """Each has read what the other changes: no statement fails, one COMMIT does."""
+    """Each request reads what the other changes. No statement fails, but one COMMIT does."""
     barrier = threading.Barrier(2)
 
     def view(request):

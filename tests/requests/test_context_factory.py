@@ -1,4 +1,4 @@
-"""context_factory(): the context of a view is the row that the URL names, or the page is a 404."""
+"""With context_factory() a view's context is the row that the URL names, or a 404."""
 
 import pytest
 from pyramid.authorization import ACLHelper, Allow, Everyone
@@ -17,7 +17,7 @@ class Base(DeclarativeBase):
 
 
 class Book(Base):
-    """Says itself who may see it."""
+    """A book whose __acl__ says who may see it."""
 
     __tablename__ = "book"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -29,7 +29,7 @@ class Book(Base):
 
 
 class Leaf(Base):
-    """Has a composite key, the book's first."""
+    """A leaf with a composite key, which begins with the key of its book."""
 
     __tablename__ = "leaf"
     book_id: Mapped[int] = mapped_column(ForeignKey(Book.id), primary_key=True)
@@ -38,7 +38,7 @@ class Leaf(Base):
 
 
 class Policy:
-    """Asks the context."""
+    """A security policy that asks the context."""
 
     def permits(self, request, context, permission):
         seen.append(context.title)
@@ -71,14 +71,14 @@ def rename(context, request):
 
 
 def missing(error, request):
-    """A page of the application's own, which asks the database, too."""
+    """The application's own "not found" page, which queries the database too."""
     titles = request.sqa_session.scalars(select(Book.title).order_by(Book.id))
     return Response(f"{error.detail}: {', '.join(titles)}", status=404)
 
 
 @pytest.fixture
 def app(database):
-    """Books, and their leaves under two spellings of their key."""
+    """An application with books, and leaves under two spellings of their key."""
     book = context_factory(Book, "id", description="No such book")
     whole = context_factory(Book, "id", options=[joinedload(Book.pages)])
     with Configurator(settings={"sqlalchemy.url": database.url}) as config:
@@ -116,12 +116,12 @@ def app(database):
 
 
 def test_the_context_is_the_row_that_the_address_names(app):
-    """The view has it without a line of its own."""
+    """The view gets the row without any code of its own."""
     assert TestApp(app).get("/books/1").text == "One"
 
 
 def test_the_security_policy_sees_the_row(app):
-    """It decides by what the row says."""
+    """The policy decides by the data in the row."""
     client = TestApp(app)
     client.get("/books/1", status=200)
     client.get("/books/2", status=403)
@@ -148,7 +148,7 @@ def test_the_security_policy_sees_the_row(app):
     ],
 )
 def test_an_address_that_names_no_row_is_not_found(app, path):
-    """Whatever a visitor writes; the policy is not asked about nothing."""
+    """This is true for every text in the URL. The security policy is not called."""
     answer = TestApp(app).get(f"/books/{path}", status=404)
 
     assert answer.text.endswith(": One, Secret")
@@ -156,12 +156,12 @@ def test_an_address_that_names_no_row_is_not_found(app, path):
 
 
 def test_the_not_found_view_is_told_what_is_missing(app):
-    """The description of the factory."""
+    """The view gets the description of the factory."""
     assert TestApp(app).get("/books/9", status=404).text == "No such book: One, Secret"
 
 
 def test_a_composite_key_has_a_placeholder_for_each_column(app):
-    """In the order of the key; by their names, in any order."""
+    """They are in the order of the key, or have the attributes' names in any order."""
     client = TestApp(app)
 
     assert client.get("/books/1/2").text == "two"
@@ -171,7 +171,7 @@ def test_a_composite_key_has_a_placeholder_for_each_column(app):
 
 
 def test_one_statement_fetches_the_context_with_its_options(app):
-    """An eager load spares the view a second one."""
+    """With an eager load, the view does not need a second statement."""
     statements = []
 
     def sent(connection, cursor, statement, *_):
@@ -184,7 +184,7 @@ def test_one_statement_fetches_the_context_with_its_options(app):
 
 
 def test_what_a_view_does_to_its_context_is_stored(app, database):
-    """It is in the request's session; a 404 stores nothing, for nothing was there."""
+    """The context is in the request's session. A 404 stores nothing."""
     TestApp(app).post("/books/1", {"title": "Uno"})
     TestApp(app).post("/books/7", {"title": "Uno"}, status=404)
 
@@ -192,7 +192,7 @@ def test_what_a_view_does_to_its_context_is_stored(app, database):
 
 
 def test_a_session_of_a_test_is_used(app):
-    """The plain one in environ["sqa.session"], which has no look-ups of its own."""
+    """A plain session in environ["sqa.session"] works, though it has no look-up methods."""
     with Session(get_sqa(app).engine) as session:
         session.add(Book(id=8, title="Unstored"))
         client = TestApp(app, extra_environ={"sqa.session": session})
@@ -202,7 +202,7 @@ def test_a_session_of_a_test_is_used(app):
 
 @pytest.mark.parametrize("names", [(), ("book_id",), ("book_id", "number", "body")])
 def test_each_column_of_the_key_has_a_placeholder(names):
-    """At start-up, rather than a page that nobody ever finds."""
+    """Otherwise the application does not start."""
     with pytest.raises(SettingError) as raised:
         context_factory(Leaf, *names)
 
@@ -213,7 +213,7 @@ def test_each_column_of_the_key_has_a_placeholder(names):
 
 
 def test_a_class_that_is_mapped_later_is_checked_later(sqlite):
-    """When the first visitor comes."""
+    """The check is made at the first request."""
 
     class Late:
         pass
@@ -225,7 +225,7 @@ def test_a_class_that_is_mapped_later_is_checked_later(sqlite):
 
 
 def test_a_placeholder_that_the_route_has_not_is_named(sqlite):
-    """It is not the visitor's mistake."""
+    """It is an error of the application and not a 404, and names the placeholder."""
     with Configurator(settings={"sqlalchemy.url": sqlite.url}) as config:
         config.include("pyramid_aalam_sqa")
         config.add_route("book", "/books/{number}", factory=context_factory(Book, "id"))

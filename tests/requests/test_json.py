@@ -1,4 +1,4 @@
-"""renderer="json": rows, models, pages and their values, where the application has no other."""
+"""With renderer="json", rows, models, pages and their values are rendered."""
 
 import enum
 import json
@@ -45,13 +45,13 @@ class Base(DeclarativeBase):
 
 
 class Color(enum.Enum):
-    """Not of a class that JSON knows."""
+    """An enum, which Python's JSON does not know."""
 
     RED = "red"
 
 
 class Plant(Base):
-    """A column of every kind, one of them not for others, one for those who ask."""
+    """A model with columns of all kinds. One is private, and one is deferred."""
 
     __tablename__ = "plant"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -71,7 +71,7 @@ class Plant(Base):
 
 
 class Tree(Plant):
-    """Has a column in a table of its own."""
+    """A subclass that has a column in its own table."""
 
     __tablename__ = "tree"
     id: Mapped[int] = mapped_column(ForeignKey(Plant.id), primary_key=True)
@@ -80,7 +80,7 @@ class Tree(Plant):
 
 
 class Seed(Base):
-    """Chooses what is shown of it."""
+    """A model that chooses its JSON columns."""
 
     __tablename__ = "seed"
     __json_columns__ = ("id", "label")
@@ -93,7 +93,7 @@ class Seed(Base):
 
 
 class Careless(Base):
-    """Forgot a comma."""
+    """A model whose __json_columns__ lacks a comma."""
 
     __tablename__ = "careless"
     __json_columns__ = "id"
@@ -160,25 +160,25 @@ def serving(url):
 
 @pytest.fixture
 def serve(sqlite):
-    """On SQLite."""
+    """Serve on SQLite."""
     with serving(sqlite.url) as serve:
         yield serve
 
 
 @pytest.fixture
 def serve_any(any_database):
-    """On each database."""
+    """Serve on each database."""
     with serving(any_database.url) as serve:
         yield serve
 
 
 def dumps(value):
-    """As the renderer does it, without an application."""
+    """Return JSON as the renderer writes it, without an application."""
     return json.loads(add_json_adapters(JSON())(None)(value, {}))
 
 
 def test_views_return_models_rows_and_lists_of_them(serve_any):
-    """On each database the same text, with the type of JSON."""
+    """The text and the content type are the same on each database."""
 
     def view(request):
         session = request.sqa_session
@@ -201,7 +201,7 @@ def test_views_return_models_rows_and_lists_of_them(serve_any):
 
 
 def test_a_page_is_its_rows_and_its_place(serve):
-    """A view returns it as it is."""
+    """A view can return a page as it is."""
 
     def view(request):
         return request.sqa_paginate(select(Seed).order_by(Seed.id))
@@ -213,7 +213,7 @@ def test_a_page_is_its_rows_and_its_place(serve):
 
 
 def test_a_model_costs_no_statement_of_its_own(serve):
-    """What was not loaded on purpose is left out; what was loaded later is shown."""
+    """Columns that were not loaded are left out. Columns that were loaded later are shown."""
     statements = []
 
     def view(request):
@@ -232,7 +232,7 @@ def test_a_model_costs_no_statement_of_its_own(serve):
 
 
 def test_a_row_that_was_just_stored_is_shown_whole(serve_any):
-    """With what the database has added, and before that with what there is."""
+    """After the flush it has the database's defaults. Before, it has what Python has set."""
 
     def view(request):
         plant = Plant(id=5, name="New")
@@ -248,7 +248,7 @@ def test_a_row_that_was_just_stored_is_shown_whole(serve_any):
 
 
 def test_a_new_object_is_shown_with_its_null_columns(serve_any):
-    """The INSERT has not named them, so SQLAlchemy has not loaded them. It costs no statement."""
+    """The INSERT did not name them, so SQLAlchemy did not load them. No statement is sent."""
 
     def view(request):
         plant = Plant(id=5, name="New")
@@ -267,7 +267,7 @@ def test_a_new_object_is_shown_with_its_null_columns(serve_any):
 
 
 def test_a_column_whose_loading_was_deferred_is_not_shown_for_a_new_object_either(serve):
-    """Nor is one that a query has left out."""
+    """A column that a query has left out is not shown either."""
 
     def view(request):
         request.sqa_session.add(Plant(id=5, name="New"))
@@ -362,13 +362,13 @@ TWICE = text("SELECT 1 AS id, 2 AS id")
     ids=["row", "mapping", "rows"],
 )
 def test_a_row_with_two_columns_of_one_name_is_an_error_that_names_it(serve, view):
-    """One of the two values would be left out, and nobody would know which."""
+    """Otherwise JSON would have only one of the two values."""
     with pytest.raises(ValueError, match=r"two columns called 'id': .* label\(\) or AS"):
         serve(view)
 
 
 def test_two_columns_that_sqlalchemy_has_named_apart_are_both_shown(serve):
-    """As in a select() of two entities."""
+    """This happens in a select() of two entities."""
 
     def view(request):
         statement = select(Plant.id, Seed.id).join(Seed, Seed.plant_id == Plant.id)
@@ -378,7 +378,7 @@ def test_two_columns_that_sqlalchemy_has_named_apart_are_both_shown(serve):
 
 
 class Shelf(Base):
-    """Has collections of every kind, through a relationship and through association proxies."""
+    """A model with collections of all kinds, as relationships and as association proxies."""
 
     __tablename__ = "shelf"
     __json_columns__ = ("id", "names", "by_number", "as_set", "jars")
@@ -398,7 +398,7 @@ class Shelf(Base):
 
 
 class Jar(Base):
-    """Stands on a shelf."""
+    """A model that belongs to a shelf."""
 
     __tablename__ = "jar"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -407,7 +407,7 @@ class Jar(Base):
 
 
 def test_association_proxies_and_other_collections_are_shown(serve):
-    """As lists and objects; a set of models has no order."""
+    """They become lists and objects. A set of models has no fixed order."""
 
     def view(request):
         jars = [Jar(id=1, name="salt"), Jar(id=2, name="rice")]
@@ -432,7 +432,7 @@ def test_association_proxies_and_other_collections_are_shown(serve):
 
 
 def test_a_class_that_inherits_is_shown_with_its_own_columns(serve):
-    """Also where it was loaded as its base."""
+    """This is true even if the object was loaded by its base class."""
 
     def view(request):
         return request.sqa_session.scalars(select(Plant).where(Plant.id == 2)).one()
@@ -443,7 +443,7 @@ def test_a_class_that_inherits_is_shown_with_its_own_columns(serve):
 
 
 def test_relationships_and_private_columns_are_not_shown(serve):
-    """Columns only, and none whose name begins with an underscore."""
+    """Only columns are shown, and none whose name begins with an underscore."""
 
     def view(request):
         plant = request.sqa_session.get(Plant, 1)
@@ -475,12 +475,12 @@ def test_relationships_and_private_columns_are_not_shown(serve):
     ],
 )
 def test_each_value_has_a_form(value, expected):
-    """That of the documentation."""
+    """Each type of value has the form that the documentation says."""
     assert dumps(value) == expected
 
 
 def test_what_has_a_form_of_its_own_keeps_it():
-    """Pyramid's __json__ comes first."""
+    """If a class has __json__(), Pyramid's rule is kept: it is used."""
 
     class Own(Plant):
         def __json__(self, request):
@@ -493,13 +493,13 @@ def test_what_has_a_form_of_its_own_keeps_it():
 
 @pytest.mark.parametrize("value", [object(), Plant, select(1)])
 def test_what_has_none_is_refused_in_the_words_of_pyramid(value):
-    """A class, a statement, anything."""
+    """For example, a class or a statement cannot be JSON."""
     with pytest.raises(TypeError, match="is not JSON serializable"):
         dumps(value)
 
 
 def test_a_forgotten_comma_is_named():
-    """It would show each letter."""
+    """Otherwise each letter of the name would be taken for a column."""
     with pytest.raises(TypeError) as raised:
         dumps(Careless())
 
@@ -507,7 +507,7 @@ def test_a_forgotten_comma_is_named():
 
 
 def mark(name):
-    """A renderer that says who registered it."""
+    """Return a renderer that shows who registered it."""
     return lambda info: lambda value, system: name
 
 
@@ -530,12 +530,12 @@ def in_another_include(config):
 
 @pytest.mark.parametrize("configure", [before, before_and_done, in_another_include])
 def test_the_applications_own_renderer_wins(serve, configure):
-    """Registered at the top, committed at once, or by another included module."""
+    """It may be registered by the application, by an included module, or committed at once."""
     assert serve(view_of_nothing, configure).text == "the application's"
 
 
 def test_a_renderer_of_ones_own_can_be_taught(serve):
-    """It keeps its options, and what is added after ours takes its place."""
+    """The renderer keeps its options. Adapters that are added later replace ours."""
 
     def configure(config):
         renderer = add_json_adapters(JSON(indent=1))
@@ -549,7 +549,7 @@ def test_a_renderer_of_ones_own_can_be_taught(serve):
 
 
 def test_other_applications_of_the_process_are_left_alone(serve):
-    """Pyramid's renderer is one for all of them."""
+    """Pyramid's own JSON renderer is one object for all applications. It is not changed."""
     serve(view_of_nothing)
     with pytest.raises(TypeError):
         json_renderer_factory(None)(Decimal(1), {})

@@ -1,4 +1,4 @@
-"""Whatever requests do and clients do, every connection goes back and no transaction stays open."""
+"""Whatever requests and clients do, every connection goes back and no transaction stays open."""
 
 import gc
 import itertools
@@ -78,7 +78,7 @@ def page(error, request):
 
 
 def visit(request):
-    """Touch the session here, and use it late in one of the places."""
+    """Use the session here, and later in each of these places if the request asks for it."""
     read(request)
     request.add_response_callback(lambda request, response: late(request, "response callback"))
     request.add_finished_callback(lambda request: late(request, "finished callback"))
@@ -102,7 +102,7 @@ class Refusing:
         raise KeyError
 
     def abort(self, transaction):
-        """It has nothing to undo."""
+        """Do nothing, because there is nothing to undo."""
 
     tpc_abort = abort
 
@@ -246,7 +246,7 @@ def use_after_the_end(request):
 
 
 def visit_app(app, kind, body):
-    """Make one request as a server does; return what comes of it."""
+    """Make one request as a server does, and return its result."""
     path, wanted, late_use, _answer = kind
     held = []
     request = Request.blank(f"/{path}")
@@ -268,7 +268,7 @@ def visit_app(app, kind, body):
 
 
 def run(app, requests):
-    """Make the requests from several threads; return what each was told, and what to find."""
+    """Make the requests from several threads. Return each answer, and what must be stored."""
     told, stored, errors = Counter(), [], []
 
     def work(number):
@@ -308,7 +308,7 @@ def served(database):
 
 
 def soon(look, wanted):
-    """Wait until *look* sees what is wanted: a server takes its time to see a closed socket."""
+    """Wait until look() returns *wanted*: a server needs time to see that a socket was closed."""
     deadline = time.monotonic() + 20
     while look() != wanted and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -331,7 +331,7 @@ IN_ALL = (
 
 
 def open_transactions(database):
-    """What the database itself says is still going on; (0, 0, 0) is nothing."""
+    """Return what the database itself says is still open; (0, 0, 0) means nothing."""
     if database.kind == "sqlite":
         # Truncates the log when nobody reads or writes.
         return database.rows("PRAGMA wal_checkpoint(TRUNCATE)")[0]
@@ -341,7 +341,7 @@ def open_transactions(database):
 
 @pytest.mark.parametrize("requests", [200, pytest.param(1000, marks=pytest.mark.deep)])
 def test_after_many_mixed_requests_nothing_is_left_behind(served, database, requests):
-    """Successes, errors, streams, hang-ups and late uses, on a pool of two, from four threads."""
+    """Four threads with a pool of two: successes, errors, streams, hang-ups and late uses."""
     pool = get_sqa(served).engine.pool
     gc.collect()
     # Nothing is left to the collector.

@@ -44,7 +44,7 @@ def make(proxied, pages):
 
 @pytest.fixture
 def visitor(make, proxy):
-    """Somebody who visits an application that has a connection through the proxy."""
+    """A client of an application that connects through the proxy."""
     visitor = make()
     visitor.warm_up()
     proxy.forget()
@@ -52,7 +52,7 @@ def visitor(make, proxy):
 
 
 def expected(said):
-    """What a request is told when the connection is lost once, at each of its exchanges."""
+    """Return what a client is told if the connection is lost once, at each exchange."""
     commit = len(said) - 1 - said[::-1].index("COMMIT")
     return ["200"] * commit + ["unknown"] + ["200"] * (len(said) - commit - 1)
 
@@ -65,7 +65,7 @@ def answer_of(told):
 @every_accident
 @pytest.mark.sweep(3)
 def test_a_first_request_is_told_the_truth_wherever_its_connection_is_lost(make, proxy, accident):
-    """From the greeting on: tried again until COMMIT was sent, and never after that."""
+    """The request is tried again if COMMIT was not sent yet, and never after that."""
     make().visit()
     said = proxy.forget()
     told = []
@@ -89,7 +89,7 @@ def test_a_first_request_is_told_the_truth_wherever_its_connection_is_lost(make,
 def test_a_later_request_is_told_the_truth_wherever_its_connection_is_lost(
     visitor, proxy, accident
 ):
-    """A connection from the pool is tested first, and replaced."""
+    """The pool tests a connection before it is used, and replaces a lost one."""
     visitor.visit()
     said = proxy.forget()
     told = []
@@ -106,7 +106,7 @@ def test_a_later_request_is_told_the_truth_wherever_its_connection_is_lost(
 
 @pytest.mark.parametrize("at", ["INSERT", "COMMIT"])
 def test_a_request_is_told_the_truth_whatever_byte_of_the_question_is_the_last(visitor, proxy, at):
-    """Of the packet that the client sends, one byte more gets through each time."""
+    """The connection is lost after each byte of the packet that the client sends."""
     visitor.visit()
     [question] = [line for line in proxy.forget() if line.startswith(at)]
     told = set()
@@ -126,7 +126,7 @@ def test_a_request_is_told_the_truth_whatever_byte_of_the_question_is_the_last(v
 @pytest.mark.parametrize("at", ["INSERT", "COMMIT"])
 @either_page
 def test_a_request_is_told_the_truth_whatever_byte_of_the_answer_is_the_last(visitor, proxy, at):
-    """Of the packet that the server sends, one byte more gets through each time."""
+    """The connection is lost after each byte of the packet that the server sends."""
     told = []
     happened = 1
     while happened:
@@ -149,7 +149,7 @@ def test_a_request_is_told_the_truth_whatever_byte_of_the_answer_is_the_last(vis
 @either_page
 @pytest.mark.sweep(1)
 def test_a_silent_server_is_waited_for_once_and_the_client_is_told_the_truth(make, proxied):
-    """A read timeout is never tried again: 503 before COMMIT, unknown from then on."""
+    """A read timeout is never tried again: before COMMIT it is a 503, after it unknown."""
     first = [GREETING, LOGIN, "SET autocommit"]
     places = [*first, "PING", "SELECT", "INSERT", "COMMIT", "ROLLBACK"]
     database, _, url = proxied
@@ -183,7 +183,7 @@ def test_a_silent_server_is_waited_for_once_and_the_client_is_told_the_truth(mak
 
 
 def test_a_server_that_is_slow_but_in_time_is_waited_for(visitor, proxy):
-    """Nothing happens to a request that takes longer."""
+    """A request that takes longer succeeds."""
     delays = [proxy.have(at, Then.DELAY, seconds=0.05) for at in ("PING", "INSERT", "COMMIT")]
 
     told = visitor.visit()
@@ -195,7 +195,7 @@ def test_a_server_that_is_slow_but_in_time_is_waited_for(visitor, proxy):
 @pytest.mark.parametrize("at", [GREETING, LOGIN, "SET autocommit", "SELECT", "INSERT"])
 @either_page
 def test_a_connection_that_is_always_lost_is_a_503_after_all_attempts(make, proxy, at):
-    """The client is asked to come back, and nothing is stored."""
+    """The 503 asks the client to come back. Nothing is stored."""
     proxy.have(at, Then.CUT, times=100)
 
     told = make().visit()
@@ -223,7 +223,7 @@ def test_a_connection_that_is_always_lost_is_a_503_after_all_attempts(make, prox
 @either_page
 @pytest.mark.sweep(11)
 def test_an_error_in_the_place_of_the_answer_is_told_truly(make, proxy, refusal, status, attempts):
-    """What may go away is tried again; what has no room is a 503; the rest is an error."""
+    """Passing errors are tried again, a full server is a 503, and the rest are errors."""
     happens = proxy.refuse(*refusal)
 
     told = make().visit()
@@ -240,14 +240,14 @@ def server(request):
 
 @pytest.fixture
 def number_of(server):
-    """Ask the server for the number of a request's connection."""
+    """Return the server's number of a request's connection."""
     own = {"mysql": "connection_id()", "postgresql": "pg_backend_pid()"}[server.kind]
     return lambda request: request.sqa_session.scalar(text(f"SELECT {own}"))
 
 
 @pytest.fixture
 def kill(server):
-    """Kill a connection by its number, and return when the server has closed it."""
+    """Kill the connection with this number, and return when the server has closed it."""
     end = {"mysql": "KILL CONNECTION {}", "postgresql": "SELECT pg_terminate_backend({})"}
     thread = "SELECT count(*) FROM information_schema.processlist WHERE id = {}"
     lives = {
@@ -275,7 +275,7 @@ def process_lives(number):
 
 @pytest.fixture
 def near(server, pages):
-    """Make an application without a proxy, which would be one more that closes."""
+    """Make an application without a proxy between it and the server."""
     server.run("CREATE TABLE note (body VARCHAR(50))")
     with visitors(server, server.url) as make:
         yield partial(make, pages=pages)
@@ -284,7 +284,7 @@ def near(server, pages):
 @pytest.mark.parametrize("place", ["read", "written"])
 @either_page
 def test_a_request_whose_connection_is_killed_is_tried_again(near, number_of, kill, place):
-    """Between two statements, and before COMMIT: that one the server cannot have heard."""
+    """It is killed between two statements, or before COMMIT, which the server cannot receive."""
     killed = []
 
     def step(name, request):
@@ -299,7 +299,7 @@ def test_a_request_whose_connection_is_killed_is_tried_again(near, number_of, ki
 
 
 def test_a_connection_that_is_killed_while_idle_is_replaced(near, number_of, kill):
-    """The pool tests it before the next request has it."""
+    """The pool tests the connection before the next request gets it."""
     visitor = near()
     numbers = []
     visitor.visit(lambda name, request: numbers.append(number_of(request)))

@@ -1,4 +1,4 @@
-"""A server is down, full, read-only or closed to the account: 503, and later it works again."""
+"""If a server is down, full, read-only or refuses the account: 503, until it works again."""
 
 import signal
 from contextlib import ExitStack, contextmanager
@@ -19,7 +19,7 @@ from support.unavailable import BOUND, MYSQL, POSTGRESQL, lines, unavailable
 
 
 class OwnMariaDB:
-    """A server of this module alone, and an account that is no administrator's."""
+    """A server for this module alone, and an account without administrator's rights."""
 
     kind = "mariadb"
 
@@ -114,7 +114,7 @@ def site(request):
 
 
 def test_a_wrong_password_is_a_503_whose_reason_is_in_the_log(serve_pages, maria, attempts, caplog):
-    """Error 1045 is for whoever administers the server; the request is not tried again."""
+    """An administrator must repair it (error 1045), so the request is not tried again."""
     unavailable(serve_pages(maria.url.replace("top-secret", "wrong")), "/read")
 
     assert attempts == ["read"]
@@ -126,7 +126,7 @@ def test_a_wrong_password_is_a_503_whose_reason_is_in_the_log(serve_pages, maria
 def test_a_database_that_does_not_exist_is_a_503_whose_reason_is_in_the_log(
     serve_pages, maria, caplog
 ):
-    """So is error 1044 or 1049: it was dropped, or not made yet."""
+    """The database was dropped, or not made yet (errors 1044 and 1049)."""
     unavailable(serve_pages(maria.url.replace("notes_db", "nowhere")), "/read")
 
     [(_level, line)] = lines(caplog)
@@ -134,7 +134,7 @@ def test_a_database_that_does_not_exist_is_a_503_whose_reason_is_in_the_log(
 
 
 def test_what_a_statement_is_denied_is_an_error_and_no_outage(serve_pages, maria):
-    """The application asked for another's database: to wait does not help."""
+    """The application asks for another's database. Waiting would not help."""
 
     def enter(request):
         request.sqa_session.execute(text("USE mysql"))
@@ -147,7 +147,7 @@ def test_what_a_statement_is_denied_is_an_error_and_no_outage(serve_pages, maria
 def test_on_postgresql_the_log_tells_a_missing_database_from_a_missing_server(
     serve_pages, postgres, caplog
 ):
-    """Its driver has no code for why it could not connect, so that both are a 503."""
+    """Both are a 503, because the driver has no code for a failed connection."""
     unavailable(serve_pages(postgres.url.replace("notes_db", "nowhere")), "/read")
 
     [(_level, line)] = lines(caplog)
@@ -156,7 +156,7 @@ def test_on_postgresql_the_log_tells_a_missing_database_from_a_missing_server(
 
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 def test_an_application_outlives_its_server(serve_pages, site, attempts, how):
-    """200, then 503 while the server is down, then 200 again: the same application throughout."""
+    """The same application answers 200, then 503 while the server is down, then 200."""
     client = serve_pages(site.url)
     client.get("/write?body=before")
     assert client.get("/read").text == "1"
@@ -174,7 +174,7 @@ def test_an_application_outlives_its_server(serve_pages, site, attempts, how):
 
 
 def test_an_application_starts_while_its_database_is_down(serve_pages, site):
-    """The first request after the server has come up is served."""
+    """When the server is up, the next request is served."""
     site.stop("stopped")
     client = serve_pages(site.url)
     unavailable(client, "/read")
@@ -186,7 +186,7 @@ def test_an_application_starts_while_its_database_is_down(serve_pages, site):
 def test_a_server_that_dies_under_a_request_stores_nothing_and_answers_503(
     serve_pages, site, attempts, caplog
 ):
-    """The lost connection is tried again, the refused one is not, and one line says what it was."""
+    """A lost connection is tried again, a refused one is not. One log line says why."""
 
     def interrupted(request):
         attempts.append("write")
@@ -208,7 +208,7 @@ def test_a_server_that_dies_under_a_request_stores_nothing_and_answers_503(
 
 @contextmanager
 def read_only(site):
-    """Have the server refuse writes, as after a switchover to another one."""
+    """Make the server refuse writes, as after a switchover to another server."""
     on, off = {
         "mariadb": ("SET GLOBAL read_only = ON", "SET GLOBAL read_only = OFF"),
         "postgresql": (
@@ -226,7 +226,7 @@ def read_only(site):
 
 
 def test_a_read_only_server_serves_reads_and_answers_writes_with_503(serve_pages, site, attempts):
-    """Writes are tried again, on other connections, and work as soon as the server takes them."""
+    """Writes are tried again on other connections. They work when the server accepts them."""
     client = serve_pages(site.url)
     if site.kind == "mariadb":
         client.get("/write?body=before")
@@ -245,7 +245,7 @@ def test_a_read_only_server_serves_reads_and_answers_writes_with_503(serve_pages
 def test_a_pool_of_connections_to_a_read_only_server_heals_within_one_request(
     serve_pages, postgres, attempts
 ):
-    """The connection that was read-only when it was made is dropped, and the request succeeds."""
+    """A connection from the read-only time is dropped, and the request succeeds."""
     client = serve_pages(postgres.url)
     with read_only(postgres):
         client.get("/read")
@@ -257,7 +257,7 @@ def test_a_pool_of_connections_to_a_read_only_server_heals_within_one_request(
 
 
 def connect(site):
-    """A connection of the application's own account, by the driver alone."""
+    """Connect with the application's account, without SQLAlchemy."""
     return pymysql.connect(
         host="127.0.0.1",
         port=site.server.port,
@@ -273,7 +273,7 @@ def take_all_connections(site, stack):
 
 
 def wait_for_room(site):
-    """The server counts a connection for a moment longer than its client has it."""
+    """Wait until the server has forgotten closed connections, which it counts a moment longer."""
     for _ in range(1000):
         try:
             connect(site).close()
@@ -297,7 +297,7 @@ FULL = {
 def test_a_server_without_a_free_connection_answers_503_until_it_has_one(
     serve_pages, maria, attempts, caplog, code
 ):
-    """No connection at all (1040), or none for this account (1203, 1226)."""
+    """The server is full (1040), or the account's limit is reached (1203, 1226)."""
     client = serve_pages(maria.url)
     limit, reset = FULL[code]
     with ExitStack() as stack:
@@ -320,7 +320,7 @@ def test_a_server_without_a_free_connection_answers_503_until_it_has_one(
 def test_an_account_without_a_free_connection_on_postgresql_answers_503(
     serve_pages, postgres, attempts
 ):
-    """The same on PostgreSQL, 53300."""
+    """PostgreSQL reports the account's limit as 53300."""
     postgres.admin.run("ALTER ROLE app CONNECTION LIMIT 1")
     client = serve_pages(postgres.url)
     other = create_engine(postgres.url, poolclass=NullPool)

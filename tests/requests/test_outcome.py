@@ -1,4 +1,4 @@
-"""What the client is told and what is stored agree."""
+"""What the client is told agrees with what is stored."""
 
 import http.client
 
@@ -19,7 +19,7 @@ METHODS = {"mysql": ["GET", "POST", "PUT", "DELETE", "HEAD"], "sqlite": ["GET", 
 
 @pytest.fixture
 def serve(serve, database, notes):
-    """Make a client of an application of one view, and of exception views."""
+    """Make a client of an application with one view, and exception views."""
 
     def serve_view(view, *exception_views, settings=(), setup=None):
         def add_views(config):
@@ -50,7 +50,7 @@ def write(request, body):
 def test_pserve_stores_a_row_exactly_when_the_status_is_below_400(
     database, notes, tmp_path, how, statuses
 ):
-    """The statuses from 200 to 599, by every method, in a real process, over HTTP."""
+    """A real pserve answers each status from 200 to 599 to each method over HTTP."""
     told = {}
     with pserve(tmp_path, database.url) as (port, _log):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
@@ -70,7 +70,7 @@ def test_pserve_stores_a_row_exactly_when_the_status_is_below_400(
 
 @pytest.mark.parametrize("status", [100, 199, 600, 999])
 def test_a_status_outside_every_range_keeps_nothing(serve, notes, status):
-    """Only 200 to 399 says that all went well."""
+    """Only a status from 200 to 399 commits."""
 
     def view(request):
         write(request, "row")
@@ -88,7 +88,7 @@ def test_a_status_outside_every_range_keeps_nothing(serve, notes, status):
     [(200, "abort", []), (200, "rollback", []), (500, "commit", ["row"]), (200, "commit", ["row"])],
 )
 def test_the_x_tm_header_overrules_the_status(serve, notes, status, header, stored):
-    """The application alone can set it, as pyramid_tm documents."""
+    """Only the application can set the header, as pyramid_tm documents."""
 
     def view(request):
         write(request, "row")
@@ -100,7 +100,7 @@ def test_the_x_tm_header_overrules_the_status(serve, notes, status, header, stor
 
 
 def test_a_raised_redirect_commits(serve, notes):
-    """Raise HTTPFound(...) is an answer like return HTTPFound(...)."""
+    """The view may raise HTTPFound or return it. Both commit."""
 
     def view(request):
         write(request, "row")
@@ -112,7 +112,7 @@ def test_a_raised_redirect_commits(serve, notes):
 
 
 def test_a_raised_redirect_with_an_exception_view_for_everything_commits(serve, notes):
-    """The page that the exception view makes of it decides."""
+    """The status of the page that the exception view renders decides."""
 
     def view(request):
         write(request, "view")
@@ -128,7 +128,7 @@ def test_a_raised_redirect_with_an_exception_view_for_everything_commits(serve, 
 
 
 def test_an_exception_without_a_view_stores_nothing(serve, notes):
-    """The server answers 500, and nothing was half done."""
+    """The server answers 500, and no part of the work is stored."""
 
     def view(request):
         write(request, "row")
@@ -142,7 +142,7 @@ def test_an_exception_without_a_view_stores_nothing(serve, notes):
 
 @pytest.mark.parametrize(("status", "stored"), [(200, ["page"]), (500, [])])
 def test_an_exception_view_gets_a_clean_session_and_its_page_decides(serve, notes, status, stored):
-    """What the view did is rolled back before; what the page writes follows the page's status."""
+    """The view's work is rolled back first. The page's status decides on the page's writes."""
 
     def view(request):
         write(request, "view")
@@ -160,7 +160,7 @@ def test_an_exception_view_gets_a_clean_session_and_its_page_decides(serve, note
 
 
 def test_an_exception_view_may_query_after_a_failed_statement(serve, notes):
-    """A session that a database error broke works again in the exception view."""
+    """The session works in the exception view, though a database error has ended the work."""
 
     def view(request):
         write(request, "view")
@@ -176,7 +176,7 @@ def test_an_exception_view_may_query_after_a_failed_statement(serve, notes):
 
 
 def test_a_doomed_transaction_stores_nothing_whatever_the_status(serve, notes):
-    """request.tm.doom() is a rollback."""
+    """After request.tm.doom() the transaction is rolled back."""
 
     def view(request):
         write(request, "row")
@@ -189,7 +189,7 @@ def test_a_doomed_transaction_stores_nothing_whatever_the_status(serve, notes):
 
 
 def test_a_transaction_doomed_before_the_exception_stays_doomed(serve, notes):
-    """The fresh start for the exception view does not undo the view's decision."""
+    """The new transaction of the exception view is doomed too."""
 
     def view(request):
         request.tm.doom()
@@ -205,7 +205,7 @@ def test_a_transaction_doomed_before_the_exception_stays_doomed(serve, notes):
 
 
 def test_the_transaction_of_an_exception_view_keeps_user_and_note(serve):
-    """Who reads transaction notes finds the path in the second transaction too."""
+    """A reader of transaction notes finds the path in the second transaction too."""
     seen = []
 
     def view(request):
@@ -222,7 +222,7 @@ def test_the_transaction_of_an_exception_view_keeps_user_and_note(serve):
 
 
 def test_the_page_of_an_attempt_that_is_tried_again_stores_nothing(serve, notes):
-    """An exception view that answers 200 and logs to the database logs the last attempt only."""
+    """An exception view that logs to the database and answers 200 logs only the last attempt."""
     attempts = []
 
     def view(request):
@@ -241,7 +241,7 @@ def test_the_page_of_an_attempt_that_is_tried_again_stores_nothing(serve, notes)
 
 
 def test_an_error_that_another_data_manager_calls_transient_is_tried_again(serve, notes):
-    """Rolling back early must not forget who could tell that a retry helps."""
+    """The data manager is asked before the early rollback removes it."""
 
     class Flaky:
         transaction_manager = None
@@ -250,7 +250,7 @@ def test_an_error_that_another_data_manager_calls_transient_is_tried_again(serve
             return isinstance(error, KeyError)
 
         def abort(self, transaction):
-            """It has nothing to undo."""
+            """Do nothing, because there is nothing to undo."""
 
     attempts = []
 
@@ -269,7 +269,7 @@ def test_an_error_that_another_data_manager_calls_transient_is_tried_again(serve
 
 
 def test_a_view_that_ends_its_transaction_and_then_fails_leaves_a_usable_session(serve, notes):
-    """The part that was committed stays; the exception view can write."""
+    """The part that the view committed stays stored. The exception view can write."""
 
     def view(request):
         write(request, "part")
@@ -286,7 +286,7 @@ def test_a_view_that_ends_its_transaction_and_then_fails_leaves_a_usable_session
 
 
 def test_a_rollback_that_fails_is_logged_and_the_views_error_is_shown(serve, notes, caplog):
-    """The first error is the one that explains."""
+    """The view's error is the cause, so it is shown and not the rollback's error."""
 
     class Broken:
         def abort(self, transaction):
@@ -308,7 +308,7 @@ def test_a_rollback_that_fails_is_logged_and_the_views_error_is_shown(serve, not
 
 
 def test_a_request_that_pyramid_tm_leaves_alone_is_left_alone(serve, notes):
-    """tm.activate_hook decides, and the fresh start touches no transaction that is not there."""
+    """If tm.activate_hook returns false, the package begins and ends no transaction."""
 
     def view(request):
         raise RuntimeError("plain")
@@ -318,7 +318,7 @@ def test_a_request_that_pyramid_tm_leaves_alone_is_left_alone(serve, notes):
 
 
 def test_an_error_marked_retryable_by_the_application_is_tried_again(serve, notes):
-    """Both ways of pyramid_retry to mark an error work."""
+    """Both ways to mark an error with pyramid_retry work."""
     attempts = []
 
     def view(request):

@@ -1,4 +1,4 @@
-"""A raised response is an answer: its own status decides, not that of the page made of it."""
+"""The status of a raised response decides, and not the status of the page made for it."""
 
 import pytest
 from pyramid.httpexceptions import (
@@ -46,7 +46,7 @@ def visit(serve, database, raised, page, **settings):
 def test_a_raised_error_stores_nothing_whatever_page_is_made_of_it(
     serve, any_database, bodies, raised
 ):
-    """The example: a forbidden view that redirects to the login."""
+    """For example, a forbidden view redirects to the login page."""
     status = visit(serve, any_database, raised, HTTPSeeOther("/login"))
 
     assert (status, bodies()) == (303, [])
@@ -56,7 +56,7 @@ def test_a_raised_error_stores_nothing_whatever_page_is_made_of_it(
     "raised", [HTTPFound("/"), HTTPSeeOther("/"), HTTPOk()], ids=lambda each: each.code
 )
 def test_a_raised_success_is_stored(serve, any_database, bodies, raised):
-    """`raise HTTPFound(...)` after a form was saved."""
+    """For example, a view raises HTTPFound after it has saved a form."""
     visit(serve, any_database, raised, None)
 
     assert bodies() == ["view"]
@@ -65,7 +65,7 @@ def test_a_raised_success_is_stored(serve, any_database, bodies, raised):
 def test_a_row_that_is_not_found_stores_nothing_though_its_page_is_a_200(
     serve, any_database, bodies
 ):
-    """get_or_404() with a not-found view that answers 200."""
+    """A view uses get_or_404(), and the not-found view answers 200."""
 
     def view(request):
         request.sqa_session.execute(INSERT, {"body": "view"})
@@ -80,7 +80,7 @@ def test_a_row_that_is_not_found_stores_nothing_though_its_page_is_a_200(
 
 
 def test_what_the_page_of_a_raised_error_writes_follows_its_own_status(serve, any_database, bodies):
-    """An audit of who was refused."""
+    """For example, the page writes into a log who was refused."""
 
     def view(request):
         request.sqa_session.execute(INSERT, {"body": "view"})
@@ -100,7 +100,7 @@ def test_what_the_page_of_a_raised_error_writes_follows_its_own_status(serve, an
 
 
 def test_a_veto_of_the_applications_own_decides_on_raised_answers_too(serve, any_database, bodies):
-    """It is asked about the answer that was raised."""
+    """The veto gets the response that was raised."""
     asked = []
 
     def veto(request, response):
@@ -114,7 +114,7 @@ def test_a_veto_of_the_applications_own_decides_on_raised_answers_too(serve, any
 
 
 def test_the_header_of_a_raised_answer_overrules_its_status(serve, any_database, bodies):
-    """X-Tm: commit."""
+    """The raised response has the header X-Tm: commit."""
     raised = HTTPForbidden(headers={"X-Tm": "commit"})
     visit(serve, any_database, raised, Response())
 
@@ -122,7 +122,7 @@ def test_the_header_of_a_raised_answer_overrules_its_status(serve, any_database,
 
 
 def test_a_doomed_transaction_stays_doomed_behind_a_raised_error(serve, any_database, bodies):
-    """The page of the error stores nothing either."""
+    """What the page of the error writes is not stored either."""
 
     def view(request):
         request.tm.doom()
@@ -142,7 +142,7 @@ def test_a_doomed_transaction_stays_doomed_behind_a_raised_error(serve, any_data
 
 
 def test_a_view_that_is_not_found_by_its_route_needs_no_database(serve, sqlite):
-    """There is nothing to roll back."""
+    """There is no work to roll back."""
     app = serve(sqlite.url, with_view(lambda request: Response(), name="there"))
 
     assert TestApp(app).get("/elsewhere", status=404)

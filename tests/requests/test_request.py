@@ -1,4 +1,4 @@
-"""The life of request.sqa_session: made when touched, one for each request, closed at the end."""
+"""The life of request.sqa_session: made at the first use, closed at the end of its request."""
 
 import gc
 import weakref
@@ -21,7 +21,7 @@ from support.models import INSERT
 
 @pytest.fixture
 def make(serve, database, notes):
-    """Make an application of the views given, each at its name."""
+    """Make an application with the given views, each under its name."""
 
     def make(*views, **settings):
         def add_views(config):
@@ -59,7 +59,7 @@ def touched(request):
 
 @pytest.fixture
 def pool_events():
-    """What every pool of the process does while a test runs."""
+    """The events of all pools of the process while a test runs."""
     seen = []
 
     def connected(*_):
@@ -77,7 +77,7 @@ def pool_events():
 
 @pytest.mark.parametrize("view", [untouched, touched])
 def test_a_request_that_runs_no_statement_opens_no_connection(make, pool_events, view):
-    """A page without data costs the database nothing, even where a session was made."""
+    """A page without data does not connect, even if it uses the session object."""
     pool_events.clear()
     TestApp(make(view)).get(f"/{view.__name__}")
 
@@ -85,7 +85,7 @@ def test_a_request_that_runs_no_statement_opens_no_connection(make, pool_events,
 
 
 def test_a_request_has_one_session_and_the_next_request_another(make):
-    """What one visitor loaded is never another's."""
+    """One visitor never sees objects that another visitor's request has loaded."""
     seen = []
 
     def view(request):
@@ -102,7 +102,7 @@ def test_a_request_has_one_session_and_the_next_request_another(make):
 
 @pytest.mark.parametrize("view", [write, read])
 def test_the_connection_is_back_in_the_pool_after_each_request(make, view):
-    """Nothing stays checked out, and no transaction stays open."""
+    """No connection stays checked out, and no transaction stays open."""
     app = make(view)
     for _ in range(3):
         TestApp(app).get(f"/{view.__name__}")
@@ -111,7 +111,7 @@ def test_the_connection_is_back_in_the_pool_after_each_request(make, view):
 
 
 def test_the_connection_comes_back_when_a_before_commit_hook_fails(make, notes):
-    """A commit that never began is rolled back by the end of the request."""
+    """The commit has not begun, so the end of the request rolls back."""
 
     def view(request):
         write(request)
@@ -127,7 +127,7 @@ def test_the_connection_comes_back_when_a_before_commit_hook_fails(make, notes):
 
 
 def test_no_listener_is_registered_by_a_request(make, monkeypatch):
-    """Registering listeners on each session would cost ten times the session."""
+    """Registering listeners for each session would take ten times as long as the session."""
     app = TestApp(make(write, read))
     app.get("/write")
     registered = []
@@ -141,7 +141,7 @@ def test_no_listener_is_registered_by_a_request(make, monkeypatch):
 @pytest.mark.parametrize("status", [200, 302, 404, 500])
 @pytest.mark.sweep(4)
 def test_a_request_leaves_no_cycle_that_holds_request_or_session(make, status):
-    """With the collector off, both are gone when the response is."""
+    """Without the garbage collector, both are freed with the response."""
     held = []
 
     def view(request):
@@ -163,7 +163,7 @@ def test_a_request_leaves_no_cycle_that_holds_request_or_session(make, status):
 
 
 def test_loaded_objects_stay_readable_after_the_commit(make):
-    """expire_on_commit is false: a response callback can read what the view loaded."""
+    """A response callback can read what the view has loaded: expire_on_commit is false."""
 
     def view(request):
         assert request.sqa_session.expire_on_commit is False
@@ -173,7 +173,7 @@ def test_loaded_objects_stay_readable_after_the_commit(make):
 
 
 def test_session_options_of_the_ini_reach_the_session(make):
-    """sqa.session.<option> are the options of the sessionmaker."""
+    """The settings sqa.session.<option> are the options of the sessionmaker."""
     seen = []
 
     def view(request):
@@ -196,13 +196,13 @@ def test_session_options_of_the_ini_reach_the_session(make):
 
 
 class Greeting(Session):
-    """A session class of the application's own."""
+    """An application's own session class."""
 
     greeting = "hello"
 
 
 def test_a_session_class_of_the_applications_own_commits_and_is_guarded(make, notes):
-    """The listeners reach subclasses too."""
+    """The package's listeners work for subclasses too."""
 
     def commit(request):
         write(request)
@@ -217,7 +217,7 @@ def test_a_session_class_of_the_applications_own_commits_and_is_guarded(make, no
 
 
 def test_committing_by_hand_is_one_error_that_says_what_to_do(make, notes):
-    """Half a commit would break the promise that the response decides."""
+    """The response decides on the whole work, so a view must not commit a part of it."""
 
     def view(request):
         write(request)
@@ -230,7 +230,7 @@ def test_committing_by_hand_is_one_error_that_says_what_to_do(make, notes):
 
 
 def test_several_transactions_in_one_request_are_each_committed(make, notes):
-    """The session joins again each time: batch views can keep or drop a part."""
+    """The session joins each transaction, so a batch view can keep or drop each part."""
 
     def view(request):
         for part in ("kept", "dropped", "kept too"):
@@ -247,7 +247,7 @@ def test_several_transactions_in_one_request_are_each_committed(make, notes):
 def test_a_session_used_before_a_transaction_was_begun_can_read_and_says_why_it_does_not_write(
     make, notes
 ):
-    """A write there would be lost, so it is refused; inside the block the session writes."""
+    """A write would be lost there. Inside `with request.tm:` the session can write."""
     with prepare(registry=make().registry) as env:
         request = env["request"]
         assert read(request).text == "0"
@@ -260,7 +260,7 @@ def test_a_session_used_before_a_transaction_was_begun_can_read_and_says_why_it_
 
 
 def test_an_application_without_a_database_starts_and_names_the_key_at_first_touch():
-    """Only the view that needs a database needs the setting."""
+    """Only a view that uses the session needs the setting."""
     with Configurator(settings={}) as config:
         config.include("pyramid_aalam_sqa")
         config.add_view(untouched)
@@ -273,13 +273,13 @@ def test_an_application_without_a_database_starts_and_names_the_key_at_first_tou
 
 
 def test_get_sqa_without_the_include_says_what_to_call():
-    """The likely cause is the advice."""
+    """The error says to include the package."""
     with pytest.raises(SettingError, match=r"config\.include"):
         get_sqa(Configurator())
 
 
 def test_prepare_gives_a_session_that_a_with_block_commits(make, notes):
-    """pyramid.scripting.prepare: scripts write inside `with request.tm:`."""
+    """A script that calls pyramid.scripting.prepare() writes inside `with request.tm:`."""
     app = make()
     with prepare(registry=app.registry) as env:
         with env["request"].tm:
@@ -292,7 +292,7 @@ def test_prepare_gives_a_session_that_a_with_block_commits(make, notes):
 
 
 def test_a_script_that_forgets_to_commit_leaves_nothing_behind(make, notes):
-    """The closer of prepare() rolls back and gives the connection back."""
+    """The closer of prepare() rolls back, and the connection goes back to the pool."""
     app = make()
     with prepare(registry=app.registry) as env:
         env["request"].tm.begin()
@@ -303,7 +303,7 @@ def test_a_script_that_forgets_to_commit_leaves_nothing_behind(make, notes):
 
 
 def test_a_tests_own_session_is_used_as_it_is_and_never_closed(make, notes):
-    """environ["sqa.session"], shared by requests, with the transaction of the test."""
+    """The requests share environ["sqa.session"], and the transaction of the test."""
     app = make(write, read)
     tm = TransactionManager(explicit=True)
     tm.begin()
@@ -322,7 +322,7 @@ def test_a_tests_own_session_is_used_as_it_is_and_never_closed(make, notes):
 
 
 def test_a_tests_own_session_survives_an_exception_in_a_view(make):
-    """What the test prepared is not rolled back under its hands."""
+    """The package does not roll back what the test has prepared."""
 
     def fails(request):
         write(request)
@@ -344,7 +344,7 @@ def test_a_tests_own_session_survives_an_exception_in_a_view(make):
 
 
 def test_a_session_on_a_manager_of_ones_own_is_committed_by_it(make, notes):
-    """Tests and scripts need no request: get_sqa(app).session(tm)."""
+    """With get_sqa(app).session(tm), tests and scripts do not need a request."""
     sqa = get_sqa(make())
     tm = TransactionManager()
     session = sqa.session(tm)
@@ -358,7 +358,7 @@ def test_a_session_on_a_manager_of_ones_own_is_committed_by_it(make, notes):
 
 
 def test_the_threads_own_manager_can_be_the_applications(make, notes):
-    """tm.manager_hook is the application's to set."""
+    """The application may set tm.manager_hook."""
     app = make(write, **{"tm.manager_hook": lambda request: transaction.manager})
     TestApp(app).get("/write")
 
@@ -366,7 +366,7 @@ def test_the_threads_own_manager_can_be_the_applications(make, notes):
 
 
 def test_another_data_manager_that_refuses_leaves_nothing_stored(make, notes):
-    """Ours votes last, whatever the other's sort key says."""
+    """Our data manager votes last, for every sort key of the other one."""
 
     class Refusing:
         transaction_manager = None
@@ -375,7 +375,7 @@ def test_another_data_manager_that_refuses_leaves_nothing_stored(make, notes):
             return "~~~~~~~~~~~~~~~~~~~~~~~ last of all"
 
         def tpc_begin(self, transaction):
-            """Nothing to do."""
+            """Do nothing."""
 
         commit = abort = tpc_abort = tpc_finish = tpc_begin
 

@@ -1,4 +1,4 @@
-"""The last attempt, the pause before an attempt, and what the log and other tools see of it."""
+"""The last attempt, the pause before an attempt, and what the log and subscribers see."""
 
 import sqlite3
 from contextlib import closing, suppress
@@ -28,7 +28,7 @@ from support.retried import (
 
 
 def test_the_last_attempts_error_goes_to_the_applications_page(serve_view, unique_notes):
-    """Its page, its status, and the database's own error to look at."""
+    """The page has its own status, and the database's own error."""
     seen = []
 
     def view(request):
@@ -50,7 +50,7 @@ def test_the_last_attempts_error_goes_to_the_applications_page(serve_view, uniqu
 
 
 def test_a_page_can_be_for_the_last_attempt_alone(serve_view):
-    """pyramid_retry's predicates work with every error of ours."""
+    """The predicates of pyramid_retry work with each of our errors."""
     pages = []
 
     def page(error, request):
@@ -69,7 +69,7 @@ def test_a_page_can_be_for_the_last_attempt_alone(serve_view):
 def test_the_page_of_a_commit_that_failed_to_the_last_follows_its_own_status(
     serve_view, unique_notes, status
 ):
-    """It has a session that works, in a transaction of its own."""
+    """The page can use the session, in a transaction of its own."""
 
     def view(request):
         write(request, "row")
@@ -90,7 +90,7 @@ def test_the_page_of_a_commit_that_failed_to_the_last_follows_its_own_status(
 
 
 def test_the_page_of_a_failed_commit_that_fails_itself_stores_nothing(serve_view, unique_notes):
-    """Pyramid renders no second page: the error goes up, and the connection goes back."""
+    """Pyramid renders no second page: the server gets the error. The connection goes back."""
 
     def view(request):
         write(request, "row")
@@ -112,7 +112,7 @@ def test_the_page_of_a_failed_commit_that_fails_itself_stores_nothing(serve_view
 
 
 def test_the_page_of_a_failed_commit_gets_one_transaction_and_no_second(serve_view, unique_notes):
-    """After its own commit has failed too, it can read, and a write says that it would be lost."""
+    """If the page's commit fails too, the page can read, but a write raises an error."""
     told = []
 
     def view(request):
@@ -138,7 +138,7 @@ def test_the_page_of_a_failed_commit_gets_one_transaction_and_no_second(serve_vi
 
 
 def test_an_error_that_the_page_makes_an_answer_of_is_still_tried_again(serve_view, unique_notes):
-    """A catch-all view that answers 200 hides no conflict from the retry."""
+    """A catch-all view that answers 200 does not hide a conflict from the retry."""
 
     def view(request):
         write(request, "row")
@@ -156,7 +156,7 @@ def test_an_error_that_the_page_makes_an_answer_of_is_still_tried_again(serve_vi
 
 
 def test_the_pause_grows_and_is_never_the_same(serve_view, monkeypatch):
-    """Two requests that met do not meet again."""
+    """So two requests in conflict do not meet again at the next attempt."""
     pauses = []
     monkeypatch.setattr(retry.time, "sleep", pauses.append)
     settings = {"retry.attempts": "6", "sqa.retry_pause": "0.1"}
@@ -172,7 +172,7 @@ def test_the_pause_grows_and_is_never_the_same(serve_view, monkeypatch):
 
 
 def test_the_pause_does_not_grow_for_ever(serve_view, monkeypatch):
-    """A thread that sleeps serves nobody: two seconds at most, or what the setting says."""
+    """A pause is two seconds at most, or as long as the setting says."""
     pauses = []
     monkeypatch.setattr(retry.time, "sleep", pauses.append)
     with pytest.raises(Conflict):
@@ -185,7 +185,7 @@ def test_the_pause_does_not_grow_for_ever(serve_view, monkeypatch):
 def test_nothing_is_locked_and_no_connection_is_held_during_the_pause(
     serve_view, sqlite, monkeypatch
 ):
-    """What the attempt had is given back before."""
+    """The failed attempt gives back its connection before the pause."""
     free = []
 
     def look(_pause):
@@ -217,7 +217,7 @@ def test_nothing_is_locked_and_no_connection_is_held_during_the_pause(
 def test_the_log_names_the_error_and_not_what_was_in_it(
     serve_view_on, caplog, kind, code_and_name, swallowed
 ):
-    """No statement and no value: the visitor's data does not end in the log."""
+    """The line has no statement and no value, so no data of the visitor is in the log."""
     code, name = code_and_name
 
     def view(request):
@@ -245,7 +245,7 @@ def test_the_log_names_the_error_and_not_what_was_in_it(
     ],
 )
 def test_a_path_cannot_break_the_log(serve_view, caplog, path, logged):
-    """Bytes that are no text, and line breaks, are shown as the client has sent them."""
+    """Line breaks and bytes that are not text are shown as the client has encoded them."""
 
     def setup(config):
         config.set_root_factory(raises)
@@ -260,7 +260,7 @@ def test_a_path_cannot_break_the_log(serve_view, caplog, path, logged):
 
 
 def test_the_event_of_pyramid_retry_is_sent_for_each_attempt_thrown_away(serve_view):
-    """Applications that listen to it see what they saw."""
+    """Subscribers get the same events as without this package."""
     seen = []
 
     def view(request):
@@ -276,7 +276,7 @@ def test_the_event_of_pyramid_retry_is_sent_for_each_attempt_thrown_away(serve_v
 
 
 def test_an_error_that_the_application_marks_itself_is_tried_again(serve_view, unique_notes):
-    """mark_error_retryable() works on any error."""
+    """The function mark_error_retryable() works for any error."""
 
     def view(request):
         write(request, "row")
@@ -292,7 +292,7 @@ def test_an_error_that_the_application_marks_itself_is_tried_again(serve_view, u
 
 
 def test_every_attempt_has_a_session_of_its_own(serve_view):
-    """Nothing that an attempt has loaded is seen by the next."""
+    """An attempt never sees objects that an attempt before it has loaded."""
     sessions = []
 
     def view(request):
@@ -314,7 +314,7 @@ def test_every_attempt_has_a_session_of_its_own(serve_view):
 def test_a_busy_file_is_tried_again_and_then_the_applications_error(
     serve_view, sqlite, unique_notes, caplog
 ):
-    """Somebody holds the SQLite file for longer than sqa.lock_timeout, once and for ever."""
+    """Another connection holds the SQLite file longer than sqa.lock_timeout, or for ever."""
     app = serve_view(
         lambda request: write(request, "row") or Response(), **{"sqa.lock_timeout": "0.01"}
     )

@@ -64,7 +64,7 @@ def upload(content):
 
 
 def chunked(app):
-    """A body whose length the client did not tell."""
+    """A body without a Content-Length."""
     environ = {"wsgi.input_terminated": True, "wsgi.input": io.BytesIO(LARGE)}
     return app.do_request(TestRequest.blank("/", method="POST", environ=environ))
 
@@ -87,7 +87,7 @@ BODIES = {
 @pytest.mark.parametrize("how", ["raised", "page", "commit"])
 @pytest.mark.parametrize("name", BODIES)
 def test_each_attempt_reads_the_complete_body(serve_view, unique_notes, sqlite, name, how):
-    """The file that the last attempt stores is whole, whoever has read it before, and how far."""
+    """The stored file is complete, even if an earlier attempt has read a part of the body."""
     post, read, expected = BODIES[name]
     seen = []
 
@@ -110,7 +110,7 @@ def test_each_attempt_reads_the_complete_body(serve_view, unique_notes, sqlite, 
 
 
 def test_a_body_that_was_read_in_part_is_read_from_its_beginning(serve_view):
-    """The attempt may have failed anywhere."""
+    """An attempt may fail at any point of the body."""
     seen = []
 
     def view(request):
@@ -127,7 +127,7 @@ def test_a_body_that_was_read_in_part_is_read_from_its_beginning(serve_view):
 def test_a_body_that_the_view_has_closed_makes_the_attempt_the_last(
     serve_view, unique_notes, caplog
 ):
-    """An io.TextIOWrapper closes what it wraps. The error is the view's, not one about a file."""
+    """An io.TextIOWrapper closes the body. The client gets the view's error."""
     seen = []
 
     def view(request):

@@ -1,4 +1,4 @@
-"""A request is not retried when something is stored; settings and views say how often it is."""
+"""A request is not retried after something is stored. Settings and views limit the attempts."""
 
 from contextlib import suppress
 
@@ -32,7 +32,7 @@ def failing_finished_callback(request):
 
 
 def failing_nothing(request):
-    """The view has no part in it."""
+    """A view that does nothing: the error comes from somewhere else."""
 
 
 def above_all(handler, registry):
@@ -65,7 +65,7 @@ def add_subscriber(config):
 def test_a_conflict_that_comes_after_the_answer_is_not_tried_again(
     serve_view, unique_notes, in_view, setup, status
 ):
-    """The rows are stored. Made again, the request would store them twice."""
+    """The rows are stored. Another attempt would store them twice."""
     attempts = []
 
     def view(request):
@@ -86,7 +86,7 @@ def test_a_conflict_that_comes_after_the_answer_is_not_tried_again(
 def test_a_request_that_has_committed_a_part_is_not_tried_again(
     serve_view, unique_notes, fail, page
 ):
-    """The part is stored; the error of the rest goes to the application's page."""
+    """The part stays stored. The application's page gets the error of the rest."""
     attempts = []
 
     def view(request):
@@ -129,7 +129,7 @@ def test_a_request_is_not_tried_again_after_a_subrequest_has_committed(serve_vie
 def test_a_subrequest_that_fails_is_tried_again_with_the_request_around_it(
     serve_view, unique_notes, caplog
 ):
-    """There is one line in the log and one pause for each attempt."""
+    """Each attempt of both has one line in the log and one pause."""
 
     def view(request):
         write(request, "view")
@@ -148,7 +148,7 @@ def test_a_subrequest_that_fails_is_tried_again_with_the_request_around_it(
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
 def test_the_ini_says_how_often_a_request_is_tried(serve_view, unique_notes, caplog, attempts):
-    """retry.attempts = 1 turns retries off, and the log is silent."""
+    """With retry.attempts = 1 no request is tried again, and nothing is logged."""
     seen = []
 
     def view(request):
@@ -167,7 +167,7 @@ def test_the_ini_says_how_often_a_request_is_tried(serve_view, unique_notes, cap
 @pytest.mark.parametrize("fail", [raises, refuses_to_commit])
 @pytest.mark.parametrize("page", [False, True])
 def test_a_view_can_turn_retries_off(serve_view, unique_notes, caplog, fail, page):
-    """sqa_retry=False: what it did outside the database must not happen twice."""
+    """With sqa_retry=False, what a view does outside the database is not done twice."""
     attempts = []
 
     def view(request):
@@ -189,7 +189,7 @@ def test_a_view_can_turn_retries_off(serve_view, unique_notes, caplog, fail, pag
 
 
 def test_a_view_can_turn_retries_off_for_itself_alone(serve_view):
-    """sqa_retry=True, and no option, leave the others as they are."""
+    """Views with sqa_retry=True, and views without the option, are tried again."""
     seen = []
 
     def other(request):
@@ -233,7 +233,7 @@ def raise_exception(request):
 def test_the_ini_can_name_more_errors_that_are_worth_another_attempt(
     serve_view_on, kind, codes, fail, named
 ):
-    """sqa.retry_codes: numbers of MySQL, MariaDB and SQLite, SQLSTATEs of PostgreSQL."""
+    """In sqa.retry_codes: numbers of MySQL, MariaDB and SQLite, SQLSTATEs of PostgreSQL."""
     attempts = []
 
     def view(request):
@@ -250,7 +250,7 @@ def test_the_ini_can_name_more_errors_that_are_worth_another_attempt(
 
 
 def test_a_named_error_that_the_view_swallows_is_tried_again_too(serve_view, unique_notes):
-    """What is worth another attempt is not worth half of one."""
+    """The transaction is broken, so a part of the work is never committed alone."""
     attempts = []
 
     def view(request):

@@ -41,7 +41,7 @@ PATCHED = (*GEVENT[:2], f"from gevent import monkey\nmonkey.patch_all()\n{GEVENT
 
 @contextmanager
 def serving(command, url, folder, **environ):
-    """Start a server; yield the URL it listens at. It is stopped by its own pid."""
+    """Start a server, yield its URL, and stop it."""
     port = free_port()
     log = folder / "server.log"
     paths = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
@@ -80,7 +80,7 @@ def wait_until_it_answers(process, port, log):
 
 
 def post(base, token):
-    """Post one token; return what the answer says of it."""
+    """Post one token, and return what the answer says about it."""
     try:
         with urllib.request.urlopen(f"{base}/post?token={token}", b"", timeout=60) as answer:
             return token, json.load(answer)
@@ -109,7 +109,7 @@ def post_all(base):
 def test_each_process_and_each_greenlet_of_a_server_has_its_own_connections(
     request, server, kind, tmp_path
 ):
-    """A hundred posts at once are all stored, each once, and each reads its own answer."""
+    """A hundred posts at once are stored once each, and each post reads its own answer."""
     database = request.getfixturevalue(kind)
     database.run("CREATE TABLE note (body VARCHAR(50))")
     with serving(server, database.url, tmp_path) as base:

@@ -1,4 +1,4 @@
-"""SQLite under many writers, and SQLite that cannot be written."""
+"""SQLite with many writers, and SQLite files that cannot be written."""
 
 import http.client
 import threading
@@ -32,7 +32,7 @@ START = "CREATE TABLE counter (value INTEGER)", "INSERT INTO counter VALUES (0)"
 
 
 def increment(request):
-    """Read, add one and write, which loses a count wherever a transaction is none."""
+    """Read, add one, write. Without a real transaction, some increments would be lost."""
     session = request.sqa_session
     session.execute(INSERT, {"body": request.params["body"]})
     value = session.scalar(text("SELECT value FROM counter"))
@@ -41,7 +41,7 @@ def increment(request):
 
 
 def read_first(request):
-    """The same, beginning with what makes a transaction that cannot write any more."""
+    """Read first and write later, so that another request's write makes this one fail."""
     value = request.sqa_session.scalar(text("SELECT value FROM counter"))
     meet = request.registry.settings.get("meet")
     if meet and request.environ["retry.attempt"] == 0 and request.params.get("meet"):
@@ -93,7 +93,7 @@ def counter(sqlite):
 
 
 def paths(index):
-    """What thread *index* asks for: two ways to count, and answers that keep nothing."""
+    """Return the requests of thread *index*: two ways to count, and answers that roll back."""
     for number in range(REQUESTS):
         name = ("increment", "read_first")[number % 2]
         status = (200, 200, 303, 404, 500)[number % 5]
@@ -102,7 +102,7 @@ def paths(index):
 
 
 def assert_stored(counter, told):
-    """Every answer below 400 is stored once, and no other."""
+    """Check that each answer below 400 is stored once, and that no other answer is stored."""
     promised = sorted(body for body, status in told.items() if status < 400)
     assert len(told) > len(promised) > 0
     assert [row[0] for row in counter.rows("SELECT body FROM note ORDER BY body")] == promised
@@ -111,7 +111,7 @@ def assert_stored(counter, told):
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
 def test_eight_threads_store_exactly_what_they_were_told(make, counter, caplog, mode):
-    """A counter and rows: conflicts happen, are tried again, and nobody notices."""
+    """There are conflicts, but each is tried again, so no client sees one."""
     barrier = threading.Barrier(THREADS)
     # In the other mode who reads keeps the others from their COMMIT: not all could meet.
     meet = {"meet": lambda: barrier.wait(BOUND)} if mode == "wal" else {}
@@ -132,7 +132,7 @@ def test_eight_threads_store_exactly_what_they_were_told(make, counter, caplog, 
 
 
 def test_a_conflict_that_is_never_resolved_stores_nothing_and_is_no_success(make, counter):
-    """Where the attempts do not suffice, the answer says so."""
+    """If all attempts fail, the client gets an error."""
     barrier = threading.Barrier(THREADS)
     settings = {**IMPATIENT, "retry.attempts": "1", "meet": lambda: barrier.wait(BOUND)}
     app = make(counter.url, **settings)
@@ -151,7 +151,7 @@ def test_a_conflict_that_is_never_resolved_stores_nothing_and_is_no_success(make
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.sweep(1)
 def test_threads_of_real_processes_store_exactly_what_they_were_told(counter, tmp_path, processes):
-    """One pserve with eight threads, and two of them on one file."""
+    """One pserve with eight threads, and two pserves on one file."""
     settings = "\n".join(f"{key} = {value}" for key, value in IMPATIENT.items())
     told, wrong = {}, []
     with ExitStack() as stack:
@@ -183,7 +183,7 @@ def test_threads_of_real_processes_store_exactly_what_they_were_told(counter, tm
 
 
 def test_a_reader_is_served_while_another_request_writes(make, counter):
-    """Write-ahead: the reader sees what is committed, and waits for nobody."""
+    """In WAL mode, the reader sees what is committed and does not wait."""
     app = make(counter.url)
     with get_sqa(app).engine.begin() as writer:
         writer.execute(INSERT, {"body": "not yet"})
@@ -193,7 +193,7 @@ def test_a_reader_is_served_while_another_request_writes(make, counter):
 
 
 def test_a_locked_file_is_tried_again_and_written_when_the_lock_is_gone(make, counter, caplog):
-    """The lock is held longer than sqa.lock_timeout, and given back between two attempts."""
+    """The lock is held longer than sqa.lock_timeout, and released between two attempts."""
     app = make(counter.url, **{**IMPATIENT, "retry.attempts": "2"})
     holder = get_sqa(app).engine.connect()
     holder.execute(INSERT, {"body": "holder"})
@@ -207,7 +207,10 @@ def test_a_locked_file_is_tried_again_and_written_when_the_lock_is_gone(make, co
 
 
 def test_a_file_that_stays_locked_is_an_error_of_the_application(make, counter):
-    """It is in use, not away: the application's own page answers, and nothing is stored."""
+    """The file is in use, but not unavailable.
+
+    The application's page answers, nothing is stored.
+    """
     app = make(counter.url, **{**IMPATIENT, "retry.attempts": "2"})
     with get_sqa(app).engine.connect() as holder:
         holder.execute(INSERT, {"body": "holder"})
@@ -217,7 +220,7 @@ def test_a_file_that_stays_locked_is_an_error_of_the_application(make, counter):
 
 
 def test_memory_is_one_database_for_sixteen_threads(make):
-    """Each waits for its turn on the one connection that there is."""
+    """Each thread waits until the only connection is free."""
     app = make("sqlite://", **IMPATIENT)
     with get_sqa(app).engine.begin() as connection:
         for statement in ("CREATE TABLE note (body VARCHAR(50))", *START):
@@ -242,7 +245,7 @@ def test_memory_is_one_database_for_sixteen_threads(make):
 def test_a_file_that_is_read_only_can_be_read_and_a_write_answers_503(
     make, counter, tmp_path, caplog, mode
 ):
-    """Nothing is half stored, nothing is tried again, and the log says what it was."""
+    """Nothing is stored in part or tried again, and the log says why."""
     counter.run(f"PRAGMA journal_mode = {mode}", "INSERT INTO note VALUES ('kept')")
     app = make(f"sqlite:///file:{tmp_path}/test.sqlite?mode=ro&uri=true")
     client = TestApp(app)
@@ -259,7 +262,7 @@ def test_a_file_that_is_read_only_can_be_read_and_a_write_answers_503(
 
 
 def test_a_file_that_cannot_be_opened_answers_503_until_it_can(make, tmp_path, caplog):
-    """Here a folder has its name; the application starts and recovers by itself."""
+    """Here a folder has the file's name. When it is removed, requests succeed."""
     path = tmp_path / "app.sqlite"
     path.mkdir()
     client = TestApp(make(f"sqlite:///{path}"))
@@ -275,7 +278,7 @@ def test_a_file_that_cannot_be_opened_answers_503_until_it_can(make, tmp_path, c
 
 @pytest.mark.parametrize("below", ["app.sqlite", "deeper/app.sqlite"])
 def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_setting(make, tmp_path, below):
-    """Something else has its name; the application starts all the same, and recovers."""
+    """A file has the folder's name. The application starts, and recovers when it is removed."""
     taken = tmp_path / "data"
     taken.write_text("")
     client = TestApp(make(f"sqlite:///{taken}/{below}"))

@@ -1,4 +1,4 @@
-"""Rows sent while they are read, and the connection given back when nobody reads any more."""
+"""Rows are sent while they are read, and the connection goes back if the client stops reading."""
 
 import gc
 import http.client
@@ -35,7 +35,7 @@ class Digit(Base):
 
 
 def numbers(places, width=WIDTH):
-    """A statement for the numbers of so many decimal places, and something to make rows long."""
+    """Return a SELECT of all numbers with so many digits, and a text that makes rows long."""
     digits = [aliased(Digit) for _ in range(places)]
     value = sum(digit.d * 10**place for place, digit in enumerate(digits))
     return select(value.label("n"), literal("x" * width, String(width)).label("filling"))
@@ -47,13 +47,13 @@ def lines(rows):
 
 
 def stream(request):
-    """The right way: the rows are fetched and sent while the client reads."""
+    """Stream rows in the right way: they are fetched and sent while the client reads."""
     rows = request.sqa_stream(numbers(int(request.params["places"])), size=100)
     return Response(app_iter=lines(rows), content_type="text/plain")
 
 
 def read_late(request):
-    """Reading the request's own session in a body works too."""
+    """Read the request's own session in the body, which works too."""
 
     def body():
         for digit in range(10):
@@ -67,7 +67,7 @@ def count(request):
 
 
 def main(global_config, *views, **settings):
-    """The application of the tests, which pserve serves too."""
+    """Make the application of the tests. A real pserve serves it too."""
     # The statement multiplies a table with itself on purpose.
     with Configurator(settings={**settings, "sqlalchemy.enable_from_linting": "false"}) as config:
         config.include("pyramid_aalam_sqa")
@@ -83,7 +83,7 @@ def fill(database):
 
 @pytest.fixture
 def serve(database):
-    """Make an application with one connection, of the views given."""
+    """Make an application with the given views and one connection."""
     fill(database)
     made = []
 
@@ -103,7 +103,7 @@ def serve_on(database, *views, **settings):
 
 
 def call(app, path, **environ):
-    """Call *app* as a server does; return the body, of which nothing was read, and the headers."""
+    """Call *app* as a server does. Return the headers and the body, which is not read yet."""
     request = Request.blank(path)
     request.environ.update(environ)
     headers = {}
@@ -122,7 +122,7 @@ def checked_out(app):
 
 
 def test_the_connection_is_taken_at_the_first_row_and_back_after_the_last(any_database):
-    """Not when the view asks for the rows, and not until the server closes the body."""
+    """It is not taken when the view asks for the rows, nor kept until the body is closed."""
     fill(any_database)
     app = serve_on(any_database)
     body, _headers = call(app, "/stream?places=4")
@@ -140,7 +140,7 @@ def test_the_connection_is_taken_at_the_first_row_and_back_after_the_last(any_da
 
 
 def test_the_rows_are_rows(serve):
-    """Named columns, entities, and what text() gives."""
+    """A stream has rows with named columns, entities, and the rows of text()."""
     app = serve()
     with prepare(registry=app.registry) as env:
         stream = env["request"].sqa_stream
@@ -155,7 +155,7 @@ def test_the_rows_are_rows(serve):
 
 @pytest.mark.sweep(1)
 def test_a_long_answer_needs_no_memory(any_database):
-    """100,000 rows are more than 20 MB when a driver fetches them all."""
+    """If a driver fetched all 100,000 rows at once, they would need more than 20 MB."""
     fill(any_database)
     app = serve_on(any_database)
     body, _headers = call(app, "/stream?places=1")
@@ -176,7 +176,7 @@ def test_a_long_answer_needs_no_memory(any_database):
 
 
 def test_a_stream_reads_what_is_committed_and_cannot_write(serve, database):
-    """It is not the transaction of the request; a write would be lost."""
+    """It has its own read-only transaction, because nothing would commit a write."""
 
     def view(request):
         request.sqa_session.execute(text("DELETE FROM digit WHERE d = 9"))
@@ -192,7 +192,7 @@ def test_a_stream_reads_what_is_committed_and_cannot_write(serve, database):
 
 
 def test_an_entity_of_a_stream_that_is_changed_is_no_lost_write(serve, database):
-    """It is told when the stream ends."""
+    """The change raises an error at the end of the stream."""
 
     def view(request):
         for row in request.sqa_stream(select(Digit)):
@@ -208,7 +208,7 @@ def test_an_entity_of_a_stream_that_is_changed_is_no_lost_write(serve, database)
 
 
 def test_two_streams_have_a_connection_each(serve):
-    """A view may merge them; both end with the body."""
+    """A view may merge two streams. Both end with the body."""
 
     def merged(request):
         pairs = zip(request.sqa_stream(numbers(3)), request.sqa_stream(numbers(3)), strict=True)
@@ -225,7 +225,7 @@ def test_two_streams_have_a_connection_each(serve):
 
 
 def test_a_stream_of_a_test_with_a_session_of_its_own_reads_from_that(serve):
-    """What the test prepared and never commits is in it."""
+    """So it reads what the test has prepared and never commits."""
     app = serve()
     tm = TransactionManager(explicit=True)
     tm.begin()
@@ -246,7 +246,7 @@ def test_a_stream_of_a_test_with_a_session_of_its_own_reads_from_that(serve):
 @pytest.mark.parametrize("read", [0, 1, 250])
 @pytest.mark.parametrize("path", ["/stream?places=4", "/read_late"])
 def test_the_connection_is_back_when_the_client_hangs_up(serve, path, read):
-    """The server then closes the body, wherever it is, and be it never begun."""
+    """The server then closes the body, which may not have begun yet."""
     app = serve()
     body, _headers = call(app, path)
     for _ in zip(range(read), body, strict=False):
@@ -258,7 +258,7 @@ def test_the_connection_is_back_when_the_client_hangs_up(serve, path, read):
 
 
 def test_the_connection_is_back_when_the_body_is_dropped(serve):
-    """A server that fails before the first byte closes nothing."""
+    """A server that fails before the first byte does not close the body."""
     app = serve()
 
     def start_response(*_):
@@ -282,7 +282,7 @@ def test_the_connection_is_back_when_the_body_is_dropped(serve):
 
 
 def test_hanging_up_does_not_wait_for_the_rows_that_nobody_reads(mariadb):
-    """The driver would read them all before it closed the answer: here for half an hour."""
+    """The driver would read all rows before it closes the result, here for half an hour."""
     fill(mariadb)
 
     def slow(request):
@@ -307,7 +307,7 @@ def test_hanging_up_does_not_wait_for_the_rows_that_nobody_reads(mariadb):
 
 
 def test_hanging_up_keeps_a_database_in_memory(tmp_path):
-    """It lives as long as its one connection."""
+    """Such a database exists only as long as its one connection."""
     app = main({}, **{"sqlalchemy.url": "sqlite://"})
     with get_sqa(app).engine.begin() as connection:
         Base.metadata.create_all(connection)
@@ -321,7 +321,7 @@ def test_hanging_up_keeps_a_database_in_memory(tmp_path):
 
 @pytest.mark.parametrize("kept", [False, True], ids=["rows in an expression", "rows in a variable"])
 def test_the_connection_is_back_after_an_error_in_the_body(serve, kept):
-    """Though the traceback, which a log may keep, still holds the rows."""
+    """This is true even if a log keeps the traceback, which refers to the rows."""
 
     def failing(request):
         def body():
@@ -345,7 +345,7 @@ def test_the_connection_is_back_after_an_error_in_the_body(serve, kept):
 
 
 def test_the_connection_is_back_when_closing_the_body_fails(serve):
-    """The application's own close() comes first, and is not trusted."""
+    """The application's close() is called first, and may raise an error."""
 
     class Body:
         def __init__(self, request):
@@ -370,7 +370,7 @@ def test_the_connection_is_back_when_closing_the_body_fails(serve):
 
 
 def test_a_head_request_of_a_streamed_page_leaves_nothing_open(serve):
-    """WebOb throws the body away and closes it."""
+    """WebOb closes the body without reading it."""
     app = serve()
     TestApp(app).head("/stream?places=4")
     TestApp(app).head("/read_late")
@@ -379,7 +379,7 @@ def test_a_head_request_of_a_streamed_page_leaves_nothing_open(serve):
 
 
 def test_a_stream_that_a_view_leaves_in_the_middle_ends_with_the_request(serve):
-    """Also when the view keeps it."""
+    """This is true even if the view keeps a reference to the stream."""
     kept = []
 
     def view(request):
@@ -397,7 +397,7 @@ def test_a_stream_that_a_view_leaves_in_the_middle_ends_with_the_request(serve):
 
 
 class Wrapper:
-    """What a server that sends files by itself looks for."""
+    """A wsgi.file_wrapper, which a server offers for sending files."""
 
     def __init__(self, file, size):
         self.file = file
@@ -410,7 +410,7 @@ class Wrapper:
 @pytest.mark.parametrize("touched", [False, True])
 @pytest.mark.parametrize("file_wrapper", [None, Wrapper])
 def test_a_file_is_sent_by_the_server_itself(serve, touched, file_wrapper):
-    """wsgi.file_wrapper, and the length, are left alone; the session ends before."""
+    """The package keeps wsgi.file_wrapper and the length. The session ends before."""
 
     def file(request):
         if touched:
@@ -433,7 +433,7 @@ def test_a_file_is_sent_by_the_server_itself(serve, touched, file_wrapper):
 
 
 def test_a_streamed_body_keeps_the_length_it_was_given(serve):
-    """A download shows how long it takes."""
+    """The browser can show the progress of a download."""
 
     def sized(request):
         count(request)
@@ -445,7 +445,7 @@ def test_a_streamed_body_keeps_the_length_it_was_given(serve):
 
 
 def test_a_body_that_is_a_list_is_sent_as_it_is(serve):
-    """It is complete, and the session ends before it is sent."""
+    """A list is complete, so the session ends before it is sent."""
 
     def listed(request):
         count(request)
@@ -463,7 +463,7 @@ def test_a_body_that_is_a_list_is_sent_as_it_is(serve):
 
 
 def test_a_client_that_closes_its_socket_gives_the_connection_back(mariadb, tmp_path):
-    """A real server with a pool of one; an independent connection watches its queries."""
+    """The server is real and has a pool of one. Another connection watches its queries."""
     fill(mariadb)
     running = (
         "SELECT count(*) FROM information_schema.processlist "

@@ -1,4 +1,4 @@
-"""A stream that the database cuts ends in a way that the client can see."""
+"""If the database ends a stream early, the client can see that."""
 
 import http.client
 
@@ -21,7 +21,7 @@ SLOW = {
 
 
 def stream(request):
-    """Send the rows of a statement that takes longer than it may."""
+    """Stream the rows of a statement that takes longer than the time limit."""
     statement = text(SLOW[request.registry.settings["kind"]])
     rows = request.sqa_stream(
         select(statement.columns(column("body"), column("wait")).subquery()), size=100
@@ -38,7 +38,7 @@ def main(_global, **settings):
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
 @pytest.mark.sweep(1)
 def test_a_client_sees_that_a_stream_was_cut_by_a_time_limit(request, tmp_path, kind):
-    """The server closes the connection without the last chunk: half of the rows are not all."""
+    """The server closes the connection without the last chunk, so the client sees the error."""
     database = request.getfixturevalue(kind)
     settings = f"sqa.statement_timeout = 1\nkind = {database.kind}"
     app = "test_streams_that_are_cut"

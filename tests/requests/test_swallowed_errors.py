@@ -1,4 +1,4 @@
-"""A view that swallows a database error is retried or is an error, and never half a success."""
+"""If a view swallows a database error, it is retried or fails. A part is never committed."""
 
 import threading
 from contextlib import suppress
@@ -31,7 +31,7 @@ from support.accounts import (
 
 
 def test_a_view_that_swallows_a_deadlock_is_tried_again(serve_accounts_either_way, bank, caplog):
-    """What came after the deadlock would be stored, and what came before it would not."""
+    """A commit would store only what the view did after the deadlock."""
     app = serve_accounts_either_way(bank.url, crossing(core_update, swallowing))
 
     assert at_once(app, "/any/1", "/any/2") == [200, 200]
@@ -41,7 +41,7 @@ def test_a_view_that_swallows_a_deadlock_is_tried_again(serve_accounts_either_wa
 
 
 def test_a_swallowed_deadlock_that_cannot_be_tried_again_is_no_success(serve_accounts, bank):
-    """The loser gets an error and stores nothing; the winner has stored everything."""
+    """The losing request gets an error and stores nothing. The other one stores everything."""
     barrier = threading.Barrier(2)
 
     def view(request):
@@ -64,7 +64,7 @@ def test_a_swallowed_deadlock_that_cannot_be_tried_again_is_no_success(serve_acc
 def test_a_deadlock_swallowed_around_a_savepoint_is_tried_again(
     serve_accounts, bank, caplog, where
 ):
-    """The savepoint is gone as everything else: no part can be undone or kept."""
+    """The deadlock has ended the savepoint too, so it cannot undo its part."""
 
     def in_a_savepoint(session, write):
         if where == "around":
@@ -98,7 +98,7 @@ def begins_again(request):
 def test_a_view_may_handle_a_deadlock_by_rolling_back_and_doing_it_again(
     serve_accounts, bank, caplog, start_over, write
 ):
-    """Everything after the rollback is stored once, with no retry of ours."""
+    """What the view does after its rollback is stored once, without a retry."""
     barrier = threading.Barrier(2)
     deadlocks = []
 
@@ -128,7 +128,7 @@ def test_a_view_may_handle_a_deadlock_by_rolling_back_and_doing_it_again(
 
 
 def test_a_view_may_give_up_after_a_deadlock(serve_accounts, bank, caplog):
-    """It has rolled back, and answers that it stores nothing: that is a success, and no half."""
+    """The view has rolled back and says so. Its response is a success without a write."""
 
     def view(request):
         session = request.sqa_session
@@ -151,7 +151,7 @@ AT_ONCE = text(
 
 
 def test_a_swallowed_lock_wait_is_tried_again(serve_accounts, bank, caplog):
-    """One statement of the view is missing, and nobody knows whether it mattered."""
+    """One statement of the view is missing, and the package cannot know whether it matters."""
 
     def view(request):
         session = request.sqa_session
@@ -171,7 +171,7 @@ def test_a_swallowed_lock_wait_is_tried_again(serve_accounts, bank, caplog):
 def test_a_lock_wait_swallowed_around_a_savepoint_is_the_views_own_business(
     serve_accounts, bank, caplog
 ):
-    """The savepoint undoes the statement alone; the rest is whole and is stored."""
+    """The savepoint undoes only that statement. The rest is complete and is stored."""
 
     def view(request):
         session = request.sqa_session
@@ -190,7 +190,7 @@ def test_a_lock_wait_swallowed_around_a_savepoint_is_the_views_own_business(
 
 
 def test_a_transaction_that_lost_its_savepoint_is_not_committed(serve_accounts, bank):
-    """Under innodb_rollback_on_timeout a timed out wait in a savepoint ends everything before."""
+    """With innodb_rollback_on_timeout, a lock wait ends the savepoint and all work before it."""
 
     def view(request):
         session = request.sqa_session
@@ -220,7 +220,7 @@ def save_in_bulk(session):
 
 @pytest.mark.parametrize("fail", [flush_a_duplicate, query_with_autoflush, save_in_bulk])
 def test_a_swallowed_failed_flush_stores_nothing_and_is_no_success(serve_accounts, anywhere, fail):
-    """SQLAlchemy has rolled back all that the view did before."""
+    """SQLAlchemy has rolled back all work of the view before the flush."""
 
     def view(request):
         session = request.sqa_session
@@ -237,7 +237,7 @@ def test_a_swallowed_failed_flush_stores_nothing_and_is_no_success(serve_account
 
 
 def test_a_view_that_rolls_back_a_failed_flush_stores_what_comes_after(serve_accounts, anywhere):
-    """The rollback says that the view knows."""
+    """By the rollback, the view shows that it knows that its earlier work is lost."""
 
     def view(request):
         session = request.sqa_session
@@ -252,7 +252,7 @@ def test_a_view_that_rolls_back_a_failed_flush_stores_what_comes_after(serve_acc
 
 
 def test_a_failure_that_made_sqlite_roll_back_is_no_success(serve_accounts, sqlite):
-    """ON CONFLICT ROLLBACK, as a full disk: what comes after would be stored on its own."""
+    """ON CONFLICT ROLLBACK ends the transaction, as a full disk does."""
     sqlite.run("CREATE TABLE note (who INTEGER UNIQUE ON CONFLICT ROLLBACK)")
 
     def view(request):
@@ -291,7 +291,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_an_error_swallowed_on_postgresql_is_no_success(serve_accounts, ledger, name):
-    """COMMIT would be answered, and would have undone all that the view did before."""
+    """PostgreSQL would accept COMMIT, but roll back all work of the view."""
 
     def view(request):
         session = request.sqa_session
@@ -310,7 +310,7 @@ def test_an_error_swallowed_on_postgresql_is_no_success(serve_accounts, ledger, 
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_an_error_swallowed_around_a_savepoint_leaves_the_rest_whole(serve_accounts, ledger, name):
-    """The savepoint is what the application has to write around a statement that may fail."""
+    """An application must write a savepoint around a statement that may fail."""
 
     def view(request):
         session = request.sqa_session
@@ -324,7 +324,7 @@ def test_an_error_swallowed_around_a_savepoint_leaves_the_rest_whole(serve_accou
 
 
 def test_a_swallowed_lock_timeout_on_postgresql_is_tried_again(serve_accounts, ledger, caplog):
-    """55P03 outside a savepoint has ended the transaction there."""
+    """On PostgreSQL, 55P03 outside a savepoint has ended the transaction."""
 
     def view(request):
         session = request.sqa_session

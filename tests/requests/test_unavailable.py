@@ -1,4 +1,4 @@
-"""The answer 503: when it is given, what it says, and whose page it is."""
+"""The response 503: when it is sent, what it says, and how an application replaces it."""
 
 import importlib
 import socket
@@ -25,7 +25,7 @@ from support.unavailable import BOUND, FAULTS_PAGE, MYSQL, POSTGRESQL, lines, un
 def test_where_nothing_listens_the_answer_is_503_at_once_and_the_log_says_why(
     serve_pages, attempts, caplog, url
 ):
-    """Trying again at once would not help, so that nothing is tried twice."""
+    """The request is not tried again, because another attempt at once would not help."""
     client = serve_pages(url.format(port=free_port()))
     unavailable(client, "/read?secret=top-secret")
 
@@ -68,7 +68,7 @@ def test_a_server_that_accepts_and_never_answers_is_given_up(serve_pages, attemp
     ],
 )
 def test_the_503_is_html_json_or_text_as_the_client_accepts(serve_pages, accept, kind):
-    """It is negotiated as Pyramid negotiates its own errors."""
+    """The type is negotiated in the same way as for Pyramid's own errors."""
     client = serve_pages(MYSQL.format(port=free_port()))
     response = unavailable(client, "/read", headers={"Accept": accept} if accept else {})
 
@@ -88,7 +88,7 @@ def test_sqa_retry_after_is_what_the_503_asks_for(serve_pages, seconds):
 
 @pytest.mark.parametrize("context", [Exception, DBAPIError, OperationalError, PoolTimeout])
 def test_a_view_for_every_error_leaves_the_503_alone(serve_pages, context):
-    """A catch-all page, or one for SQLAlchemy's errors, would answer 500 without Retry-After."""
+    """A catch-all view, or one for SQLAlchemy's errors, would answer 500 without Retry-After."""
 
     def catch_all(config):
         config.add_exception_view(lambda error, request: Response(status=500), context=context)
@@ -111,7 +111,7 @@ def included_pages(config):
 
 @pytest.mark.parametrize("setup", [pages, included_pages])
 def test_the_applications_own_view_takes_the_place_of_the_503(serve_pages, sqlite, setup):
-    """Whether it is added by the application or by a module that the application includes."""
+    """The application may add the view itself, or include a module that adds it."""
     refused = serve_pages(MYSQL.format(port=free_port()), setup)
     exhausted = serve_pages(sqlite.url, setup, **POOL_OF_ONE)
 
@@ -121,7 +121,7 @@ def test_the_applications_own_view_takes_the_place_of_the_503(serve_pages, sqlit
 
 
 def test_the_applications_own_view_may_be_for_some_requests_only(serve_pages):
-    """With a predicate that does not fit, ours answers."""
+    """If the view's predicate does not match, the package's 503 is sent."""
 
     def some(config):
         config.add_exception_view(own_page, context=IDatabaseUnavailable, request_param="own")
@@ -142,7 +142,7 @@ POOL_OF_ONE = {
 def test_when_all_connections_are_in_use_the_next_request_gets_503(
     serve_pages, database, attempts, caplog
 ):
-    """One thread holds the only connection; the other waits for pool_timeout and no longer."""
+    """One thread holds the only connection. The other waits for pool_timeout seconds."""
     database.run("CREATE TABLE note (body VARCHAR(50))")
     holding, release = threading.Event(), threading.Event()
     held = []
@@ -173,7 +173,7 @@ def test_when_all_connections_are_in_use_the_next_request_gets_503(
 
 @pytest.mark.parametrize("veto", ["pyramid_aalam_sqa.commit_veto", ""])
 def test_a_503_stores_nothing_of_what_the_view_wrote_before(serve_pages, database, veto):
-    """It rolls back as every 5xx does, even where tm.commit_veto is blank and all else commits."""
+    """It rolls back like each 5xx, even if tm.commit_veto is blank and all else commits."""
     database.run("CREATE TABLE note (body VARCHAR(50))")
 
     def write_and_wait(request):
@@ -193,7 +193,7 @@ def test_a_503_stores_nothing_of_what_the_view_wrote_before(serve_pages, databas
 
 
 def test_the_views_of_the_faults_page_work(serve_pages, sqlite, tmp_path, monkeypatch, capsys):
-    """What is stored is confirmed, the rows are streamed, the page of the application wins."""
+    """A stored order is confirmed, rows are streamed, and the application's page is shown."""
     (tmp_path / "page_of_faults.py").write_text("\n".join(blocks(FAULTS_PAGE, "python")))
     monkeypatch.syspath_prepend(tmp_path)
     page = importlib.import_module("page_of_faults")
@@ -280,7 +280,7 @@ def failing_root(config):
 )
 @pytest.mark.parametrize("page", [False, True], ids=["ours", "own page"])
 def test_a_503_also_answers_an_error_outside_all_views(serve_pages, case, page, caplog):
-    """In a tween above the exception views, or where pyramid_tm asks for the user's name."""
+    """For example, in a tween above the exception views, or when pyramid_tm asks for the user."""
     setup, query, settings = case
 
     def own_page(error, request):
@@ -305,7 +305,7 @@ def test_a_503_also_answers_an_error_outside_all_views(serve_pages, case, page, 
 
 
 def test_an_error_outside_all_views_that_is_not_the_databases_is_not_answered(serve_pages, sqlite):
-    """Nor is one whose page fails: the server answers 500 to both."""
+    """The server answers 500 to it, and also to an error whose page fails."""
 
     def mistake(handler, registry):
         def tween(request):
@@ -321,7 +321,7 @@ def test_an_error_outside_all_views_that_is_not_the_databases_is_not_answered(se
 
 @pytest.mark.parametrize("missing", [True, False], ids=["no page", "a page that fails"])
 def test_an_unavailable_database_without_a_page_is_the_servers_500(serve_pages, caplog, missing):
-    """The error that the server gets is that of the database."""
+    """The server gets the database's own error."""
 
     def failing_page(error, request):
         if missing:

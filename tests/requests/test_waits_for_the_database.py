@@ -20,7 +20,7 @@ from pyramid_aalam_sqa.settings.options import all_options
 def test_every_wait_of_the_driver_and_of_the_pool_is_bounded_by_default(
     serve_pages, monkeypatch, tmp_path, url, arguments
 ):
-    """Without a line in the ini file nothing waits for ever."""
+    """No wait is unlimited, even without a line in the ini file."""
     monkeypatch.chdir(tmp_path)
     engine = get_sqa(serve_pages(url).app).engine
     given = {}
@@ -40,7 +40,7 @@ def test_every_wait_of_the_driver_and_of_the_pool_is_bounded_by_default(
 
 
 def test_every_wait_of_the_server_is_bounded_by_default(serve_pages, any_database):
-    """Each server says itself how long a statement may wait for a lock, and how long it may run."""
+    """Each server reports its limits for lock waits and for statements."""
     asked, bounds = {
         "mysql": (
             "SELECT @@innodb_lock_wait_timeout, @@lock_wait_timeout, @@max_statement_time",
@@ -57,7 +57,7 @@ def test_every_wait_of_the_server_is_bounded_by_default(serve_pages, any_databas
 
 
 def test_every_bound_is_in_the_table_of_settings():
-    """With its meaning, so that it can be found and changed."""
+    """The table has the meaning of each bound, so that a user can find and change it."""
     bounds = {"sqlalchemy.pool_timeout", "sqlalchemy.connect_args"}
     bounds |= {"sqa.lock_timeout", "sqa.statement_timeout", "sqa.retry_after"}
 

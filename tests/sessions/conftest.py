@@ -11,7 +11,7 @@ from support.models import BODIES
 
 @pytest.fixture
 def serve_seeded(database):
-    """Make clients of applications with one connection and one note in the database."""
+    """Make clients of applications with one connection, and one note in the database."""
     make_tables(database)
     return lambda *setups, **settings: serve_on(database, *setups, **settings)
 
@@ -24,7 +24,7 @@ def bodies(database):
 
 @pytest.fixture
 def place(tmp_path):
-    """Three files of SQLite: two connections that write to one would wait for each other."""
+    """Three SQLite files. In one file, two connections that write would wait for each other."""
     place = bound.Place([Database(f"sqlite:///{tmp_path}/{key}.sqlite") for key in KEYS])
     yield place
     place.close()
@@ -32,7 +32,7 @@ def place(tmp_path):
 
 @pytest.fixture
 def client(place):
-    """A client of an application with a bind for each file."""
+    """A client of an application that has a bind for each file."""
     with serving(place.settings | {"sqa.lock_timeout": "0.1"}) as client:
         yield client
         assert sum(each.pool.checkedout() for each in engines(client).values()) == 0

@@ -1,4 +1,4 @@
-"""Several databases in one application: each statement goes to its own."""
+"""Several databases in one application: each statement is sent to its tables' database."""
 
 import itertools
 import os
@@ -63,7 +63,7 @@ PLACES = ["sqlite", "mariadb+mariadb", "mariadb+postgresql"]
 
 @pytest.fixture(scope="module", params=PLACES)
 def place(request, tmp_path_factory):
-    """Three databases; those of the binds are on another server."""
+    """Three databases. The databases of the binds are on another server."""
     with ExitStack() as stack:
         if request.param == "sqlite":
             folder = tmp_path_factory.mktemp("binds")
@@ -235,7 +235,7 @@ READS = {
 
 
 def test_every_way_of_reading_asks_the_database_of_the_tables(place, client):
-    """In each database the same table has another row: the answer says which was asked."""
+    """Each database has another row in the same table, so the answer shows which one was asked."""
     wanted = {name: expected for name, (_, expected) in [*STATEMENTS.items(), *READS.items()]}
 
     def read_all(request, found={}):  # noqa: B006 - filled on purpose
@@ -481,7 +481,7 @@ def test_every_way_of_writing_goes_to_the_database_of_the_tables(place, client):
 
 
 def test_a_link_between_two_objects_is_in_their_database(place, client):
-    """The row of a many-to-many relationship is nobody's object."""
+    """The row of a many-to-many relationship does not belong to an object."""
     name = f"row-{next(_numbers)}"
 
     def link(request):
@@ -496,7 +496,7 @@ def test_a_link_between_two_objects_is_in_their_database(place, client):
 
 
 def test_what_fails_is_in_no_database(place, client):
-    """Each status of an error undoes all that was written to all databases."""
+    """Each error status undoes all that was written, in all databases."""
     before = place.everything()
 
     def write(request):
@@ -542,7 +542,7 @@ TWO = {
 
 
 def test_a_statement_over_two_databases_names_both(place, client):
-    """It is sent to none of them."""
+    """The statement is not sent to any database. The error names both."""
     before = place.everything()
     said = {}
 
@@ -573,7 +573,10 @@ def checked_out(client):
 
 
 def test_what_is_killed_between_two_schemas_of_one_bind_is_in_neither(mariadb_url):
-    """One connection, one COMMIT: wherever the process is killed, both rows are there or none."""
+    """There is one connection and one COMMIT.
+
+    If the process is killed, both rows are stored or none.
+    """
     from support import schemas_app
 
     with own_database(mariadb_url) as one, own_database(mariadb_url) as two:

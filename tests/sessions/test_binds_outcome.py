@@ -1,4 +1,4 @@
-"""A transaction over two databases has one outcome, and where it cannot have one, it says so."""
+"""A transaction over two databases has one outcome, or an error says that it is in part."""
 
 import io
 import itertools
@@ -49,7 +49,7 @@ tables = {
 
 
 class Hopeful:
-    """A data manager that takes every error for transient."""
+    """A data manager that says of every error that a retry may help."""
 
     transaction_manager = None
 
@@ -67,7 +67,7 @@ class Hopeful:
 
 @dataclass
 class Told:
-    """What came of a request: what the client was told, and what is true."""
+    """The result of a request: what the client was told, and what is true."""
 
     status: int
     error: BaseException | None
@@ -78,7 +78,7 @@ class Told:
 
     @property
     def is_true(self):
-        """Whether the answer is what independent connections have found."""
+        """Return whether the answer agrees with what independent connections have found."""
         rows, error = self.stored, self.error
         if self.status < 400:
             return rows == {"default": 1, "audit": 1} and not self.critical
@@ -193,7 +193,7 @@ def proxies(servers):
 
 @pytest.fixture
 def visitor(servers, proxies):
-    """Somebody who visits an application that has its connections through the proxies."""
+    """A client of an application that connects to both servers through the proxies."""
     settings = {**SETTINGS, "sqlalchemy.url": servers["default"][1]}
     settings["sqlalchemy.binds.audit.url"] = servers["audit"][1]
     with serving(settings) as client, logged() as log:
@@ -206,7 +206,7 @@ def visitor(servers, proxies):
 
 
 def rest_of(said, before):
-    """What is said from *before* on."""
+    """Return what is said from *before* on."""
     return said[said.index(before) :]
 
 
@@ -214,7 +214,7 @@ def rest_of(said, before):
 
 
 def test_both_are_asked_before_the_first_commit_is_sent(visitor, proxies):
-    """The default database is committed last, and each is committed once."""
+    """The default database is committed last. Each database is committed once."""
     order = []
     for key, engine in visitor.engines.items():
         event.listen(engine, "commit", lambda connection, key=key: order.append(key))
@@ -237,7 +237,7 @@ def test_both_are_asked_before_the_first_commit_is_sent(visitor, proxies):
 
 
 def test_a_request_that_uses_one_database_is_not_asked_first(visitor, proxies):
-    """It costs what it costs in an application with one database."""
+    """It sends as many packets as in an application with one database."""
     do(visitor.client, lambda request: request.sqa_session.execute(text("SELECT 2")))
 
     assert proxies["default"].said == ["PING", "SELECT 2", "COMMIT", "ROLLBACK"]
@@ -249,7 +249,7 @@ def test_a_request_that_uses_one_database_is_not_asked_first(visitor, proxies):
 def test_wherever_a_connection_is_lost_the_client_is_told_the_truth(
     visitor, proxies, key, accident
 ):
-    """At each exchange with each of the two: up to the first COMMIT the request is tried again."""
+    """A loss at any exchange before the first COMMIT means that the request is tried again."""
     visitor.visit()
     said = {each: proxy.forget() for each, proxy in proxies.items()}
     kinds = []
@@ -271,7 +271,7 @@ def test_wherever_a_connection_is_lost_the_client_is_told_the_truth(
 
 @pytest.mark.parametrize("accident", ACCIDENTS.values(), ids=ACCIDENTS)
 def test_a_lost_second_commit_is_a_partial_one(visitor, proxies, accident):
-    """What was stored is said, and whether anybody knows of the rest."""
+    """The error says which database is stored, and whether the other one is known."""
     called = []
     proxies["default"].have("COMMIT", **accident)
 
@@ -297,7 +297,7 @@ def test_a_lost_second_commit_is_a_partial_one(visitor, proxies, accident):
 def test_a_refused_first_commit_stores_nothing_and_a_conflict_is_tried_again(
     visitor, proxies, refusal, retried
 ):
-    """It is what it is with one database, and the other one is rolled back."""
+    """The other database is rolled back. All else is as with one database."""
     proxies["audit"].refuse("COMMIT", *refusal)
 
     told = visitor.visit()
@@ -309,7 +309,7 @@ def test_a_refused_first_commit_stores_nothing_and_a_conflict_is_tried_again(
 
 @pytest.mark.parametrize("code", [1180, 1213, 1205, 1290])
 def test_a_refused_second_commit_is_never_tried_again(visitor, proxies, code):
-    """Not even a conflict: what the first one has stored would be there twice."""
+    """Even after a conflict, another attempt would store the first database's part twice."""
     proxies["default"].refuse("COMMIT", code, "--read-only", times=3)
 
     told = visitor.visit()
@@ -327,7 +327,7 @@ def test_a_refused_second_commit_is_never_tried_again(visitor, proxies, code):
 
 
 def test_what_other_data_managers_say_does_not_try_a_partial_commit_again(visitor, proxies):
-    """One that takes every error for transient would have it stored twice."""
+    """Otherwise one that calls every error retryable would have the work stored twice."""
     proxies["default"].refuse("COMMIT", 1213, times=3)
 
     told = visitor.visit(lambda name, request: request.tm.get().join(Hopeful()))
@@ -337,7 +337,7 @@ def test_what_other_data_managers_say_does_not_try_a_partial_commit_again(visito
 
 
 def test_a_partial_commit_is_a_500_of_which_the_application_can_make_a_page(servers, proxies):
-    """It is no 503, though its cause may be one, and the page is shown once."""
+    """It is not a 503, even if a 503 would fit its cause. The page is rendered once."""
     shown = []
 
     def page(error, request):
@@ -365,7 +365,7 @@ def test_a_partial_commit_is_a_500_of_which_the_application_can_make_a_page(serv
 
 
 def test_a_connection_that_dies_between_the_two_commits(visitor, servers):
-    """It was there when both were asked, and is gone when it has to commit."""
+    """The server answers when it is asked, and is gone when it has to commit."""
     ids = {}
 
     def note(name, request):
@@ -394,7 +394,7 @@ def test_a_connection_that_dies_between_the_two_commits(visitor, servers):
 
 @pytest.mark.parametrize("key", ["default", "audit"])
 def test_a_swallowed_conflict_in_one_database_is_tried_again_in_both(visitor, proxies, key):
-    """The transaction is broken everywhere from then on."""
+    """After the conflict, the transaction is broken in all databases."""
     proxies[key].refuse("INSERT", 1213, "Deadlock found")
     plain = visitor.write
 
@@ -412,7 +412,7 @@ def test_a_swallowed_conflict_in_one_database_is_tried_again_in_both(visitor, pr
 
 
 def test_a_flush_that_fails_in_one_database_undoes_both(visitor, proxies):
-    """The error is the view's own."""
+    """The client gets the view's own error."""
     proxies["audit"].refuse("INSERT", 1364, "Field has no default value")
 
     told = visitor.visit()
@@ -423,7 +423,7 @@ def test_a_flush_that_fails_in_one_database_undoes_both(visitor, proxies):
 
 
 def test_a_script_is_told_of_a_partial_commit_and_does_nothing_twice(visitor, proxies):
-    """session_scope() tries conflicts again, but not this."""
+    """After a conflict session_scope() tries again, but not after a partial commit."""
     proxies["default"].refuse("COMMIT", 1213)
     calls = []
 
@@ -443,7 +443,7 @@ def test_a_script_is_told_of_a_partial_commit_and_does_nothing_twice(visitor, pr
 
 
 def test_the_session_of_a_thread_is_told_of_a_partial_commit(visitor, proxies):
-    """Its commit() has the same order and says the same."""
+    """Its commit() has the same order, and raises the same error."""
     proxies["default"].have("COMMIT", Then.CUT)
     session = Session(visitor.client.app)
     visitor.write(session, "thread")
@@ -460,7 +460,7 @@ def test_the_session_of_a_thread_is_told_of_a_partial_commit(visitor, proxies):
 
 
 def test_the_session_of_a_thread_stores_nothing_when_the_first_commit_fails(visitor, proxies):
-    """Nor when a part of its work was lost and the error swallowed."""
+    """It also stores nothing if the caller has swallowed an error that lost a part of the work."""
     proxies["audit"].refuse("COMMIT", 1213)
     session = Session(visitor.client.app)
     visitor.write(session, "refused")
@@ -480,7 +480,7 @@ def test_the_session_of_a_thread_stores_nothing_when_the_first_commit_fails(visi
 
 
 def test_a_connection_that_was_rolled_back_by_hand_commits_nothing(visitor):
-    """Its session does not know, and would take the silence for success."""
+    """The session does not notice the rollback of its connection, but the commit does."""
 
     def roll_back(name, request):
         if name == "written":
@@ -494,7 +494,7 @@ def test_a_connection_that_was_rolled_back_by_hand_commits_nothing(visitor):
 
 
 def test_the_end_of_the_process_between_two_commits_is_logged_and_goes_on(visitor):
-    """Gunicorn ends a worker by raising SystemExit wherever it is."""
+    """Gunicorn ends a worker by raising SystemExit at any line."""
 
     def end(connection):
         raise SystemExit(1)
@@ -512,7 +512,7 @@ def test_the_end_of_the_process_between_two_commits_is_logged_and_goes_on(visito
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_busy_file_at_the_second_commit_is_a_partial_commit(kind, tmp_path, request):
-    """SQLite refuses COMMIT while somebody reads: a conflict, and yet not tried again."""
+    """SQLite refuses COMMIT while another connection reads. The request is not tried again."""
     files = {key: Database(f"sqlite:///{tmp_path}/{key}.sqlite") for key in ("default", "audit")}
     if kind == "postgresql":
         files["audit"] = request.getfixturevalue("postgresql")

@@ -1,4 +1,4 @@
-"""Sessions of several databases outside the transaction of a request, and without a request."""
+"""Sessions of several databases outside a request's transaction, and without a request."""
 
 import pytest
 import transaction
@@ -17,7 +17,7 @@ from support.late_use import ALL_REFUSED, OUTSIDE, look_at, make_tables
 @pytest.mark.parametrize("which", ["sqa_session", "audit"])
 @pytest.mark.sweep(1)
 def test_outside_the_transaction_reading_works_and_no_write_is_lost(which, tmp_path):
-    """In every place where it is so over one database, and for each way of writing."""
+    """This is true in the same places as with one database, for each way to write."""
     here, there = (Database(f"sqlite:///{tmp_path}/{name}.sqlite") for name in ("here", "there"))
     watched = here if which == "sqa_session" else there
     make_tables(here)
@@ -33,7 +33,7 @@ def test_outside_the_transaction_reading_works_and_no_write_is_lost(which, tmp_p
 
 
 def test_sessions_that_read_outside_share_the_connection_too(place):
-    """With one connection in each pool, all of them read in a callback."""
+    """Each pool has one connection, and all sessions read in one callback."""
     read, refused = [], []
 
     def tween_factory(handler, registry):
@@ -60,7 +60,7 @@ def test_sessions_that_read_outside_share_the_connection_too(place):
 
 
 def test_a_write_that_is_lost_outside_is_an_error_for_each_session(place, client):
-    """Of one that follows too: the transaction of a script."""
+    """In a script, a change in the session of a bind key is an error for both sessions."""
     tm = transaction.TransactionManager(explicit=True)
     sqa = get_sqa(client.app)
     session, audit = sqa.session(tm), sqa.session(tm, bind_key="audit")
@@ -77,7 +77,7 @@ def test_a_write_that_is_lost_outside_is_an_error_for_each_session(place, client
 
 
 def test_a_script_has_the_sessions_in_its_transaction(place, client):
-    """Reading before it, writing in it; both leave the read-only transaction together."""
+    """They read before it and write in it. At its begin, both stop being read-only."""
     tm = transaction.TransactionManager(explicit=True)
     sqa = get_sqa(client.app)
     session, audit = sqa.session(tm), sqa.session(tm, bind_key="audit")
@@ -94,7 +94,7 @@ def test_a_script_has_the_sessions_in_its_transaction(place, client):
 
 
 def test_a_write_after_the_commit_is_logged_and_undone(place, client, caplog):
-    """The response is true, and stays."""
+    """The response is still true, so it is sent."""
 
     def write(request):
         audit = request.sqa_sessions["audit"]
@@ -112,7 +112,7 @@ def test_a_write_after_the_commit_is_logged_and_undone(place, client, caplog):
 
 
 def test_the_session_of_a_thread_routes_or_is_wholly_on_one(place, client):
-    """Session(app) routes like request.sqa_session, with a bind key it does not."""
+    """Session(app) routes like request.sqa_session. With a bind key it uses one database."""
     with Session(client.app) as session:
         session.add_all([Author(name="routed"), Entry(name="routed"), Line(name="routed")])
         assert session.scalar(select(entry.c.name)) == "audit"
@@ -129,7 +129,7 @@ def test_the_session_of_a_thread_routes_or_is_wholly_on_one(place, client):
 
 
 def test_the_session_of_a_thread_commits_what_there_is(place, client):
-    """Nothing, one database, or savepoints that are still open."""
+    """It may have used no database or one, or still have open savepoints."""
     with Session(client.app) as session:
         session.commit()
         session.add(Line(name="one"))
@@ -145,7 +145,7 @@ def test_the_session_of_a_thread_commits_what_there_is(place, client):
 
 
 def test_a_scope_takes_a_bind_key(place, client):
-    """As a block and as a decorator."""
+    """This is true for a with block and for a decorator."""
     with session_scope(client.app, bind_key="audit") as session:
         session.add(Author(name="whole"))
     with session_scope(client.app) as session:
@@ -165,7 +165,7 @@ def test_a_scope_takes_a_bind_key(place, client):
 
 
 def test_a_session_class_of_the_application_is_kept(place, tmp_path):
-    """With its own methods, in every kind of session."""
+    """Every kind of session has the methods of that class."""
     settings = {**place.settings, "sqa.session.class_": Greeting}
     with serving(settings) as client:
 
@@ -183,7 +183,7 @@ class Greeting(PlainSession):
 
 
 def test_a_session_of_the_test_in_the_environ_leaves_the_others_alone(place, client):
-    """request.sqa_sessions is the application's own all the same."""
+    """The mapping request.sqa_sessions still has the application's own sessions."""
     with PlainSession(engines(client)["default"]) as mine:
         environ = {"sqa.session": mine, "sqa.status": 200}
         environ["sqa.act"] = lambda request: (
@@ -196,7 +196,7 @@ def test_a_session_of_the_test_in_the_environ_leaves_the_others_alone(place, cli
 
 
 def test_rows_are_streamed_from_the_database_of_the_tables(place):
-    """The connection goes back when the client has hung up."""
+    """When the client hangs up, the connection goes back to the pool."""
 
     def stream(request):
         rows = request.sqa_stream(select(Entry.name))

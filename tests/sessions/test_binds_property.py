@@ -1,4 +1,4 @@
-"""Whatever is asked, no statement reaches the engine of another database."""
+"""No statement, of any shape, is sent to the engine of another database."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,7 +16,7 @@ WORDS = {"author": "default", "entry": "audit", "line": "log"}
 
 
 def subject(key, form):
-    """Return what is selected from, and its two columns."""
+    """Return the table or entity that is selected from, and its two columns."""
     model = MODELS[key]
     if form == "core":
         return model.__table__, model.__table__.c
@@ -97,7 +97,7 @@ def client(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sent(client):
-    """Which database each word was sent to that names a table."""
+    """Return the databases to which each word that names a table was sent."""
     found = []
 
     def listen(key):
@@ -114,7 +114,7 @@ def sent(client):
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(asked=st.one_of(parts, changes))
 def test_no_statement_reaches_the_wrong_database(client, sent, asked):
-    """It is executed where all of its tables are; with tables of two databases nowhere."""
+    """It is sent where all its tables are. With tables of two databases it is not sent."""
     statement, keys = asked
     sent.clear()
 

@@ -1,4 +1,4 @@
-"""request.sqa_sessions: sessions on one database each, in the transaction of the request."""
+"""The mapping request.sqa_sessions has a session for each database, in one transaction."""
 
 import gc
 import weakref
@@ -37,7 +37,7 @@ from support.databases import Database
 
 
 def test_a_session_is_wholly_on_its_database(place, client):
-    """Whatever is asked of it: models of other keys, Core, text, connections."""
+    """It sends everything there: models with other keys, Core, text, connections."""
 
     def write(request):
         for key in KEYS:
@@ -65,7 +65,7 @@ def test_a_session_is_wholly_on_its_database(place, client):
 
 
 def test_the_sessions_share_the_connection(place, client):
-    """Two of them write to one file of SQLite, and see what the other has written."""
+    """Two sessions write to one SQLite file, and each sees what the other has written."""
 
     def write(request):
         sessions = request.sqa_sessions
@@ -88,7 +88,7 @@ def test_the_sessions_share_the_connection(place, client):
 
 
 def test_the_mapping_has_the_keys_of_the_databases(client):
-    """It makes a session when it is asked for, and the same one each time."""
+    """It makes a session at the first access, and then returns the same session."""
 
     def look(request):
         sessions = request.sqa_sessions
@@ -115,7 +115,7 @@ def test_the_mapping_has_the_keys_of_the_databases(client):
 
 
 def test_an_application_without_binds_has_the_default_one(tmp_path):
-    """It is request.sqa_session; any other key is an error."""
+    """The only session is request.sqa_session. Any other key is an error."""
 
     def look(request):
         assert request.sqa_sessions["default"] is request.sqa_session
@@ -133,7 +133,7 @@ def test_an_application_without_binds_has_the_default_one(tmp_path):
 
 @pytest.mark.parametrize("who", ["sqa_session", *KEYS])
 def test_a_rollback_of_one_is_a_rollback_of_all(place, client, who):
-    """What is done from then on is committed."""
+    """What is written after the rollback is committed."""
 
     def write(request):
         sessions = [request.sqa_session, *request.sqa_sessions.values()]
@@ -154,7 +154,7 @@ def test_a_rollback_of_one_is_a_rollback_of_all(place, client, who):
 
 
 def test_objects_are_loaded_again_after_a_rollback(place, client):
-    """They show what is stored, in whichever session they are."""
+    """In each session, objects show what is stored."""
 
     def change(request):
         session = request.sqa_sessions["audit"]
@@ -170,7 +170,7 @@ def test_objects_are_loaded_again_after_a_rollback(place, client):
 
 
 def test_a_session_commits_with_the_request_alone(place, client):
-    """Neither by its own commit() nor by that of its connection; a close() is no rollback."""
+    """Its own commit() and that of its connection are refused. Its close() does not roll back."""
 
     def commit(request):
         request.sqa_sessions["audit"].add(Entry(name="half"))
@@ -201,7 +201,7 @@ def test_a_session_commits_with_the_request_alone(place, client):
 
 @pytest.mark.parametrize("also", ["nothing", "more", "rollback"])
 def test_a_flush_that_fails_in_one_session_cannot_be_committed_in_part(place, client, also):
-    """Also when the view swallows the error, unless it rolls back and says so."""
+    """If the view swallows the error, the commit fails, unless the view has rolled back."""
 
     def write(request):
         session, audit = request.sqa_session, request.sqa_sessions["audit"]
@@ -228,7 +228,7 @@ def test_a_flush_that_fails_in_one_session_cannot_be_committed_in_part(place, cl
 
 
 def test_what_is_pending_in_a_session_fails_before_others_vote(place, client):
-    """A mail that is sent in a vote cannot be taken back."""
+    """Another data manager may send a mail when it votes, which cannot be undone."""
     voted = []
 
     class Mail:
@@ -256,7 +256,7 @@ def test_what_is_pending_in_a_session_fails_before_others_vote(place, client):
 
 
 def test_a_row_that_somebody_else_has_changed_is_a_conflict_in_each_session(tmp_path):
-    """The request is tried again, in whichever session the flush was."""
+    """The request is tried again, for a flush in any session."""
 
     class Versions(DeclarativeBase):
         __bind_key__ = "audit"
@@ -290,7 +290,7 @@ def test_a_row_that_somebody_else_has_changed_is_a_conflict_in_each_session(tmp_
 
 
 def test_a_savepoint_of_either_session_undoes_its_part(place, client):
-    """Released or rolled back, in the order of the blocks."""
+    """Savepoints may be released or rolled back, in the order of the with blocks."""
 
     def write(request):
         session, audit = request.sqa_session, request.sqa_sessions["audit"]
@@ -320,7 +320,7 @@ def test_a_savepoint_of_either_session_undoes_its_part(place, client):
 
 
 def test_savepoints_of_the_transaction_cover_all_sessions(place, client):
-    """However many there are, and whichever is rolled back."""
+    """There may be several of them, and any of them may be rolled back."""
 
     def write(request):
         session, sessions, tm = request.sqa_session, request.sqa_sessions, request.tm
@@ -347,7 +347,7 @@ def test_savepoints_of_the_transaction_cover_all_sessions(place, client):
 
 
 def test_one_request_may_have_several_transactions(place, client):
-    """The sessions join each of them."""
+    """The sessions join each transaction."""
 
     def write(request):
         for number in range(3):
@@ -365,7 +365,7 @@ def test_one_request_may_have_several_transactions(place, client):
 
 
 def test_an_exception_view_finds_clean_sessions(place):
-    """What the view had written to any database is gone, what the page writes is stored."""
+    """The view's writes to all databases are undone. The writes of the page are stored."""
 
     def page(error, request):
         assert request.sqa_sessions["audit"].scalars(select(Entry.name)).all() == ["audit"]
@@ -387,7 +387,7 @@ def test_an_exception_view_finds_clean_sessions(place):
 
 
 def test_a_subrequest_in_the_same_transaction_has_the_same_sessions(place, client):
-    """Both requests are stored, or neither."""
+    """The work of both requests is stored, or of none."""
     same = []
 
     def outer(request):
@@ -411,7 +411,7 @@ def test_a_subrequest_in_the_same_transaction_has_the_same_sessions(place, clien
 
 
 def test_after_the_request_no_session_can_be_used(client):
-    """Nor the mapping that makes them."""
+    """The mapping that makes them cannot be used either."""
     kept = []
 
     def keep(request):
@@ -431,7 +431,7 @@ def test_after_the_request_no_session_can_be_used(client):
 
 
 def test_a_request_is_freed_at_its_end(client):
-    """Without the collector: the mapping and the sessions hold no request."""
+    """The garbage collector is not needed: the mapping and sessions do not refer to the request."""
     seen = []
 
     def touch(request):
@@ -447,7 +447,7 @@ def test_a_request_is_freed_at_its_end(client):
 
 
 def test_a_listener_cannot_change_what_was_written_already(place, client):
-    """What it adds to a session that was flushed for the last time would be lost."""
+    """What a listener adds to a session after its last flush would be lost."""
 
     def listen(request):
         audit, session = request.sqa_sessions["audit"], request.sqa_session
@@ -469,7 +469,7 @@ def test_a_listener_cannot_change_what_was_written_already(place, client):
 
 
 def test_a_listener_that_fails_after_the_commits_does_not_deny_them(place, client, caplog):
-    """Of either session: everything is stored, and the log has the error."""
+    """For a listener of either session, everything is stored and the error is logged."""
 
     def listen(request, key):
         one = request.sqa_sessions[key] if key else request.sqa_session
@@ -489,7 +489,7 @@ def test_a_listener_that_fails_after_the_commits_does_not_deny_them(place, clien
 
 
 def test_a_statement_on_a_closed_follower_is_refused_in_the_transaction(client):
-    """request.sqa_session was closed under it."""
+    """The view has closed request.sqa_session, which the follower depends on."""
 
     def close(request):
         request.sqa_sessions["audit"].scalar(select(Entry.name))

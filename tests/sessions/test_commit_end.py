@@ -1,4 +1,4 @@
-"""The end of a transaction: COMMIT is refused, or not answered, or somebody else refuses."""
+"""The end of a transaction: COMMIT is refused or not answered, or a data manager refuses."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ def pages():
 
 @pytest.fixture
 def reset():
-    """What the pool sends by itself when a connection comes back."""
+    """The ROLLBACK that the pool sends when a connection comes back."""
     return "rollback"
 
 
@@ -55,7 +55,7 @@ def anywhere(database, notes):
 
 @pytest.fixture
 def visitor(proxied, proxy, pages, settings):
-    """Somebody who visits an application that has a connection through the proxy."""
+    """A client of an application that connects through the proxy."""
     database, _, url = proxied
     with visitors(database, url) as make:
         visitor = make(pages=pages, settings={**PROXIED, **settings})
@@ -66,7 +66,7 @@ def visitor(proxied, proxy, pages, settings):
 
 @pytest.fixture
 def stored(proxied):
-    """How many rows there are more than before."""
+    """Return how many rows there are more than before."""
     count = partial(proxied[0].scalar, "SELECT count(*) FROM note")
     before = count()
     return lambda: count() - before
@@ -88,7 +88,7 @@ def stored(proxied):
 def test_a_refused_commit_is_rolled_back_before_the_connection_is_used_again(
     visitor, proxy, stored, refusal, outcome
 ):
-    """Whether tried again or not: no later COMMIT stores what this one could not."""
+    """A later COMMIT on that connection never stores what this one could not."""
     proxy.refuse("COMMIT", *refusal)
 
     told = visitor.visit()
@@ -104,7 +104,7 @@ def test_a_refused_commit_is_rolled_back_before_the_connection_is_used_again(
 
 @either_page
 def test_a_commit_that_is_always_refused_is_an_error_and_stores_nothing(visitor, proxy, stored):
-    """After the last attempt the client is told."""
+    """After the last attempt the client gets the error."""
     refusal = proxy.refuse("COMMIT", 1213, times=3)
 
     told = visitor.visit()
@@ -120,7 +120,7 @@ def test_a_commit_that_is_always_refused_is_an_error_and_stores_nothing(visitor,
 def test_a_connection_that_does_not_roll_back_either_is_thrown_away(
     visitor, proxy, stored, rollback
 ):
-    """In doubt about what it holds, nobody uses it again."""
+    """Its state is not known, so no other request may use it."""
     proxy.refuse("COMMIT", 1180)
     if rollback == "refused":
         proxy.refuse("ROLLBACK", 1105, times=100)
@@ -140,7 +140,7 @@ def test_a_connection_that_does_not_roll_back_either_is_thrown_away(
 @either_reset
 @either_page
 def test_a_busy_file_at_commit_is_tried_again_and_stores_each_row_once(sqlite, pages, settings):
-    """SQLite refuses COMMIT while somebody reads, and keeps the transaction open."""
+    """SQLite refuses COMMIT while another connection reads, and keeps the transaction open."""
     sqlite.run("CREATE TABLE note (body VARCHAR(50))", "INSERT INTO note VALUES ('read')")
     settings |= {"sqa.sqlite.journal_mode": "delete", "sqa.lock_timeout": "0.1"}
     reader = sqlite3.connect(sqlite.url.removeprefix("sqlite:///"), check_same_thread=False)
@@ -172,7 +172,7 @@ def test_a_busy_file_at_commit_is_tried_again_and_stores_each_row_once(sqlite, p
 
 @either_reset
 def test_a_constraint_that_fails_at_commit_leaves_a_clean_connection(sqlite, settings):
-    """A deferred foreign key is looked at by COMMIT alone."""
+    """A deferred foreign key is checked only at COMMIT."""
     sqlite.run(
         "CREATE TABLE parent (id INTEGER PRIMARY KEY)",
         "CREATE TABLE note (body VARCHAR(50), parent INTEGER"
@@ -198,7 +198,7 @@ def test_a_constraint_that_fails_at_commit_leaves_a_clean_connection(sqlite, set
 
 @pytest.mark.parametrize("pages", [(OutcomeUnknownError,)], ids=["its own"])
 def test_a_lost_answer_has_an_exception_view_of_its_own(visitor, proxy):
-    """The application can tell its client; the error says what the driver said."""
+    """The application can inform its client. The error has the driver's error as its reason."""
     called = []
     proxy.have("COMMIT", Then.CUT)
 
@@ -217,7 +217,7 @@ def test_a_lost_answer_has_an_exception_view_of_its_own(visitor, proxy):
 
 
 def test_a_lost_answer_is_unknown_in_a_script_too(visitor, proxy, stored):
-    """Whoever commits the session is told, and the log has the note of the transaction."""
+    """The code that commits gets the error, and the log has the transaction's note."""
     proxy.have("COMMIT", Then.CUT)
     tm = TransactionManager(explicit=True)
     session = get_sqa(visitor.app).session(tm)
@@ -240,7 +240,7 @@ def test_a_lost_answer_is_unknown_in_a_script_too(visitor, proxy, stored):
     ids=["nothing", "rows", "end", "half an OK", "half an error"],
 )
 def test_an_answer_that_makes_no_sense_is_no_answer(visitor, proxy, answer):
-    """Only what the server says plainly counts, OK or an error; it has committed here."""
+    """Only a clear OK or error counts as an answer. Here the server has committed."""
     proxy.have("COMMIT", Then.INSTEAD, instead=answer)
 
     told = visitor.visit()
@@ -251,7 +251,7 @@ def test_an_answer_that_makes_no_sense_is_no_answer(visitor, proxy, answer):
 
 
 def test_the_end_of_the_process_at_commit_is_logged_and_goes_on(visitor, proxy, stored):
-    """Gunicorn ends a worker by raising SystemExit wherever it is."""
+    """Gunicorn ends a worker by raising SystemExit at any line."""
     silence = proxy.have("COMMIT", Then.SILENCE)
 
     def end(number, frame):
@@ -281,7 +281,7 @@ def test_the_end_of_the_process_at_commit_is_logged_and_goes_on(visitor, proxy, 
 
 
 def test_a_listener_that_fails_after_the_commit_does_not_deny_it(anywhere, notes):
-    """The client is told that everything is stored, and the log has the error."""
+    """The client is told that everything is stored. The listener's error is logged."""
     visitor = anywhere()
 
     def fail(session):
@@ -326,7 +326,7 @@ class Refusing:
         self._called("tpc_vote")
 
     def tpc_finish(self, transaction):
-        """It has nothing to finish."""
+        """Do nothing."""
 
     abort = tpc_abort = tpc_finish
 
@@ -344,7 +344,7 @@ class Refusing:
 def test_another_data_manager_that_refuses_leaves_nothing_stored(
     anywhere, notes, phase, key, joins
 ):
-    """Whenever it joined: ours has one phase only, and so votes when all others have."""
+    """Our data manager has only one phase, so it votes after all others, whenever they join."""
 
     def step(name, request):
         if name == joins:
@@ -360,7 +360,7 @@ def test_another_data_manager_that_refuses_leaves_nothing_stored(
 
 
 def test_what_another_data_manager_calls_transient_is_tried_again(anywhere, notes):
-    """It refuses before anything of ours is stored."""
+    """That data manager refuses before any work of ours is stored."""
 
     class Flaky(Refusing):
         def should_retry(self, error):

@@ -1,4 +1,4 @@
-"""Commits beside the session of a request: nothing is stored twice, nothing by halves."""
+"""Commits beside a request's session: nothing is stored twice, and no part is stored alone."""
 
 import pytest
 from pyramid.response import Response
@@ -95,7 +95,7 @@ def pay(request):
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda each: each.__name__)
 def test_after_a_commit_beside_it_a_request_is_not_tried_again(serve, any_database, bodies, way):
-    """A later conflict would pay twice."""
+    """Otherwise a later conflict would repeat that commit, and a customer would pay twice."""
     attempts = []
 
     def view(request):
@@ -112,7 +112,7 @@ def test_after_a_commit_beside_it_a_request_is_not_tried_again(serve, any_databa
 
 
 def test_without_a_commit_beside_it_a_request_is_tried_again(serve, any_database, bodies):
-    """Reading beside it, and rolling back, stores nothing."""
+    """To read beside the session, or to roll back there, stores nothing."""
     attempts = []
 
     def view(request):
@@ -132,7 +132,7 @@ def test_without_a_commit_beside_it_a_request_is_tried_again(serve, any_database
 
 
 def test_a_job_is_not_repeated_after_a_part_was_committed_by_hand(serve, any_database, bodies):
-    """@session_scope(attempts=3): the part would be stored three times."""
+    """Otherwise @session_scope(attempts=3) would store the part three times."""
     attempts = []
 
     @session_scope(serve(any_database.url), attempts=3)
@@ -151,7 +151,7 @@ def test_a_job_is_not_repeated_after_a_part_was_committed_by_hand(serve, any_dat
 
 
 def test_a_job_around_a_job_is_not_repeated_after_the_inner_one(serve, any_database, bodies):
-    """The commit of the inner one is noted for the outer one too; the inner one is repeated."""
+    """The outer job notices the inner one's commit. The inner job itself is repeated."""
     app = serve(any_database.url, **{"sqa.retry_pause": "0"})
     inner_attempts, outer_attempts = [], []
 
@@ -209,7 +209,7 @@ def test_a_lost_answer_beside_the_session_is_unknown_and_never_tried_again(proxi
 
 @pytest.fixture
 def broken(serve, mariadb):
-    """An application, and a statement that fails as a deadlock does."""
+    """An application, and a statement that fails as in a deadlock."""
     mariadb.run("CREATE TABLE note (body VARCHAR(50))")
     return serve(mariadb.url)
 
@@ -225,7 +225,7 @@ def swallow(execute):
 
 
 def test_the_session_of_a_thread_refuses_a_half(broken, mariadb):
-    """Session(app) on one database, as with binds: the deadlock was swallowed."""
+    """If a deadlock was swallowed, commit() fails, with one database and with binds."""
     with Session(broken) as session:
         swallow(session.execute)
         with pytest.raises(BrokenTransactionError, match="1213"):
@@ -235,7 +235,7 @@ def test_the_session_of_a_thread_refuses_a_half(broken, mariadb):
 
 
 def test_a_begin_block_of_the_session_of_a_thread_refuses_a_half(broken, mariadb):
-    """`with session.begin():` commits without commit() being called."""
+    """The end of `with session.begin():` commits too, without a call of commit()."""
     with (
         pytest.raises(BrokenTransactionError, match="1213"),
         Session(broken) as session,
@@ -247,7 +247,7 @@ def test_a_begin_block_of_the_session_of_a_thread_refuses_a_half(broken, mariadb
 
 
 def test_a_plain_engine_refuses_a_half(broken, mariadb):
-    """engine.begin() of the application's engine."""
+    """The same is true for engine.begin() of the application's engine."""
     with (
         pytest.raises(BrokenTransactionError, match="1213"),
         get_sqa(broken).engine.begin() as connection,
@@ -259,7 +259,7 @@ def test_a_plain_engine_refuses_a_half(broken, mariadb):
 
 @pytest.mark.parametrize("way", ["request", "thread"])
 def test_a_second_engine_without_binds_is_committed_first(serve, tmp_path, way):
-    """The session's own database is the last, so that it has nothing where the other fails."""
+    """The session's own database is the last, so it stores nothing if the other one fails."""
     own, other = (Database(f"sqlite:///{tmp_path}/{name}.sqlite") for name in ("own", "other"))
     for database in (own, other):
         database.run("CREATE TABLE note (body VARCHAR(50))")
@@ -291,7 +291,7 @@ def test_a_second_engine_without_binds_is_committed_first(serve, tmp_path, way):
 
 @pytest.mark.parametrize("way", ["request", "thread"])
 def test_a_second_engine_without_binds_that_commits_alone_is_said(serve, mariadb_url, caplog, way):
-    """PartialCommitError names both, and the request is never tried again."""
+    """PartialCommitError names both databases. The request is never tried again."""
     attempts = []
     with own_database(mariadb_url) as own, own_database(mariadb_url) as other:
         for database in (own, other):
@@ -338,7 +338,7 @@ class TwoPhases(PlainSession):
 
 @pytest.mark.parametrize("way", ["request", "thread", "scope"])
 def test_a_session_class_with_two_phases_is_refused(serve, sqlite, way):
-    """The error says what to remove, and why."""
+    """The error says why, and what to remove."""
 
     def view(request):
         return Response(str(request.sqa_session))
@@ -354,7 +354,7 @@ def test_a_session_class_with_two_phases_is_refused(serve, sqlite, way):
 
 
 def test_a_commit_of_an_engine_that_is_not_watched_is_not_known(serve, sqlite, tmp_path):
-    """What cannot be known: an engine that no application of ours has; documented."""
+    """The package does not know engines that it did not get or make, as documented."""
     other = Database(f"sqlite:///{tmp_path}/other.sqlite")
     other.run("CREATE TABLE note (body VARCHAR(50))")
     engine = create_engine(other.url)

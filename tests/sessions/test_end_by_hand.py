@@ -1,4 +1,4 @@
-"""A commit, a close or a rollback by hand: refused, noticed, or on purpose."""
+"""A commit, close or rollback by hand is refused, noticed, or taken as intended."""
 
 import pytest
 from pyramid.response import Response
@@ -51,7 +51,7 @@ COMMITS = [
 
 @pytest.mark.parametrize("commit", COMMITS, ids=lambda commit: commit.__name__)
 def test_a_commit_by_hand_is_one_error_and_leaves_a_clean_connection(serve_seeded, bodies, commit):
-    """Nothing of it is stored, neither now nor by the next request on that connection."""
+    """Its work is not stored, neither now nor by the next request on that connection."""
 
     def view(request):
         text_insert(request.sqa_session)
@@ -70,7 +70,7 @@ def test_a_commit_by_hand_is_one_error_and_leaves_a_clean_connection(serve_seede
 
 @pytest.mark.parametrize("commit", COMMITS, ids=lambda commit: commit.__name__)
 def test_a_commit_by_hand_that_is_swallowed_is_never_a_half(serve_seeded, bodies, commit):
-    """Either everything is stored by the end of the request, or it is no 200."""
+    """Either the end of the request stores everything, or the response is not a 200."""
 
     def view(request):
         text_insert(request.sqa_session)
@@ -94,7 +94,7 @@ def test_a_commit_by_hand_that_is_swallowed_is_never_a_half(serve_seeded, bodies
 
 @pytest.mark.parametrize("commit", COMMITS, ids=lambda commit: commit.__name__)
 def test_a_late_commit_by_hand_is_refused_too(serve_seeded, bodies, commit):
-    """There is nothing that it could commit."""
+    """After the transaction there is nothing to commit."""
 
     def read_and_commit(session):
         read(session)
@@ -109,7 +109,7 @@ def test_a_late_commit_by_hand_is_refused_too(serve_seeded, bodies, commit):
 
 
 def test_a_begin_block_in_a_view_stores_nothing(serve_seeded, bodies):
-    """`with session.begin():` commits at its end, and so is refused, at its end or its begin."""
+    """The end of `with session.begin():` commits, so it is refused at its begin or its end."""
 
     def fresh(request):
         with request.sqa_session.begin():
@@ -132,7 +132,7 @@ def test_a_begin_block_in_a_view_stores_nothing(serve_seeded, bodies):
 
 @pytest.mark.parametrize("end", ["close", "invalidate", "reset"])
 def test_a_session_that_is_thrown_away_after_a_write_is_no_200(serve_seeded, bodies, end):
-    """What it had written is lost, and the client is not told that all went well."""
+    """The write is lost, so the client is not told that all went well."""
 
     def view(request):
         text_insert(request.sqa_session)
@@ -153,7 +153,7 @@ def test_a_session_that_is_thrown_away_after_a_write_is_no_200(serve_seeded, bod
 
 
 def test_a_rollback_of_the_session_is_on_purpose(serve_seeded, bodies):
-    """What came before is undone, what comes after is stored."""
+    """Work before the rollback is undone, and work after it is stored."""
 
     def view(request):
         text_insert(request.sqa_session)
@@ -170,7 +170,7 @@ def test_a_rollback_of_the_session_is_on_purpose(serve_seeded, bodies):
 def test_after_a_rollback_of_the_connection_nothing_goes_on_unnoticed(
     serve_seeded, bodies, late, commit
 ):
-    """The session does not know of it, and nobody would commit, or only somebody by hand."""
+    """The session does not notice the rollback. So later writes would have no transaction."""
 
     def roll_back(session):
         connection = session.connection()
@@ -193,7 +193,7 @@ def test_after_a_rollback_of_the_connection_nothing_goes_on_unnoticed(
 
 
 def test_a_connection_that_was_killed_before_a_commit_by_hand_is_thrown_away(mariadb):
-    """The refusal stays the error that is told, and the next request has another connection."""
+    """The client gets the error about the commit. The next request has another connection."""
     make_tables(mariadb)
 
     def by_hand(request):

@@ -1,4 +1,4 @@
-"""Greenlets of one thread have sessions of their own, also where gevent has patched nothing."""
+"""Greenlets of one thread have their own sessions, even if gevent has not patched Python."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ PATCH = "from gevent import monkey; monkey.patch_all()\n"
 
 
 def run(code, url, patched):
-    """Run *code* in a process of its own; return what it prints and what it logs."""
+    """Run *code* in its own process. Return what it prints and what it logs."""
     program = PATCH * patched + START.format(here=str(HERE), url=url) + textwrap.dedent(code)
     done = subprocess.run(
         [sys.executable, *QUIET, "-c", program],
@@ -39,7 +39,7 @@ def run(code, url, patched):
 @pytest.mark.parametrize("patched", [False, True], ids=["unpatched", "patched"])
 @pytest.mark.sweep(1)
 def test_a_greenlet_does_not_commit_what_another_one_has_written(mariadb, patched):
-    """Each writes, lets the others run, and then commits or rolls back its own."""
+    """Each greenlet writes, lets the others run, and then commits or rolls back its own work."""
     mariadb.run("CREATE TABLE note (body VARCHAR(50))")
     code = """
     seen = set()
@@ -69,7 +69,7 @@ def test_a_greenlet_does_not_commit_what_another_one_has_written(mariadb, patche
 @pytest.mark.parametrize("kept", [False, True], ids=["forgotten", "kept"])
 @pytest.mark.sweep(1)
 def test_a_greenlet_that_ends_without_remove_gives_its_connection_back(sqlite, kept):
-    """When it is collected; if it is kept, when another greenlet of the thread needs a session."""
+    """It does so when it is freed, or when another greenlet of the thread needs a session."""
     sqlite.run("CREATE TABLE note (body VARCHAR(50))")
     code = f"""
     def leave():
@@ -96,7 +96,7 @@ def test_a_greenlet_that_ends_without_remove_gives_its_connection_back(sqlite, k
 
 
 def test_the_session_of_a_thread_stays_the_same_when_greenlets_are_imported(sqlite):
-    """The code of a thread that runs in no greenlet has one session, before and after."""
+    """Code outside greenlets has one session, before and after the import."""
     code = """
     del sys.modules["greenlet"]
     session = Session(app)()

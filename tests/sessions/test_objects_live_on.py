@@ -1,4 +1,4 @@
-"""Objects live as long as their request: attached, fresh in each transaction, no change lost."""
+"""Objects live as long as their request. Each transaction refreshes them, no change is lost."""
 
 import pytest
 from pyramid.events import NewResponse
@@ -24,7 +24,7 @@ class Group(Base):
 
 
 class User(Base):
-    """Counts her failures to log in."""
+    """A user whose failed logins are counted."""
 
     __tablename__ = "member"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -46,7 +46,7 @@ def failures(any_database):
 
 
 def with_user(config):
-    """Give each request a user, loaded at the first use and kept."""
+    """Give each request a user, which is loaded at the first use and kept."""
     config.add_request_method(lambda request: request.sqa_session.get(User, 1), "user", reify=True)
 
 
@@ -61,7 +61,7 @@ def checked_out(client):
 
 
 def test_an_object_is_changed_in_the_next_transaction_of_its_request(client_of, failures):
-    """The example of the issue: commit, begin, change what was loaded before."""
+    """A view commits, begins again, and changes an object that it loaded before."""
 
     def view(request):
         assert request.user.failures == 0
@@ -76,7 +76,7 @@ def test_an_object_is_changed_in_the_next_transaction_of_its_request(client_of, 
 
 
 def test_an_object_is_fresh_in_the_next_transaction(client_of, any_database, failures):
-    """What others have committed in between is seen, and not overwritten."""
+    """It shows what others have committed in between, and does not overwrite that."""
 
     def view(request):
         assert request.user.failures == 0
@@ -93,7 +93,7 @@ def test_an_object_is_fresh_in_the_next_transaction(client_of, any_database, fai
 
 @pytest.mark.parametrize("status", [200, 500])
 def test_an_exception_view_changes_an_object_and_its_status_decides(client_of, failures, status):
-    """What the view had changed is undone before."""
+    """The view's own changes are undone before."""
 
     def view(request):
         request.user.failures += 10
@@ -124,7 +124,7 @@ class Refusing:
         raise ZeroDivisionError
 
     def abort(self, transaction):
-        """It has nothing to undo."""
+        """Do nothing, because there is nothing to undo."""
 
     tpc_abort = abort
 
@@ -133,7 +133,7 @@ class Refusing:
 def test_the_page_of_a_failed_commit_changes_an_object_and_its_status_decides(
     client_of, failures, status
 ):
-    """The exception view finds a session that works; nothing of the view itself is stored."""
+    """The exception view can use the session. No work of the view itself is stored."""
 
     def view(request):
         request.user.failures += 10
@@ -158,7 +158,7 @@ def test_the_page_of_a_failed_commit_changes_an_object_and_its_status_decides(
 
 @pytest.mark.parametrize("raised", [ZeroDivisionError, HTTPForbidden])
 def test_an_error_page_reads_what_the_user_refers_to(client_of, raised):
-    """No DetachedInstanceError in a page that shows the group of the user."""
+    """A page that shows the user's group does not get a DetachedInstanceError."""
 
     def view(request):
         assert request.user.failures == 0
@@ -220,7 +220,10 @@ def finished_callback(config):
 
 @pytest.mark.parametrize("place", [response_callback, new_response, tween_above, finished_callback])
 def test_a_change_after_the_transaction_is_noticed(client_of, failures, place):
-    """The object was loaded in the view; a lost change is an error, never silence."""
+    """An object of the view is changed too late.
+
+    That is an error, so no change is lost silently.
+    """
     client = client_of(place)
     with pytest.raises(OutsideTransactionError, match=r"with request\.tm"):
         client.get("/")
@@ -230,7 +233,7 @@ def test_a_change_after_the_transaction_is_noticed(client_of, failures, place):
 
 
 def test_a_callback_reads_what_the_view_has_loaded_without_a_statement(client_of):
-    """Committing expires nothing."""
+    """The commit does not expire objects."""
     seen = []
 
     def view(request):
@@ -246,7 +249,7 @@ def test_a_callback_reads_what_the_view_has_loaded_without_a_statement(client_of
 
 
 def test_a_scope_in_two_parts_keeps_its_objects(client_of, failures):
-    """The second transaction of a job changes what the first has loaded."""
+    """The second transaction of a job changes objects that the first one has loaded."""
     app = client_of().app
     with session_scope(app) as session:
         user = session.get(User, 1)
@@ -259,7 +262,7 @@ def test_a_scope_in_two_parts_keeps_its_objects(client_of, failures):
 
 
 def test_a_change_between_two_transactions_is_noticed_at_the_next_begin(client_of, failures):
-    """It belongs to none of them."""
+    """The change does not belong to either of them."""
 
     @session_scope(client_of().app)
     def job(session):
@@ -275,7 +278,7 @@ def test_a_change_between_two_transactions_is_noticed_at_the_next_begin(client_o
 
 
 def test_what_was_rolled_back_is_not_seen_any_more(client_of, failures):
-    """Objects are expired by a rollback, new ones leave the session."""
+    """A rollback expires objects, and removes new ones from the session."""
 
     def view(request):
         request.user.failures = 9

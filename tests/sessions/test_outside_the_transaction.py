@@ -1,4 +1,4 @@
-"""Outside its transaction request.sqa_session reads, and refuses to write."""
+"""Outside its transaction, request.sqa_session can read but refuses to write."""
 
 import pytest
 import transaction
@@ -34,14 +34,14 @@ from support.models import Note
 @pytest.mark.parametrize("place", OUTSIDE, ids=lambda place: place.__name__)
 @pytest.mark.sweep(9)
 def test_outside_the_transaction_reading_works_and_no_way_of_writing_is_lost(place, database):
-    """The error says where to write; the connection goes back, and the next request writes."""
+    """The error says where to write. The connection goes back, and the next request writes."""
     make_tables(database)
 
     assert look_at(place, database) == ALL_REFUSED
 
 
 def test_outside_the_transaction_postgresql_loses_nothing_either(postgresql):
-    """In all those places."""
+    """The same is true in all those places on PostgreSQL."""
     make_tables(postgresql)
     outcomes = {place.__name__: look_at(place, postgresql) for place in OUTSIDE}
 
@@ -56,7 +56,7 @@ def test_outside_the_transaction_postgresql_loses_nothing_either(postgresql):
 )
 @pytest.mark.sweep(4)
 def test_outside_the_transaction_the_threads_own_manager_loses_nothing_either(place, sqlite):
-    """It begins a transaction whenever it is asked for one; nobody would end that."""
+    """That manager begins a transaction whenever it is asked, and nothing would end it."""
     make_tables(sqlite)
     # Left there by somebody else, in an earlier request of this thread.
     transaction.get()
@@ -65,7 +65,7 @@ def test_outside_the_transaction_the_threads_own_manager_loses_nothing_either(pl
 
 
 def test_a_view_between_two_transactions_of_the_threads_own_manager_writes(serve_seeded, bodies):
-    """There is always one, and pyramid_tm commits what is there at the end."""
+    """That manager always has a transaction, and pyramid_tm commits it at the end."""
 
     def view(request):
         request.tm.commit()
@@ -81,7 +81,7 @@ def test_a_view_between_two_transactions_of_the_threads_own_manager_writes(serve
 def test_the_subscribers_around_the_view_are_in_the_transaction(
     serve_seeded, bodies, subscribed, status
 ):
-    """What they write is stored when the response says so."""
+    """What they write is stored if the status of the response is 200 to 399."""
 
     def subscriber(event):
         request = event["request"] if subscribed is BeforeRender else event.request
@@ -104,7 +104,7 @@ def test_the_subscribers_around_the_view_are_in_the_transaction(
 def test_a_function_after_the_commit_reads_and_its_write_is_logged(
     serve_seeded, bodies, caplog, write
 ):
-    """The response is true, the transaction being stored, and so it stays."""
+    """The transaction is stored, so the response is true and is sent."""
 
     def view(request):
         write_next(request)
@@ -126,7 +126,7 @@ def test_a_function_after_the_commit_reads_and_its_write_is_logged(
 
 @pytest.mark.parametrize("manager_hook", [None, shared_manager])
 def test_after_commit_outside_the_transaction_says_that_there_is_none(serve_seeded, manager_hook):
-    """A function that nothing would ever call is refused."""
+    """The function would never be called, so it is refused."""
     refused = []
 
     def tween_factory(handler, registry):
@@ -146,13 +146,13 @@ def test_after_commit_outside_the_transaction_says_that_there_is_none(serve_seed
 
 @pytest.fixture(params=[None, shared_manager], ids=["explicit", "the thread's"])
 def manager(request):
-    """The setting for either kind of transaction manager."""
+    """Return the setting for one of the two kinds of transaction managers."""
     return {"tm.manager_hook": request.param} if request.param else {}
 
 
 @pytest.mark.parametrize("status", [200, 404])
 def test_a_session_read_above_is_joined_in_the_view(serve_seeded, bodies, manager, status):
-    """It is one session; what was loaded above can be changed below, as the response says."""
+    """It is one session. The view can change objects that a tween above has loaded."""
     seen = []
 
     def above(session):
@@ -178,7 +178,7 @@ def test_a_session_read_above_is_joined_in_the_view(serve_seeded, bodies, manage
 
 
 def test_what_was_changed_above_is_not_forgotten_by_the_view(serve_seeded, bodies, manager):
-    """The view does not even touch the session, and answers 200."""
+    """The change is noticed even if the view does not use the session and answers 200."""
 
     def setup(config):
         with_tween_above(before_the_handler)(config)
@@ -194,7 +194,7 @@ def test_what_was_changed_above_is_not_forgotten_by_the_view(serve_seeded, bodie
 
 
 def test_closing_the_session_above_does_not_forget_what_was_changed(serve_seeded, bodies):
-    """The habit of a close() in a tween must not hide that a change is lost."""
+    """A tween that calls close() out of habit must not hide that a change is lost."""
 
     def change_and_close(session):
         change(session)
@@ -211,7 +211,7 @@ def test_closing_the_session_above_does_not_forget_what_was_changed(serve_seeded
 
 
 def test_a_late_change_that_is_taken_back_is_no_lost_write(serve_seeded):
-    """session.rollback() is on purpose."""
+    """A call of session.rollback() shows that the change is not wanted."""
 
     def change_and_roll_back(session):
         change(session)
@@ -225,7 +225,7 @@ def test_a_late_change_that_is_taken_back_is_no_lost_write(serve_seeded):
 
 
 def test_a_late_read_of_a_failed_attempt_does_not_keep_the_connection_from_the_next(serve_seeded):
-    """On a pool of one, the second attempt would wait for the first."""
+    """With a pool of one, the second attempt would otherwise wait for the first."""
     attempts = []
 
     def view(request):
@@ -244,7 +244,7 @@ def test_a_late_read_of_a_failed_attempt_does_not_keep_the_connection_from_the_n
 def test_after_a_late_read_the_engine_of_the_application_writes(
     serve_seeded, database, bodies, kind
 ):
-    """The connection was made read-only for the session, not for whoever comes next."""
+    """The connection was read-only only while the session used it."""
     client = serve_seeded(response_callback)
     client.get("/", extra_environ={"sqa.act": read})
     engine = get_sqa(client.app).engine
@@ -262,7 +262,7 @@ def test_after_a_late_read_the_engine_of_the_application_writes(
 
 
 def test_an_engine_that_was_handed_in_writes_after_a_late_read(database, bodies):
-    """A ready Engine has none of our settings, and is made writable all the same."""
+    """A ready Engine does not have our settings, but its connection is made writable again too."""
     make_tables(database)
     engine = create_engine(database.url, pool_size=1, max_overflow=0)
     client = serve_on(database, response_callback, **{"sqlalchemy.engine": engine})

@@ -1,4 +1,4 @@
-"""After its request a session cannot be used, and its connection is back, whatever happened."""
+"""After its request a session cannot be used, and its connection is always back in the pool."""
 
 import gc
 import threading
@@ -49,7 +49,7 @@ USES = {
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
 def test_a_session_kept_after_its_request_is_dead_and_says_so(serve_seeded, bodies, use):
-    """It neither reconnects quietly nor takes a write that nobody commits."""
+    """It does not connect again without an error, or accept a write that would be lost."""
     kept = []
 
     def view(request):
@@ -68,7 +68,7 @@ def test_a_session_kept_after_its_request_is_dead_and_says_so(serve_seeded, bodi
 def test_an_answer_that_was_not_read_to_its_end_is_not_in_the_way_of_the_next_request(
     serve_seeded, database, bodies
 ):
-    """The traceback of a 404 holds it, and the database's state, until the collector runs."""
+    """The traceback of a 404 keeps the result, and with it the database's state, alive."""
 
     def missing(request):
         result = request.sqa_session.execute(text(BODIES))
@@ -95,7 +95,7 @@ def test_an_answer_that_was_not_read_to_its_end_is_not_in_the_way_of_the_next_re
 
 
 def test_a_request_kept_after_its_end_has_no_session_any_more(serve_seeded):
-    """A thread that was given the request and is first to ask for its session."""
+    """For example, a thread that got the request uses its session for the first time."""
     kept, told = [], []
 
     def view(request):
@@ -123,7 +123,7 @@ def test_a_request_kept_after_its_end_has_no_session_any_more(serve_seeded):
 def test_the_session_of_a_script_reads_before_its_transaction_and_dies_with_the_closer(
     serve_seeded, bodies
 ):
-    """pyramid.scripting.prepare: `with request.tm:` is where it writes."""
+    """A script that calls pyramid.scripting.prepare() writes inside `with request.tm:`."""
     client = serve_seeded()
     with prepare(registry=client.app.registry) as env:
         session = env["request"].sqa_session
@@ -147,7 +147,7 @@ def test_the_session_of_a_script_reads_before_its_transaction_and_dies_with_the_
 def test_a_script_that_changes_an_object_where_nobody_commits_is_told_by_the_closer(
     serve_seeded, bodies
 ):
-    """The last place where it can be told."""
+    """The closer is the last place where an error can be raised."""
     client = serve_seeded()
     with (
         pytest.raises(OutsideTransactionError, match=r"with request\.tm"),
@@ -160,7 +160,7 @@ def test_a_script_that_changes_an_object_where_nobody_commits_is_told_by_the_clo
 
 
 def test_a_script_with_the_threads_own_manager_commits_as_ever(serve_seeded, bodies):
-    """transaction.commit() without a begin() is how such scripts are written."""
+    """Such scripts call transaction.commit() without begin()."""
     client = serve_seeded(**{"tm.manager_hook": shared_manager})
     transaction.abort()
     with prepare(registry=client.app.registry) as env:
@@ -174,7 +174,7 @@ def test_a_script_with_the_threads_own_manager_commits_as_ever(serve_seeded, bod
 @pytest.mark.parametrize("first", ["the failing callback", "the session"])
 @pytest.mark.parametrize("kind", ["response", "finished"])
 def test_the_connection_comes_back_when_a_callback_raises(serve_seeded, kind, first):
-    """Whether it was registered before the session was touched or after."""
+    """The callback may be registered before or after the first use of the session."""
 
     def view(request):
         add_callback = getattr(request, f"add_{kind}_callback")
@@ -197,7 +197,7 @@ def test_the_connection_comes_back_when_a_callback_raises(serve_seeded, kind, fi
 def test_the_closer_of_a_script_gives_the_connection_back_when_a_callback_raises(
     serve_seeded, first
 ):
-    """Pyramid calls no callback after one that raised."""
+    """Pyramid does not call the callbacks after one that has raised."""
     client = serve_seeded()
 
     def script():
@@ -217,7 +217,7 @@ def test_the_closer_of_a_script_gives_the_connection_back_when_a_callback_raises
 @pytest.mark.parametrize("hook", ["a failing hook", "no commit"])
 @pytest.mark.parametrize("status", [200, 500])
 def test_a_transaction_that_nobody_ends_is_no_200(serve_seeded, bodies, hook, status):
-    """A hook that fails before the commit leaves one behind, and so does a forgotten commit."""
+    """It happens if a hook fails before the commit, or if code forgets to commit."""
 
     def view(request):
         if hook == "no commit":

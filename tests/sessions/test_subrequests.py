@@ -1,4 +1,4 @@
-"""A subrequest has the session of its transaction: shared, of its own, or none to write with."""
+"""A subrequest has its transaction's session: shared or its own. Without one, it cannot write."""
 
 import gc
 
@@ -23,13 +23,13 @@ from support.models import BODIES, INSERT
 
 
 def share(subrequest, request):
-    """Let *subrequest* be a part of the transaction of *request*."""
+    """Make *subrequest* use the transaction of *request*."""
     subrequest.environ["tm.manager"] = request.tm
     subrequest.environ["tm.active"] = True
 
 
 def part(request):
-    """The view of a subrequest."""
+    """A subrequest's view."""
     request.sqa_session.execute(INSERT, {"body": "part"})
     return Response("part")
 
@@ -52,7 +52,7 @@ def parts(config):
 def test_a_subrequest_without_tweens_is_in_the_transaction_of_the_threads_own_manager(
     serve_seeded, bodies, first
 ):
-    """It has the same manager without anybody's help, and so the same session."""
+    """Both requests have the same manager by themselves, and so the same session."""
 
     def view(request):
         if first == "the request":
@@ -77,7 +77,7 @@ def test_a_subrequest_without_tweens_is_in_the_transaction_of_the_threads_own_ma
 def test_a_subrequest_in_the_same_transaction_has_the_same_session(
     serve_seeded, bodies, use_tweens, first, status
 ):
-    """One session, one COMMIT, all or nothing, whoever touched the session first."""
+    """One COMMIT stores the work of both or of none. Either may use the session first."""
     sessions = []
 
     def view(request):
@@ -107,7 +107,7 @@ def test_a_subrequest_in_the_same_transaction_has_the_same_session(
 
 @pytest.mark.parametrize("use_tweens", [False, True])
 def test_what_a_view_wrote_is_not_lost_by_a_subrequest_that_fails(serve_seeded, bodies, use_tweens):
-    """The view that catches the error answers for all of the transaction."""
+    """If the view catches the error, its response decides on the whole transaction."""
 
     def view(request):
         write_next(request)
@@ -126,7 +126,7 @@ def test_what_a_view_wrote_is_not_lost_by_a_subrequest_that_fails(serve_seeded, 
 
 @pytest.mark.parametrize("use_tweens", [False, True])
 def test_a_savepoint_undoes_a_subrequest_that_fails(serve_seeded, bodies, use_tweens):
-    """The rest is stored."""
+    """The rest of the work is stored."""
 
     def view(request):
         write_next(request)
@@ -143,7 +143,7 @@ def test_a_savepoint_undoes_a_subrequest_that_fails(serve_seeded, bodies, use_tw
 
 @pytest.mark.parametrize("status", [200, 500])
 def test_a_subrequest_with_tweens_has_a_transaction_of_its_own(mariadb, status):
-    """It is stored by its own response, whatever the request around it answers."""
+    """Its own response decides, and not the response of the request around it."""
     make_tables(mariadb)
 
     def view(request):
@@ -164,7 +164,7 @@ def test_a_subrequest_with_tweens_has_a_transaction_of_its_own(mariadb, status):
 
 
 def test_a_subrequest_without_tweens_and_transaction_reads_and_does_not_write(serve_seeded, bodies):
-    """Nobody would commit it; each gives its connection back, so that a pool of one is enough."""
+    """A write would have no commit. Each connection goes back, so a pool of one is enough."""
 
     def view(request):
         texts = [request.invoke_subrequest(Request.blank("/reading_part")).text for _ in range(5)]
@@ -181,7 +181,7 @@ def test_a_subrequest_without_tweens_and_transaction_reads_and_does_not_write(se
 
 @pytest.mark.parametrize("use_tweens", [False, True])
 def test_the_callbacks_of_a_subrequest_read_and_may_raise(serve_seeded, use_tweens):
-    """The connection goes back to the pool of one before the next subrequest asks for it."""
+    """With a pool of one, the connection is back before the next subrequest needs it."""
 
     def reading(request):
         request.add_response_callback(lambda request, response: read(request.sqa_session))
@@ -209,7 +209,7 @@ def test_the_callbacks_of_a_subrequest_read_and_may_raise(serve_seeded, use_twee
 
 
 def test_the_streamed_response_of_a_subrequest_is_sent_by_the_request(serve_seeded):
-    """Its body may be the first to touch its session."""
+    """The body may be the first to use the subrequest's session."""
 
     def body(request):
         yield reading_part(request).body
@@ -235,7 +235,7 @@ def test_the_streamed_response_of_a_subrequest_is_sent_by_the_request(serve_seed
 
 @pytest.fixture
 def other(mariadb):
-    """Another application, with a database of its own."""
+    """Another application, with its own database."""
     make_tables(mariadb)
 
     def view(request):
@@ -257,7 +257,7 @@ def other(mariadb):
 def test_two_applications_in_one_request_have_a_session_each(
     sqlite, other, environ, status, touched
 ):
-    """With the same environ they share the transaction, and the outer response decides on both."""
+    """They share the environ and so the transaction. The outer response decides on both."""
     make_tables(sqlite)
     seen = []
 
@@ -288,7 +288,7 @@ def test_two_applications_in_one_request_have_a_session_each(
 def test_a_subrequest_made_in_a_job_shares_the_session_of_the_request_around_the_job(
     serve_seeded, bodies
 ):
-    """The end of the subrequest leaves the shared session to the request, through the job."""
+    """The end of the subrequest does not end the session that the outer request uses."""
 
     def view(request):
         subrequest = Request.blank("/part")

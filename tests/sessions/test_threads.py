@@ -1,4 +1,4 @@
-"""Session(db_name): one session for each thread, given back whatever becomes of the thread."""
+"""With Session(db_name) each thread has one session, which is closed when the thread ends."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ COUNT = text("SELECT count(*) FROM note")
 
 
 class Shop(PlainSession):
-    """A session class of the application's own."""
+    """An application's own session class."""
 
     color = "green"
 
@@ -51,7 +51,7 @@ def open_connections(app):
 
 
 def test_it_is_used_as_the_session_itself(app, notes):
-    """Everything a SQLAlchemy session can, and what is committed is stored."""
+    """It can do everything that a SQLAlchemy session can, and stores what is committed."""
     session = Session(app)
     session.execute(INSERT, {"body": "kept"})
     with session.begin_nested():
@@ -66,7 +66,7 @@ def test_it_is_used_as_the_session_itself(app, notes):
 
 
 def test_without_a_class_of_its_own_it_is_sqlalchemys(sqlite):
-    """The usual case."""
+    """An application usually does not set a session class."""
     config = Configurator(settings={"sqlalchemy.url": sqlite.url})
     config.include("pyramid_aalam_sqa")
     config.commit()
@@ -80,7 +80,7 @@ def test_without_a_class_of_its_own_it_is_sqlalchemys(sqlite):
     "remove", [lambda session: session.remove(), lambda session: session().remove()]
 )
 def test_remove_gives_the_connection_back(app, notes, remove):
-    """On the session as on what it returns when it is called; what was not committed is undone."""
+    """Session(app) has remove(), and so has what it returns. It undoes uncommitted work."""
     first = Session(app)()
     Session(app).execute(INSERT, {"body": "lost"})
     remove(Session(app))
@@ -91,7 +91,7 @@ def test_remove_gives_the_connection_back(app, notes, remove):
 
 
 def test_remove_without_a_session_does_nothing(app):
-    """It may be called at the end of every job."""
+    """So a job may always call it at its end."""
     Session(app).remove()
     Session(app).remove()
 
@@ -99,7 +99,7 @@ def test_remove_without_a_session_does_nothing(app):
 
 
 def test_a_session_that_was_removed_closes_itself(app):
-    """The one in use now is another, and goes on."""
+    """The thread's present session is another one, and is not closed."""
     old = Session(app)()
     Session(app).remove()
     new = Session(app)()
@@ -113,7 +113,7 @@ def test_a_session_that_was_removed_closes_itself(app):
 
 
 def test_a_with_block_removes_it(app, notes):
-    """Also when the block raises."""
+    """It does so even if the block raises."""
     with Session(app) as session:
         session.execute(INSERT, {"body": "kept"})
         session.commit()
@@ -131,7 +131,7 @@ def test_a_with_block_removes_it(app, notes):
 
 
 def test_threads_do_not_share_a_session(app):
-    """Two that are at it at the same time have two sessions and two connections."""
+    """Two threads at the same time have two sessions and two connections."""
     barrier = threading.Barrier(2)
 
     def job(_):
@@ -150,7 +150,7 @@ def test_threads_do_not_share_a_session(app):
 
 
 def test_a_session_left_open_by_a_thread_is_given_back_and_reported_once(app, notes, caplog):
-    """What it had written is undone, its locks are free, and the log names the thread."""
+    """Its work is rolled back, its locks are released, and the log names the thread."""
 
     def leave():
         Session(app).execute(INSERT, {"body": "lost"})
@@ -168,7 +168,7 @@ def test_a_session_left_open_by_a_thread_is_given_back_and_reported_once(app, no
 
 
 def test_a_session_that_was_committed_needs_no_report(app, notes, caplog):
-    """Nothing is lost when its thread ends without remove()."""
+    """If a thread ends without remove() after commit(), nothing is lost."""
 
     def finish():
         Session(app).execute(INSERT, {"body": "kept"})
@@ -182,7 +182,7 @@ def test_a_session_that_was_committed_needs_no_report(app, notes, caplog):
 
 
 def test_a_thread_pool_gives_everything_back_at_its_end(app, notes, caplog):
-    """One report for each thread, however many jobs it had done."""
+    """There is one log line for each thread, even after many jobs."""
 
     def leave(number):
         Session(app).execute(COUNT)
@@ -195,7 +195,7 @@ def test_a_thread_pool_gives_everything_back_at_its_end(app, notes, caplog):
 
 
 def run(code, url):
-    """Run *code* in a Python of its own; return what it printed and what it complained of."""
+    """Run *code* in its own Python process. Return what it printed and what it logged."""
     done = subprocess.run(
         [sys.executable, *QUIET, "-c", textwrap.dedent(code), url],
         env={
@@ -226,7 +226,7 @@ SCRIPT = """
 
 
 def test_a_script_that_ends_with_an_open_session_is_told(database, notes):
-    """The main thread has no end that anybody could wait for, but the interpreter has."""
+    """The session of the main thread is closed and reported when the interpreter ends."""
     code = (
         SCRIPT
         + """
@@ -241,7 +241,7 @@ def test_a_script_that_ends_with_an_open_session_is_told(database, notes):
 
 
 def test_greenlets_do_not_share_a_session(mariadb):
-    """Under gevent's patched threads too, and a greenlet that ends gives its connection back."""
+    """With gevent's patched threads, a greenlet's end gives its connection back."""
     mariadb.run("CREATE TABLE note (body VARCHAR(50))")
     code = (
         "from gevent import monkey; monkey.patch_all()\nimport gc, gevent, threading\n"
@@ -277,7 +277,7 @@ def test_greenlets_do_not_share_a_session(mariadb):
 
 
 def test_a_child_process_has_no_session_of_its_parent(mariadb):
-    """Neither that of the thread that forked nor those of others; what the parent does goes on."""
+    """It has neither the forking thread's session nor any other. The parent goes on as before."""
     mariadb.run("CREATE TABLE note (body VARCHAR(50))")
     code = (
         SCRIPT
@@ -324,7 +324,7 @@ def test_a_child_process_has_no_session_of_its_parent(mariadb):
 
 @pytest.mark.parametrize("error", [RuntimeError("no mail"), KeyboardInterrupt()], ids=repr)
 def test_what_fails_after_the_commit_does_not_deny_it(app, notes, caplog, error):
-    """The row is stored. A listener's error is logged, and an interrupt goes on."""
+    """The row is stored. A listener's error is logged, and an interrupt is raised."""
 
     def fail(session):
         raise error

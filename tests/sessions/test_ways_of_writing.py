@@ -1,4 +1,4 @@
-"""Every way to write is stored on a 200 and gone on a 500."""
+"""Every way to write is stored with status 200 and rolled back with status 500."""
 
 import pytest
 from pyramid.response import Response
@@ -19,7 +19,7 @@ WAYS = {}
 
 
 def way(after, only=("sqlite", "mariadb", "postgresql")):
-    """Register a way to write, and what the table holds after it."""
+    """Register a way to write, and what the table contains after it."""
 
     def register(function):
         WAYS[function.__name__] = (function, after, only)
@@ -243,7 +243,7 @@ def target(request):
 @pytest.mark.parametrize(("name", "target"), CASES, indirect=["target"])
 @pytest.mark.sweep(91)
 def test_a_write_is_stored_when_the_status_says_so_and_only_then(serve, name, target, status):
-    """No style of writing is forgotten, and none escapes the rollback."""
+    """A status of 200 to 399 stores the write of every style; any other undoes it."""
     write, after, _ = WAYS[name]
 
     def view(request):
@@ -258,7 +258,7 @@ def test_a_write_is_stored_when_the_status_says_so_and_only_then(serve, name, ta
 
 @pytest.mark.parametrize("status", [200, 500])
 def test_a_table_made_on_sqlite_is_rolled_back_like_a_row(serve, sqlite, status):
-    """The driver would commit DDL on the spot; the explicit BEGIN keeps it in the transaction."""
+    """The driver would commit DDL at once. The explicit BEGIN prevents that."""
 
     def view(request):
         request.sqa_session.execute(text("CREATE TABLE made (id INTEGER)"))

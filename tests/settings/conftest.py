@@ -35,6 +35,6 @@ def engine():
 
 @pytest.fixture
 def only_our_drivers(monkeypatch):
-    """The drivers that an application may add are not installed."""
+    """Only this package's own drivers are installed, none that an application may add."""
     for name in ("MySQLdb", "psycopg2", "mysql", "mariadb", "pg8000"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -1,4 +1,4 @@
-"""Every option of create_engine and of the session is read as what it is, and takes effect."""
+"""Every option of create_engine and of the session is read in its type, and takes effect."""
 # ruff: noqa: SLF001 - SQLAlchemy keeps most of what it was told in names of its own
 
 import json
@@ -178,7 +178,10 @@ def test_a_module_takes_the_place_of_the_urls_driver(engine):
     ],
 )
 def test_connect_args_reach_the_driver(engine, arguments):
-    """As one JSON object, as one line each, or both; a line of its own wins over the object."""
+    """connect_args may be one JSON object, a line for each argument, or both.
+
+    Then the line wins.
+    """
     with engine("sqlite://", **arguments).connect() as connection:
         driver = connection.connection.dbapi_connection
 

@@ -59,7 +59,7 @@ def write(tmp_path, monkeypatch):
 
 @pytest.fixture
 def load(write):
-    """Load the application of an ini file; its engine is disposed in the end."""
+    """Load the application of an ini file; its engine is disposed at the end."""
     loaded = []
 
     def load(*parts, **how):
@@ -81,7 +81,7 @@ def refused(path, **how):
 
 
 def test_a_url_in_the_section_is_the_applications(load, tmp_path):
-    """The portal's documents use this form, and %(here)s works in it."""
+    """The portal's documents use this form. %(here)s works in it."""
     sqa = load(MAIN, "[sqlalchemy]\nurl = sqlite:///%(here)s/shop.sqlite\n")
 
     assert sqa.engine.url.database == f"{tmp_path}/shop.sqlite"
@@ -101,7 +101,7 @@ def test_the_section_holds_every_option(load):
 
 
 def test_the_applications_section_wins_and_the_log_says_so(load, caplog):
-    """A key that only one of the sections has counts, whichever section that is."""
+    """If only one of the two sections has a key, that key is used, from either section."""
     caplog.set_level(logging.INFO)
     sqa = load(
         MAIN,
@@ -142,7 +142,7 @@ def test_what_is_wrong_is_named_as_it_stands_in_the_file(write, line, message):
 
 
 def test_a_password_that_the_parser_stumbles_over_is_in_no_traceback(write):
-    """The error of configparser quotes the whole line, so it is not chained."""
+    """The error of configparser quotes the whole line, so our error is not chained to it."""
     path = write(MAIN, "[sqlalchemy]\nurl = mysql+pymysql://me:%(hidden)s@host\n")
     with pytest.raises(ConfigurationError) as caught:
         get_app(path)
@@ -209,7 +209,7 @@ def test_pserve_finds_the_section(tmp_path, monkeypatch):
 
 
 def test_an_application_may_hand_the_global_configuration_over(write):
-    """An application that is called by hand finds the file by __file__."""
+    """An application that Python code calls directly finds the file by __file__."""
     path = write(MAIN, "[sqlalchemy]\nurl = sqlite:///by-hand.sqlite\n")
     settings = get_appsettings(path)
     config = Configurator(settings={**settings.global_conf, **settings})
@@ -256,7 +256,7 @@ def test_applications_of_one_file_share_the_section(write):
 
 
 def test_an_application_inside_a_pipeline_finds_the_section(load):
-    """A pipeline stands between the file and the application."""
+    """PasteDeploy loads a pipeline, and the pipeline's last member is the application."""
     sqa = load(
         MAIN.replace("app:main", "app:inner"),
         "[pipeline:main]\npipeline = inner\n",
@@ -284,7 +284,7 @@ def test_an_application_that_extends_another_file_has_its_own_section(write, loa
     ],
 )
 def test_a_file_without_the_section_sets_nothing(tmp_path, name, content):
-    """So does a file that is missing or is not an ini file."""
+    """A file that is missing, or that is not an ini file, sets nothing either."""
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
@@ -337,7 +337,7 @@ def test_the_settings_of_get_appsettings_lead_to_the_section(tmp_path):
 
 
 def test_the_section_of_a_file_that_is_used_is_read_too(write, load):
-    """The file of the site extends the one that came with the application."""
+    """The site's ini file uses the application's ini file: the sections of both are read."""
     write(
         MAIN, "[sqlalchemy]\nurl = sqlite:///%(here)s/base.sqlite\necho = false\n", name="base.ini"
     )
@@ -349,7 +349,7 @@ def test_the_section_of_a_file_that_is_used_is_read_too(write, load):
 
 
 def test_the_section_is_found_over_several_files_and_names(write, load, tmp_path):
-    """Each of them may name another section, in the same file or in the next one."""
+    """Each `use` may name another application, in the same file or in another file."""
     folder = tmp_path / "inner"
     folder.mkdir()
     write(
@@ -371,7 +371,7 @@ def test_the_section_is_found_over_several_files_and_names(write, load, tmp_path
 
 
 def test_of_several_applications_each_has_the_section_of_the_file_that_it_uses(write):
-    """They are told apart by their options."""
+    """The package tells the applications of a file apart by their options."""
     for name in ("one", "two"):
         write(MAIN, f"[sqlalchemy]\nurl = sqlite:///{name}.sqlite\n", name=f"{name}.ini")
     path = write(
@@ -384,7 +384,7 @@ def test_of_several_applications_each_has_the_section_of_the_file_that_it_uses(w
 
 
 def test_get_appsettings_leads_to_the_file_that_is_used(write, tmp_path):
-    """For Alembic's env.py and psqa; a file that is missing sets nothing."""
+    """Alembic's env.py and psqa find this file too. A file that is missing sets nothing."""
     write(MAIN, f"[sqlalchemy]\nurl = sqlite:///{tmp_path}/base.sqlite\n", name="base.ini")
     path = write("[app:main]\nuse = config:base.ini\n")
 

@@ -1,4 +1,4 @@
-"""The rule for the names of databases, through which nothing hostile gets."""
+"""The rule for the names of databases: no dangerous name is accepted."""
 
 import re
 

@@ -28,7 +28,7 @@ def main(global_config, **settings):
 
 @pytest.fixture
 def everything(caplog, capfd):
-    """Return all that was logged, by every logger at every level, and printed."""
+    """Return all that any logger has logged, at every level, and all that was printed."""
     for name in (None, "sqlalchemy", "pyramid_aalam_sqa", "txn"):
         caplog.set_level(logging.DEBUG, name)
     return lambda: caplog.text + "".join(capfd.readouterr())
@@ -36,7 +36,7 @@ def everything(caplog, capfd):
 
 @pytest.fixture
 def account(mariadb_server):
-    """An account whose password is the secret, and a database of its own."""
+    """An account whose password is the secret, and its own database."""
     with mariadb_server.connect() as connection, connection.cursor() as cursor:
         cursor.execute("CREATE OR REPLACE USER guarded IDENTIFIED BY %s", (SECRET,))
         cursor.execute("CREATE DATABASE IF NOT EXISTS guarded")
@@ -163,7 +163,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_setting_shows_no_password(everything, only_our_drivers, case):
-    """Also when the password stands in the wrong setting by mistake."""
+    """A password is not shown even if a user wrote it into the wrong setting."""
     config = Configurator(settings=WRONG[case])
     config.include("pyramid_aalam_sqa")
     with pytest.raises(Exception, match=r"sqlalchemy\.|sqa\.|retry\.") as caught:

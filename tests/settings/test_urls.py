@@ -1,4 +1,4 @@
-"""A database URL is read, or refused with a sentence that helps and shows no password."""
+"""A database URL is read, or an error says what is wrong and shows no password."""
 
 import re
 import traceback
@@ -61,7 +61,7 @@ WRONG_URLS = {
 
 @pytest.mark.parametrize("case", WRONG_URLS)
 def test_a_wrong_url_is_explained_and_never_shown(case):
-    """The error names the setting, never the URL, in which any part may be the password."""
+    """The error names the setting, never the URL: any part of it may be the password."""
     url, expected = WRONG_URLS[case]
     message = refused({"sqlalchemy.url": url})
 
@@ -101,7 +101,7 @@ def test_a_driver_that_is_missing_is_named_with_the_command(only_our_drivers, ur
     ],
 )
 def test_a_driver_whose_codes_are_not_known_is_refused_with_those_that_are(url, advice):
-    """It would start, and then no conflict and no lost connection would be recognized."""
+    """With such a driver, conflicts and lost connections would not be recognized."""
     message = refused({"sqlalchemy.url": url})
 
     assert message.startswith(f"sqlalchemy.url: {make_url(url).drivername}:// is not supported")
@@ -124,7 +124,7 @@ def test_a_driver_whose_codes_are_not_known_is_refused_with_those_that_are(url, 
     ],
 )
 def test_an_unknown_parameter_of_the_url_is_refused_at_once(url, name, advice):
-    """The driver would refuse it at each request, and SQLAlchemy ignores those of SQLite."""
+    """Else the driver would refuse it at each request. On SQLite, SQLAlchemy would ignore it."""
     message = refused({"sqlalchemy.url": url})
 
     assert message.startswith(f"sqlalchemy.url: ?{name}: the driver has no such argument; ")
@@ -143,7 +143,7 @@ def test_an_encoded_password_is_what_it_stands_for(engine):
     ["mysql+pymysql://host/base?connect_timeout=2", make_url("mysql+pymysql://host")],
 )
 def test_a_url_is_shown_without_what_its_parameters_hold(url):
-    """The arguments of a driver are hidden, because one may be a secret."""
+    """The values of parameters are hidden, because one may be a secret."""
     database = read_settings({"sqlalchemy.url": url}).database
 
     assert str(database).startswith("mysql+pymysql://host")
@@ -157,7 +157,7 @@ def test_a_parameter_of_the_url_wins_over_a_default_of_ours(engine, mariadb):
 
 
 def test_an_unknown_argument_of_the_driver_is_refused_at_once():
-    """The driver would refuse it only at the first request, and at each after it."""
+    """Otherwise the driver would refuse it at every request, and not when the server starts."""
     near = refused({"sqlalchemy.url": MYSQL, "sqlalchemy.connect_args.conect_timeout": "5"})
     far = refused({"sqlalchemy.url": MYSQL, "sqlalchemy.connect_args": '{"zzzz": "hidden"}'})
 

@@ -1,4 +1,4 @@
-"""Every value is read as what it is, and every wrong one is a sentence that helps."""
+"""Every value is read in its type, and every wrong value is an error that helps."""
 
 import re
 import traceback
@@ -151,7 +151,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_value_is_one_sentence_that_names_the_key(case):
-    """Pyramid's own error contains the sentence, with the key and what to write instead."""
+    """Pyramid's own error contains our sentence, with the key and what to write instead."""
     key, value, expected = WRONG[case]
     message = refused({"sqlalchemy.url": SQLITE, key: value})
 
@@ -230,7 +230,7 @@ def test_a_key_that_resembles_no_other_gets_the_advice_to_see_the_table():
 
 
 def test_without_a_url_the_first_touch_names_the_key():
-    """An application with no database starts and serves what needs none."""
+    """Without a database, an application starts and serves pages that do not need one."""
 
     def view(request):
         if "touch" in request.params:

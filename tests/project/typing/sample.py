@@ -43,7 +43,7 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    """Somebody."""
+    """A user."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -51,7 +51,7 @@ class User(Base):
 
 
 def view(request: SqaRequest) -> Response:
-    """What a view sees of its request."""
+    """Use what a view gets from its request."""
     assert_type(request.sqa_session, SqaSession)
     assert_type(request.sqa_session.get(User, 1), User | None)
     assert_type(request.sqa_session.scalars(select(User.name)).all()[0], str)
@@ -61,7 +61,7 @@ def view(request: SqaRequest) -> Response:
 
 
 def script(settings: dict[str, str], request: SqaRequest, tm: TransactionManager) -> Engine:
-    """What a script sees of an application."""
+    """Use what a script gets from an application."""
     try:
         engine = engine_from_settings(settings)
     except SettingError:
@@ -87,13 +87,13 @@ def script(settings: dict[str, str], request: SqaRequest, tm: TransactionManager
 
 @session_scope("aalam_base", attempts=3)
 def job(session: SqaSession, name: str, *, times: int = 1) -> int:
-    """What a decorated function is handed."""
+    """Use what a decorated function gets."""
     assert_type(session.scalars(select(User.name)).all(), Sequence[str])
     return times
 
 
 def jobs() -> None:
-    """What callers of jobs see, and sessions of threads."""
+    """Call jobs, and use the sessions of threads."""
     assert_type(job("name", times=2), int)
     assert_type(init_engine(get_database_name(), Base, create_tables=True), Engine)
     assert_type(database_name("aalam", "base"), str)
@@ -108,7 +108,7 @@ def jobs() -> None:
 
 
 def look_ups(request: SqaRequest) -> None:
-    """What look-ups return, of each session and as functions."""
+    """Use what look-ups return, as methods of each session and as functions."""
     session = request.sqa_session
     assert_type(session.get_or_404(User, request.matchdict["id"]), User)
     assert_type(session.get_or_404(User, 1, description="Gone", with_for_update=True), User)
@@ -131,7 +131,7 @@ factory: Callable[[SqaRequest], User] = context_factory(User, "id", description=
 
 
 def pages(request: SqaRequest) -> None:
-    """What pages hold, in a request and outside."""
+    """Use what pages contain, in a request and outside one."""
     page = request.sqa_paginate(select(User), per_page=5, error_out=False)
     assert_type(page, Page[User])
     assert_type(page.next().items, list[User])
