@@ -43,6 +43,7 @@ from .passwords import (
     is_open_to_others,
     new_password,
     read_own_password,
+    refuse_link,
     replace_file,
     write_password,
 )
@@ -184,9 +185,8 @@ class Provisioning:
         """Return the steps that change the password of the application's account."""
         if self.bind_key != DEFAULT_KEY:
             raise SettingError(NO_FILE_OF_BIND)
-        steps = self._server.password_steps(self.tenant.user, new_password())
-        self._password_file()
-        return steps
+        refuse_link(self._password_file())
+        return self._server.password_steps(self.tenant.user, new_password())
 
     def rotate(self) -> Iterator[Step]:
         """Change the password and yield each step that is done; every login works meanwhile.
