@@ -185,8 +185,9 @@ class Provisioning:
         """Return the steps that change the password of the application's account."""
         if self.bind_key != DEFAULT_KEY:
             raise SettingError(NO_FILE_OF_BIND)
+        steps = self._server.password_steps(self.tenant.user, new_password())
         refuse_link(self._password_file())
-        return self._server.password_steps(self.tenant.user, new_password())
+        return steps
 
     def rotate(self) -> Iterator[Step]:
         """Change the password and yield each step that is done; every login works meanwhile.
