@@ -51,8 +51,8 @@ ONLY_ANOTHER = (
 )
 AMBIGUOUS = (
     "Several applications are in this process, and the package of this module does not tell which "
-    "one is meant: give the name of the database, or call this inside a request. Before the include "
-    "call init_engine(..., settings=settings)."
+    "one is meant: give the name of the database, or call this inside a request. Before the "
+    "include call init_engine(..., settings=settings)."
 )
 OTHER_SETTINGS = (
     "The database of this application is known with another name or other settings: call "

@@ -121,7 +121,7 @@ class PsycopgDriver(Driver):
 
 
 class MySQLDriver(Driver):
-    """A driver of MySQL that says nothing of its transaction, such as mysqlclient."""
+    """A driver of MySQL that says nothing of its transaction."""
 
     ENDS = ENDS_ON_MYSQL
     CALL_MAY_COMMIT = KEEPS_STATE = True
@@ -132,6 +132,15 @@ class MySQLDriver(Driver):
         # -1 says that there is no other one.
         while next_result is not None and next_result() == 0:
             connection.store_result()
+
+
+class MySQLClientDriver(MySQLDriver):
+    """mysqlclient, which tells of autocommit alone."""
+
+    def transaction(self, connection: Any) -> Transaction:
+        """Return what the server said of autocommit after the last statement."""
+        is_autocommit = connection.open and connection.get_autocommit()
+        return Transaction.AUTOCOMMIT if is_autocommit else Transaction.UNKNOWN
 
 
 class PyMySQLDriver(Driver):
@@ -163,7 +172,7 @@ class PyMySQLDriver(Driver):
 DRIVERS: dict[str, Driver] = {
     "pysqlite": SQLiteDriver(),
     "pymysql": PyMySQLDriver(),
-    "mysqldb": MySQLDriver(),
+    "mysqldb": MySQLClientDriver(),
     "psycopg": PsycopgDriver(),
     "psycopg2": PsycopgDriver(),
 }

@@ -1,5 +1,7 @@
 """What a request leaves on its connection never reaches the next request."""
 
+import re
+
 import pytest
 from pyramid.response import Response
 from sqlalchemy import event, text
@@ -200,13 +202,20 @@ def test_mysql_gives_the_next_visitor_a_connection_as_new(mariadb, visits, case,
     assert visit(look) == "1"
 
 
-def test_autocommit_is_refused_and_gone_in_the_next_request(mariadb, visits):
-    """Each statement after it would be stored at once."""
-    visit = visits(mariadb.url)
-    with pytest.raises(BrokenTransactionError, match="SET autocommit"):
-        visit("SET autocommit = 1")
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("set_it", ["SET autocommit = 1", "SET @@autocommit = 1", "CALL sets_it()"])
+@pytest.mark.parametrize("driver", drivers("mysql+pymysql", "mysql+mysqldb"))
+def test_autocommit_is_refused_and_gone_in_the_next_request(
+    mariadb, visits, driver, set_it, status
+):
+    """Each statement after it would be stored at once, also where nothing was written before."""
+    mariadb.run("CREATE TABLE note (id INTEGER)", "CREATE PROCEDURE sets_it() SET autocommit = 1")
+    visit = visits(mariadb.url.replace("mysql+pymysql", driver))
+    with pytest.raises(BrokenTransactionError, match=re.split("[(=]", set_it)[0].strip()):
+        visit(set_it, "INSERT INTO note VALUES (1)", status=status)
 
     assert visit("SELECT @@autocommit = 0") == "1"
+    assert mariadb.rows("SELECT id FROM note") == []
 
 
 def test_a_table_lock_ends_with_its_request(mariadb, visits):
