@@ -1,4 +1,4 @@
-"""What all proxies of the tests have in common: a port of their own, and a thread for each client."""
+"""What all proxies of the tests have in common: a port, and a thread for each client."""
 
 import select
 import socket
