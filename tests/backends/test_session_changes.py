@@ -5,6 +5,7 @@ import re
 import pytest
 from pyramid.response import Response
 from sqlalchemy import event, text
+from sqlalchemy.engine import make_url
 from webtest import TestApp
 
 from pyramid_aalam_sqa import BrokenTransactionError, get_sqa
@@ -12,6 +13,7 @@ from pyramid_aalam_sqa.backends import backend_of
 from pyramid_aalam_sqa.backends.session_changes import MYSQL, POSTGRESQL, SQLITE
 from support.apps import with_view
 from support.drivers import drivers
+from support.proxy import Proxy, Then
 
 CHANGES = {
     MYSQL: [
@@ -340,6 +342,21 @@ def test_a_statement_that_is_sent_as_it_is_counts_too(mariadb, visits):
         connection.exec_driver_sql("SET @x = 1")
 
     assert visit("SELECT @x IS NULL") == "1"
+
+
+def test_a_connection_that_is_lost_as_it_is_made_writable_again_goes_back_too(mariadb, visits):
+    """The rollback before was answered, and the statement that follows is not."""
+    url = make_url(mariadb.url)
+    proxy = Proxy(url.host, url.port)
+    proxy.have("SET SESSION TRANSACTION READ WRITE", Then.CUT)
+    visit = visits(url.set(port=proxy.port).render_as_string(hide_password=False))
+    with visit.engine.connect() as connection:
+        backend_of(connection).make_read_only(connection)
+
+    assert visit.engine.pool.checkedout() == 0
+    assert visit("SELECT 1") == "1"
+    visit.engine.dispose()
+    proxy.close()
 
 
 def test_a_connection_that_is_lost_while_it_refuses_writes_goes_back_all_the_same(mariadb, visits):

@@ -4,8 +4,11 @@ import sqlite3
 
 import pytest
 from sqlalchemy import create_engine, text
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from transaction import TransactionManager
 
+from pyramid_aalam_sqa import BrokenTransactionError
 from pyramid_aalam_sqa.backends import check_options
 from pyramid_aalam_sqa.backends.backend import Backend
 from pyramid_aalam_sqa.engines.errors import install_listeners
@@ -19,6 +22,28 @@ def test_a_late_session_reads_a_database_that_knows_no_read_only_transaction(sql
     session = JoinedSession(engine, tm=TransactionManager(explicit=True))
 
     assert session.scalar(text("SELECT 1")) == 1
+    session.end()
+    engine.dispose()
+
+
+class Unknown(SQLiteDialect_pysqlite):
+    """A driver of which nothing is known; SQLite's stands for it."""
+
+    driver = "unknown"
+    supports_statement_cache = True
+
+
+def test_a_statement_that_ends_the_transaction_is_known_by_its_text(sqlite):
+    """Nothing tells whether such a driver has a transaction open."""
+    sqlite.run("CREATE TABLE note (body)")
+    registry.register("sqlite.unknown", __name__, "Unknown")
+    engine = create_engine(sqlite.url.replace("sqlite:", "sqlite+unknown:"))
+    install_listeners(engine, Backend(engine.url, {"retry_codes": None}))
+    session = JoinedSession(engine, tm=TransactionManager(explicit=True))
+    session.tm.begin()
+    session.execute(text("INSERT INTO note VALUES ('before')"))
+    with pytest.raises(BrokenTransactionError, match="COMMIT"):
+        session.execute(text("/* now */ COMMIT"))
     session.end()
     engine.dispose()
 
