@@ -78,6 +78,7 @@ def test_an_administrator_need_not_be_a_superuser(site):
         assert list(provisioning.remove())
 
 
+@pytest.mark.deep
 def test_an_ordinary_user_needs_no_sudo(site):
     """Every command in a process of that user, who has the administrator's URL."""
     url = site.admin.url.replace("postgres@", "users_own@")
