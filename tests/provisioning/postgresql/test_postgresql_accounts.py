@@ -210,6 +210,20 @@ def test_a_prepared_transaction_of_the_application_blocks_nothing(site, tmp_path
     assert site.admin.rows("SELECT gid FROM pg_prepared_xacts") == []
 
 
+def test_create_rolls_back_what_the_application_has_prepared_in_its_way(site):
+    """Nothing else would free the table that is to have its owner back."""
+    site.create()
+    site.table()
+    site.admin.run("ALTER TABLE aalam_base.note OWNER TO postgres")
+    open_work(site, *PREPARED["its table"], "PREPARE TRANSACTION 'mine'").close()
+    with Provisioning(site.settings(), site.admin.url, wait=2) as provisioning:
+        applied = [str(step) for step in provisioning.apply()]
+
+    assert 'ALTER TABLE aalam_base.note OWNER TO "aalam_base__own"' in applied
+    assert site.admin.rows("SELECT gid FROM pg_prepared_xacts") == []
+    assert site.admin.rows("SELECT id FROM aalam_base.note") == [(0,)]
+
+
 def test_a_lock_of_another_administrator_is_waited_for(site):
     """Its run is not ended."""
     site.admin.run("CREATE ROLE manager2 LOGIN CREATEROLE PASSWORD 'x'")
