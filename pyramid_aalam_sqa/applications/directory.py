@@ -46,14 +46,20 @@ NO_APPLICATION_YET = (
     "There is no application yet: call this after config.include('pyramid_aalam_sqa'), or call "
     "init_engine(..., settings=settings) before it."
 )
+ONLY_ANOTHER = (
+    "Only the application of the database {!r} is known here: call this after "
+    "config.include('pyramid_aalam_sqa'), or call init_engine(..., settings=settings) before it."
+)
 AMBIGUOUS = (
     "Several applications are in this process, and the package of this module does not tell which "
-    "one is meant: give the name of the database, or call this inside a request."
+    "one is meant: give the name of the database, or call this inside a request. Before the "
+    "include call init_engine(..., settings=settings)."
 )
 OTHER_SETTINGS = (
     "This application's database already has an engine with another name or other settings: call "
     "init_engine() when the settings are final, after config.include() and "
-    "config.add_sqa_database(), and always with the same settings."
+    "config.add_sqa_database(), and always with the same settings. Before the include call "
+    "init_engine(..., settings=settings)."
 )
 NO_ENGINE_YET = (
     "The application has no engine yet: call config.commit() or init_engine() before this."
@@ -264,6 +270,9 @@ def sqa_for_init_engine(name: str, settings: Mapping[str, object] | None, module
     check_name(name)
     if settings is None:
         application = _find_or_raise(module)
+        is_own = application.sqa is None or application.package == module.partition(".")[0]
+        if not is_own and application.name not in {None, name}:
+            raise SettingError(ONLY_ANOTHER.format(application.name))
         return application.pin_sqa(application.read_settings(name))
     with _lock:
         given = RegisteredApplication(settings)

@@ -120,11 +120,16 @@ class PsycopgDriver(Driver):
         return int(status)
 
 
-class MySQLDriver(Driver):
-    """A driver of MySQL that says nothing of its transaction, such as mysqlclient."""
+class MySQLClientDriver(Driver):
+    """mysqlclient, which tells of autocommit alone."""
 
     ENDS = ENDS_ON_MYSQL
     CALL_MAY_COMMIT = KEEPS_STATE = True
+
+    def transaction(self, connection: Any) -> Transaction:
+        """Return what the server said of autocommit after the last statement."""
+        is_autocommit = connection.open and connection.get_autocommit()
+        return Transaction.AUTOCOMMIT if is_autocommit else Transaction.UNKNOWN
 
     def finish_results(self, connection: Any) -> None:
         """Read the further results of a procedure; mysqlclient refuses a COMMIT before."""
@@ -163,7 +168,7 @@ class PyMySQLDriver(Driver):
 DRIVERS: dict[str, Driver] = {
     "pysqlite": SQLiteDriver(),
     "pymysql": PyMySQLDriver(),
-    "mysqldb": MySQLDriver(),
+    "mysqldb": MySQLClientDriver(),
     "psycopg": PsycopgDriver(),
     "psycopg2": PsycopgDriver(),
 }
@@ -171,10 +176,7 @@ DRIVERS: dict[str, Driver] = {
 
 def driver_of(dialect: Dialect) -> Driver:
     """Return what is known of the driver of *dialect*."""
-    found = DRIVERS.get(dialect.driver)
-    if found is not None:
-        return found
-    return MySQLDriver() if dialect.name in {"mysql", "mariadb"} else Driver()
+    return DRIVERS.get(dialect.driver) or Driver()
 
 
 @cache
@@ -188,8 +190,8 @@ def keeping_errors(cursor_class: type) -> type:
             try:
                 super().close()
             except Exception as error:
-                if getattr(connection, "unheard_error", None) is None:
-                    connection.unheard_error = error
+                # The first one tells what happened.
+                connection.unheard_error = getattr(connection, "unheard_error", None) or error
                 raise
 
     return KeepingCursor

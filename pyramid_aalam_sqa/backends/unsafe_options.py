@@ -37,8 +37,8 @@ SHARED_ADVICE = (
 def check_options(backend: Backend, options: Mapping[str, Any]) -> None:
     """Raise :class:`SettingError` for the first option that breaks the promise.
 
-    *options* are all options for create_engine. The parameters of the URL are checked too, and
-    whether the driver knows each of its arguments.
+    *options* are those for create_engine that the application has given. The parameters of the URL
+    are checked too, and whether the driver knows each of its arguments.
     """
     for key, advice in (*_unsafe_options(backend, options), *_unsafe_arguments(backend, options)):
         msg = f"{key}: {advice}"

@@ -46,10 +46,8 @@ def make_engine(database: Database, sqa_options: Mapping[str, Any]) -> Engine:
         check_ready_engine(backend, database.engine)
         install_listeners(database.engine, backend)
         return database.engine
+    check_options(backend, database.options)
     options = _with_defaults(database, backend.engine_defaults(), budget)
-    # The pool that SQLAlchemy chooses for a product is not the application's mistake.
-    own = {} if "poolclass" in database.options else {"poolclass": None}
-    check_options(backend, {**options, **own})
     engine = _create(database, options)
     if path:
         # First: a backend has a do_connect listener too, and the first one that connects wins.

@@ -115,6 +115,17 @@ def current_attempt() -> Attempt | None:
     return _attempt.get()
 
 
+def may_have_stored() -> bool:
+    """Tell whether the work that this thread does, or the work around it, may have stored a part.
+
+    A COMMIT counts that was answered with success, or never, even if nothing was written.
+    """
+    attempt = _attempt.get()
+    while attempt is not None and not attempt.may_have_stored:
+        attempt = attempt.outer
+    return attempt is not None
+
+
 class WatchedTransaction:
     """One transaction on one connection, from its BEGIN on."""
 

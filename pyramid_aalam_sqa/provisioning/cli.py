@@ -198,7 +198,9 @@ class Parser(argparse.ArgumentParser):
         if kind == "unrecognized arguments":
             names = [word.partition("=")[0] for word in words.split() if word.startswith("-")]
             message = kind + (colon + " ".join(names) if names else " after the ini file")
-        super().error(message)
+        self.print_usage(sys.stderr)
+        print_error(message)
+        self.exit(USAGE)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -308,7 +310,7 @@ def _print_done(lines: Iterable[str]) -> None:
 
 def _print_findings(found: Sequence[Finding]) -> None:
     for finding in found:
-        print_wrapped(f"- {finding}", indent=2)
+        print_wrapped(f"- {str(finding).rstrip('.')}.", indent=2)
     if not found:
         print_wrapped("Nothing is wrong.")
 

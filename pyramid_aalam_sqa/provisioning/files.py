@@ -45,7 +45,7 @@ def open_folder(path: Path) -> Iterator[tuple[int, int]]:
                 owner = os.fstat(folder).st_uid or owner
                 continue
             links += 1
-            if found.st_uid not in {ROOT, os.geteuid()} or links > MOST_LINKS:
+            if not _may_be_followed(found) or links > MOST_LINKS:
                 msg = f"{path}: {name} is a link of another user, which psqa does not follow."
                 raise ProvisioningError(msg)
             target = Path(os.readlink(name, dir_fd=folder))
@@ -92,7 +92,7 @@ def open_regular(name: str, flags: int, folder: int) -> int:
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        msg = f"{name} is a link: psqa follows no link to a file; write the path that it leads to."
+        msg = f"{name} is a link that psqa does not follow: write the path that it leads to."
         raise ProvisioningError(msg) from None
     if stat.S_ISREG(os.fstat(file).st_mode):
         return file
@@ -102,7 +102,26 @@ def open_regular(name: str, flags: int, folder: int) -> int:
 
 
 def open_planted(path: str, flags: int) -> int:
-    """Open the file at *path* for :func:`open`; a link in its place is not followed."""
-    where = Path(path).absolute()
+    """Open the file at *path* for :func:`open`, which follows no link of another user."""
+    where = resolve_own_links(Path(path).absolute())
     with open_folder(where.parent) as (folder, _):
         return open_regular(where.name, flags, folder)
+
+
+def resolve_own_links(path: Path) -> Path:
+    """Return where the links lead that stand at the absolute *path*, or *path* if it is not a link.
+
+    Each of them was made by root, as those of a mounted secret are, or by the user who runs psqa.
+    The path of a link that another user has made is returned as it is. Raises OSError when nothing
+    is there.
+    """
+    for _ in range(MOST_LINKS):
+        with open_folder(path.parent) as (folder, _):
+            if not _may_be_followed(os.stat(path.name, dir_fd=folder, follow_symlinks=False)):
+                break
+            path = path.parent / os.readlink(path.name, dir_fd=folder)
+    return path
+
+
+def _may_be_followed(found: os.stat_result) -> bool:
+    return stat.S_ISLNK(found.st_mode) and found.st_uid in {ROOT, os.geteuid()}

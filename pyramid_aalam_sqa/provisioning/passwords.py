@@ -1,7 +1,8 @@
 """Makes new passwords, and reads and writes the files that have them.
 
 An application reads its file too, by ``engines``, for each new connection. Here the file may stand
-in a folder of the application's user, so that no link to it is followed: see ``files``.
+in a folder of the application's user, who may have planted a link: see ``files``. psqa reads
+through a link of root's, as those of a mounted secret are, and writes through none.
 """
 
 import os
@@ -12,7 +13,7 @@ from stat import S_IMODE, S_IRWXO
 
 from ..engines import read_password
 from ..exceptions import ProvisioningError
-from .files import open_folder, open_planted, open_regular
+from .files import open_folder, open_planted, open_regular, resolve_own_links
 
 # A file with a password is never readable by every user of the system.
 NOT_OTHERS = 0o640
@@ -27,9 +28,10 @@ def new_password() -> str:
 
 
 def read_own_password(path: Path) -> str:
-    """Return the password in the application's file at *path*; a link is not followed.
+    """Return the password in the application's file at *path*.
 
-    Raises ProvisioningError for a link, and SettingError when the file has no password.
+    Raises ProvisioningError for a link that another user has made, and SettingError when the file
+    has no password.
     """
     return read_password(path, open_planted)
 
@@ -37,11 +39,25 @@ def read_own_password(path: Path) -> str:
 def is_open_to_others(path: Path) -> bool:
     """Tell whether every user of the system can read or write the file at *path*."""
     try:
-        with open_folder(path.parent) as (folder, _):
-            mode = os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode
+        file = resolve_own_links(path)
+        with open_folder(file.parent) as (folder, _):
+            mode = os.stat(file.name, dir_fd=folder, follow_symlinks=False).st_mode
     except FileNotFoundError:
         return False
     return bool(mode & S_IRWXO)
+
+
+def refuse_link(path: Path) -> None:
+    """Raise ProvisioningError when the file at *path* is a link, whoever has made it.
+
+    A new password would take the place of the link, and the old one would stay where it leads.
+    """
+    if path.is_symlink():
+        msg = (
+            f"{path} is a link, and psqa writes through none: change the password where the link "
+            "leads to, then run psqa create."
+        )
+        raise ProvisioningError(msg)
 
 
 def write_password(path: Path, password: str, *, like: Path) -> None:

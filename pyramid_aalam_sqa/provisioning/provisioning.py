@@ -43,6 +43,7 @@ from .passwords import (
     is_open_to_others,
     new_password,
     read_own_password,
+    refuse_link,
     replace_file,
     write_password,
 )
@@ -185,7 +186,7 @@ class Provisioning:
         if self.bind_key != DEFAULT_KEY:
             raise SettingError(NO_FILE_OF_BIND)
         steps = self._server.password_steps(self.tenant.user, new_password())
-        self._password_file()
+        refuse_link(self._password_file())
         return steps
 
     def rotate(self) -> Iterator[Step]:

@@ -196,6 +196,6 @@ def error_text(error: Exception) -> str:
     text = str(reason.args[-1]) if reason is not None and reason.args else str(reason)
     line = (text.strip().splitlines() or ["no reason given"])[0]
     # A syntax error quotes the statement, which may hold a password.
-    line = line.partition(" near ")[0].partition("; check the manual")[0]
+    line = " ".join(line.partition(" near ")[0].partition("; check the manual")[0].split())
     code = reason.args[0] if reason is not None and len(reason.args) > 1 else None
     return f"{line} ({code})" if code else line

@@ -51,7 +51,7 @@ def read_ini(where: str) -> Any:
     except FileNotFoundError as error:
         missing = error.filename or path
         found = ", ".join(sorted(file.name for file in Path(path).absolute().parent.glob("*.ini")))
-        beside = f" (there are {found})" if found else ""
+        beside = f" (found there: {found})" if found else ""
         msg = f"{missing}: No such file or directory{beside}."
     except (OSError, LookupError, ValueError) as error:
         msg = f"{path}: {' '.join(str(error).split())}"

@@ -222,8 +222,9 @@ def make_last_attempt(environ: dict[str, Any]) -> None:
 
 
 def _watch_answer(response: Any, environ: dict[str, Any]) -> None:
-    """Log an error if *response* denies that the transaction was stored."""
+    """Log an error if *response* denies what is stored, and remove its Retry-After."""
     if response.status_int >= FIRST_ERROR_STATUS:
+        response.headers.pop("Retry-After", None)
         _log_stored(environ, response.status)
     elif getattr(response, "conditional_response", False):
         # WebOb answers 416 when the Range of the request is outside the body.

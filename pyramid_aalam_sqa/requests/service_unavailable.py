@@ -1,13 +1,22 @@
-"""The answer when the database cannot be used: 503, and after how many seconds to try again."""
+"""The answer when the database cannot be used: 503, and after how many seconds to try again.
+
+It is 500 once something may be stored: to send the request again could store it twice.
+"""
 
 import logging
 from typing import Any
 
-from pyramid.httpexceptions import HTTPNotFound, HTTPServiceUnavailable
+from pyramid.httpexceptions import (
+    HTTPError,
+    HTTPInternalServerError,
+    HTTPNotFound,
+    HTTPServiceUnavailable,
+)
 from pyramid_retry import is_error_retryable
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ..applications import get_sqa
+from ..engines import may_have_stored
 from ..interfaces import IDatabaseUnavailable
 from .addresses import path_of
 
@@ -17,17 +26,22 @@ log = logging.getLogger(__name__)
 # seconds.
 UNAVAILABLE = (IDatabaseUnavailable, PoolTimeout)
 
+MAY_BE_DONE = "What was asked for may be done already, in part or as a whole."
 
-def service_unavailable(error: Exception, request: Any) -> HTTPServiceUnavailable:
+
+def service_unavailable(error: Exception, request: Any) -> HTTPError:
     """Return 503 with Retry-After, as HTML, JSON or text, as Pyramid's own errors are.
 
-    The page shows nothing of *error*, whose text has the address of the server and the statement.
+    It is 500 without Retry-After if the request has sent a COMMIT before. The page shows nothing of
+    *error*, whose text has the address of the server and the statement.
     """
     if not is_error_retryable(request, error):
         # The driver's own error: its text never holds the statement, its values or a password.
         reason = getattr(error, "orig", None) or error
         get_sqa(request).counters.add("", "unavailable")
         log.error("%s %s: no database: %s", request.method, path_of(request.environ), reason)
+    if may_have_stored():
+        return HTTPInternalServerError(MAY_BE_DONE)
     seconds = get_sqa(request).settings.sqa_options["retry_after"]
     return HTTPServiceUnavailable(headers=[("Retry-After", str(seconds))])
 

@@ -267,10 +267,26 @@ def test_a_request_of_another_application_does_not_hide_the_only_one(sqlite):
         assert Session().get_bind() is get_sqa(config).engine
 
 
-def test_outside_an_application_init_engine_needs_settings():
-    """The error says where to call it."""
-    with pytest.raises(SettingError, match="There is no application yet"):
+@pytest.mark.parametrize("others", [0, 1, 2])
+def test_before_the_include_init_engine_needs_settings(others, sqlite):
+    """In an entry point that is called by hand; whatever other applications are in the process.
+
+    The error says what to write, and the other applications stay what they are.
+    """
+    names = ["aalam_one", "aalam_two"][:others]
+    made = [
+        configured(
+            {"sqlalchemy.url": sqlite.url, "sqa.provider": "aalam", "sqa.app": name[6:]},
+            ("json", "email")[number],
+        )
+        for number, name in enumerate(names)
+    ]
+    with pytest.raises(SettingError, match=r"init_engine\(\.\.\., settings=settings\)"):
         init_engine("aalam_base", NewBase)
+    engine = init_engine("aalam_base", NewBase, settings={"sqlalchemy.url": sqlite.url})
+
+    assert [get_sqa(config).settings.name for config in made] == names
+    assert engine not in [get_sqa(config).engine for config in made]
 
 
 def test_a_second_application_of_one_entry_point_has_its_own(tmp_path, package, sqlite):

@@ -2,7 +2,9 @@
 # ruff: noqa: PLR0913, PLR0917, SLF001 - tables have columns; PyMySQL keeps its limits to itself
 
 import time
+from types import ModuleType
 
+import pymysql
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
@@ -172,3 +174,21 @@ def test_another_driver_of_mysql_is_given_no_argument_it_may_not_know():
 
     assert known["connect_args.read_timeout"] == "60"
     assert other == {key: text for key, text in known.items() if "connect_args" not in key}
+
+
+class OtherConnection(pymysql.connections.Connection):
+    """A connection of a module that is used in place of PyMySQL."""
+
+
+def test_a_module_in_place_of_pymysql_keeps_its_own_connections(make, mariadb):
+    """Some packages for tracing wrap the driver so."""
+    module = ModuleType("other_pymysql")
+    vars(module).update({**vars(pymysql), "__name__": "other_pymysql", "connect": OtherConnection})
+    mariadb.run("CREATE TABLE note (id INTEGER)")
+    engine = make(mariadb.url, module=module)
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO note VALUES (1)"))
+        used = type(connection.connection.driver_connection)
+
+    assert used is OtherConnection
+    assert mariadb.rows("SELECT id FROM note") == [(1,)]

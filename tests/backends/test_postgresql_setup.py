@@ -6,6 +6,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
+from pyramid_aalam_sqa import engine_from_settings
 from support.engines import ask
 
 
@@ -69,3 +70,17 @@ def test_autocommit_works_on_postgresql(make, postgresql):
         connection.execute(text("VACUUM"))
 
         assert connection.execute(text("SHOW statement_timeout")).scalar() == "55s"
+
+
+def test_psycopg2_waits_as_long_as_a_statement_may_take(postgresql):
+    """Without a limit for statements its host is not given up either."""
+    pytest.importorskip("psycopg2", reason="Tests of psycopg2 skipped: it is not installed.")
+    url = postgresql.url.replace("+psycopg:", "+psycopg2:")
+    found = []
+    for seconds in ("3", "0"):
+        engine = engine_from_settings({"sqlalchemy.url": url, "sqa.statement_timeout": seconds})
+        with engine.connect() as connection:
+            found.append(connection.connection.driver_connection.get_dsn_parameters())
+        engine.dispose()
+
+    assert [each.get("tcp_user_timeout") for each in found] == ["8000", None]

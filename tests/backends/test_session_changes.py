@@ -1,8 +1,11 @@
 """What a request leaves on its connection never reaches the next request."""
 
+import re
+
 import pytest
 from pyramid.response import Response
 from sqlalchemy import event, text
+from sqlalchemy.engine import make_url
 from webtest import TestApp
 
 from pyramid_aalam_sqa import BrokenTransactionError, get_sqa
@@ -10,6 +13,7 @@ from pyramid_aalam_sqa.backends import backend_of
 from pyramid_aalam_sqa.backends.session_changes import MYSQL, POSTGRESQL, SQLITE
 from support.apps import with_view
 from support.drivers import drivers
+from support.proxy import Proxy, Then
 
 CHANGES = {
     MYSQL: [
@@ -200,13 +204,20 @@ def test_mysql_gives_the_next_visitor_a_connection_as_new(mariadb, visits, case,
     assert visit(look) == "1"
 
 
-def test_autocommit_is_refused_and_gone_in_the_next_request(mariadb, visits):
-    """With autocommit, each later statement would be stored at once."""
-    visit = visits(mariadb.url)
-    with pytest.raises(BrokenTransactionError, match="SET autocommit"):
-        visit("SET autocommit = 1")
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("set_it", ["SET autocommit = 1", "SET @@autocommit = 1", "CALL sets_it()"])
+@pytest.mark.parametrize("driver", drivers("mysql+pymysql", "mysql+mysqldb"))
+def test_autocommit_is_refused_and_gone_in_the_next_request(
+    mariadb, visits, driver, set_it, status
+):
+    """Each statement after it would be stored at once, also where nothing was written before."""
+    mariadb.run("CREATE TABLE note (id INTEGER)", "CREATE PROCEDURE sets_it() SET autocommit = 1")
+    visit = visits(mariadb.url.replace("mysql+pymysql", driver))
+    with pytest.raises(BrokenTransactionError, match=re.split("[(=]", set_it)[0].strip()):
+        visit(set_it, "INSERT INTO note VALUES (1)", status=status)
 
     assert visit("SELECT @@autocommit = 0") == "1"
+    assert mariadb.rows("SELECT id FROM note") == []
 
 
 def test_a_table_lock_ends_with_its_request(mariadb, visits):
@@ -331,6 +342,21 @@ def test_a_statement_that_is_sent_as_it_is_counts_too(mariadb, visits):
         connection.exec_driver_sql("SET @x = 1")
 
     assert visit("SELECT @x IS NULL") == "1"
+
+
+def test_a_connection_that_is_lost_as_it_is_made_writable_again_goes_back_too(mariadb, visits):
+    """The rollback before was answered, and the statement that follows is not."""
+    url = make_url(mariadb.url)
+    proxy = Proxy(url.host, url.port)
+    proxy.have("SET SESSION TRANSACTION READ WRITE", Then.CUT)
+    visit = visits(url.set(port=proxy.port).render_as_string(hide_password=False))
+    with visit.engine.connect() as connection:
+        backend_of(connection).make_read_only(connection)
+
+    assert visit.engine.pool.checkedout() == 0
+    assert visit("SELECT 1") == "1"
+    visit.engine.dispose()
+    proxy.close()
 
 
 def test_a_connection_that_is_lost_while_it_refuses_writes_goes_back_all_the_same(mariadb, visits):

@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from pyramid_aalam_sqa.backends import backend_of
 from support.engines import ask
 from support.processes import QUIET
 
@@ -251,3 +252,14 @@ def test_a_second_connection_to_memory_waits_for_the_first(make):
     engine = make("sqlite://", pool_timeout="0.1")
     with engine.connect(), pytest.raises(PoolTimeoutError):
         engine.connect()
+
+
+def test_an_error_that_does_not_tell_whether_a_file_takes_writes_is_raised(make, sqlite):
+    """It is neither a file in use nor one that is read-only."""
+    engine = make(sqlite.url)
+    connection = sqlite3.connect(make_url(sqlite.url).database, isolation_level=None)
+    assert backend_of(engine).refuses_writes(connection) is False
+    connection.execute("BEGIN")
+    with pytest.raises(sqlite3.OperationalError, match="within a transaction"):
+        backend_of(engine).refuses_writes(connection)
+    connection.close()

@@ -258,6 +258,15 @@ def test_what_takes_the_place_of_the_password_file_later_is_refused(home):
         read_own_password(home / "password")
 
 
+def test_links_that_lead_to_each_other_are_refused_for_a_password_too(home):
+    """They are root's own, so that psqa would follow them."""
+    (home.parent / "one").symlink_to("two")
+    (home.parent / "two").symlink_to("one")
+
+    with pytest.raises(ProvisioningError, match="is a link that psqa does not follow"):
+        read_own_password(home.parent / "one")
+
+
 def test_tables_before_create_make_the_folder_as_its_owner(home, precious):
     """The application's own engine makes it, with the rights of the user."""
     app = app_in(home, "later/app.sqlite")

@@ -96,6 +96,20 @@ def test_errors_are_wrapped_too(tmp_path, capsys, monkeypatch, columns):
     assert all(line.startswith("    ") for line in lines[1:])
 
 
+def test_what_was_called_wrongly_is_told_in_lines_that_fit():
+    """Of each command, after how it is called."""
+    tolds = [
+        psqa(columns=50),
+        psqa("create", columns=50),
+        psqa("create", "a.ini", "--oops", columns=50),
+    ]
+
+    assert [told.status for told in tolds] == [2, 2, 2]
+    assert "psqa: the following arguments are required: <command>" in tolds[0].err
+    assert tolds[2].err.endswith("psqa: unrecognized arguments: --oops\n")
+    assert all(told.err.startswith("usage: psqa ") for told in tolds)
+
+
 def write_sqlite(path):
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE t (a)")
@@ -130,7 +144,7 @@ def test_a_file_that_is_not_there_is_told_with_those_that_are(app, tmp_path):
     told = psqa("show", tmp_path / "aalam_bse.ini")
 
     assert told.status == 2
-    assert "No such file or directory (there are aalam_base.ini)" in told.err
+    assert "No such file or directory (found there: aalam_base.ini)" in told.err
 
 
 def test_a_missing_password_file_is_told_with_how_to_make_it(tmp_path):

@@ -247,6 +247,14 @@ def serve(path, **more):
     return config.make_wsgi_app()
 
 
+def test_drop_removes_a_damaged_database(created, path):
+    """It begins as one, and SQLite can do nothing with the rest."""
+    path.write_bytes(b"SQLite format 3\0" + b"damaged" * 1000)
+    list(created.remove())
+
+    assert not path.exists()
+
+
 def test_drop_refuses_while_the_application_runs(created, path):
     """It would go on writing to a file without a name, and answer that all was stored."""
     run(path, "CREATE TABLE note (id INTEGER PRIMARY KEY)")

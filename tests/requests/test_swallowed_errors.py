@@ -204,8 +204,8 @@ def test_a_transaction_that_lost_its_savepoint_is_not_committed(serve_accounts, 
 
     (answer,) = at_once(serve_accounts(bank.url, view), "/any/1")
 
-    # SQLAlchemy's own error comes first where the savepoint cannot be rolled back.
-    assert isinstance(answer, (BrokenTransactionError, PendingRollbackError))
+    # SQLAlchemy's own error: its rollback to the savepoint has failed.
+    assert type(answer) is PendingRollbackError
     assert hits(bank) == {}
 
 
@@ -231,7 +231,9 @@ def test_a_swallowed_failed_flush_stores_nothing_and_is_no_success(serve_account
 
     (answer,) = at_once(serve_accounts(anywhere.url, view), "/any/1")
 
-    assert isinstance(answer, (PendingRollbackError, BrokenTransactionError))
+    # Where an error of the server ends the transaction, ours comes before SQLAlchemy's.
+    ours = anywhere.kind == "postgresql"
+    assert type(answer) is (BrokenTransactionError if ours else PendingRollbackError)
     assert hits(anywhere) == {}
     assert notes(anywhere) == []
 

@@ -164,7 +164,9 @@ def test_a_session_left_open_by_a_thread_is_given_back_and_reported_once(app, no
     assert notes() == ["kept"]
     reports = [record for record in caplog.records if record.name.endswith(".thread_local")]
     assert [record.levelno for record in reports] == [logging.ERROR]
-    assert "thread worker-7 had opened was not closed" in reports[0].getMessage()
+    said = reports[0].getMessage()
+    assert "thread worker-7 had opened was not closed" in said
+    assert f"what it did on {get_sqa(app).settings.database} is rolled back" in said
 
 
 def test_a_session_that_was_committed_needs_no_report(app, notes, caplog):

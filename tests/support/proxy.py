@@ -6,12 +6,13 @@ exchange, by how it begins (``COMMIT``) or by its place in the log of what was a
 bytes of the question or of the answer still get through.
 """
 
-import select
 import socket
 import struct
 import threading
 from dataclasses import dataclass, field
 from enum import Enum
+
+from support.relay import Relay, readable
 
 HEADER = 4
 QUIT, QUERY = 0x01, 0x03
@@ -53,20 +54,14 @@ class Accident:
         return wanted and self.happened < self.times
 
 
-class Proxy:
-    """Listens on a port of its own; ``said`` is what the clients have asked, in order."""
+class Proxy(Relay):
+    """``said`` is what the clients have asked, in order."""
 
     def __init__(self, host, port):
-        self.server = host, port
         self.said = []
         self.accidents = []
         self._lock = threading.Lock()
-        self._threads = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        # Readable for every thread once the other half is closed.
-        self.end, self._ending = socket.socketpair()
-        self._start(self._accept)
+        super().__init__(host, port)
 
     def have(self, at, then, **how):
         """Have an accident at *at*; see :class:`Accident`."""
@@ -92,26 +87,8 @@ class Proxy:
             self.said.append(said)
             return next((it for it in self.accidents if it.meets(said, number)), None)
 
-    def close(self):
-        self._ending.close()
-        for thread in self._threads:
-            thread.join(10)
-            assert not thread.is_alive()
-        self._listener.close()
-        self.end.close()
-
-    def _start(self, function, *args):
-        thread = threading.Thread(target=function, args=args, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self):
-        while self.end not in readable(self._listener, self.end):
-            client, _ = self._listener.accept()
-            self._start(self._serve, client)
-
-    def _serve(self, client):
-        with client, socket.socket() as server:
+    def serve(self, client):
+        with socket.socket() as server:
             for end in (client, server):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
@@ -197,10 +174,6 @@ class _Link:
                 if not self.client.recv(1 << 16):
                     break
         return False
-
-
-def readable(*sockets, seconds=None):
-    return select.select(sockets, [], [], seconds)[0]
 
 
 def length_of(packet):

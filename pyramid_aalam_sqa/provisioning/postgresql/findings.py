@@ -117,7 +117,7 @@ def seen_by_everybody(connection: Connection, tenant: Tenant) -> Iterator[Findin
 def _of_tables(connection: Connection, tenant: Tenant) -> Iterator[Finding]:
     for row in rows_about(connection, TABLES, tenant):
         if row.unlogged:
-            problem = f"{row.table} is UNLOGGED: a crash empties it"
+            problem = f"a crash empties {row.table}, which is UNLOGGED"
             yield Finding(problem, f"ALTER TABLE {row.table} SET LOGGED")
         if not row.keyed:
             yield Finding(f"{row.table} has no primary key", "replication cannot find its rows")

@@ -37,13 +37,15 @@ NOT_A_MEMBER = """
         WHERE r.rolname = name AND pg_has_role(session_user, r.oid, 'USAGE'))
 """
 # Another application whose account the user is: its search_path leads to a schema, and that of
-# the schema's owner does too.
+# the schema's owner does too. Every role may set its own; what it may do there it cannot grant
+# itself.
 OTHER_APPLICATIONS = """
     SELECT nspname FROM pg_catalog.pg_db_role_setting own
     JOIN pg_catalog.pg_roles ON pg_roles.oid = setrole
     JOIN pg_catalog.pg_database d ON d.oid = setdatabase
     JOIN pg_catalog.pg_namespace ON setconfig @> ARRAY['search_path=' || quote_ident(nspname)]
     WHERE datname = current_database() AND rolname = :user AND nspname <> :name
+      AND EXISTS (SELECT FROM aclexplode(nspacl) WHERE grantee = setrole)
       AND EXISTS (SELECT FROM pg_catalog.pg_db_role_setting theirs
         WHERE theirs.setrole = nspowner AND theirs.setdatabase = own.setdatabase
           AND theirs.setconfig @> own.setconfig)

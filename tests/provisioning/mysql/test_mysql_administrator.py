@@ -8,7 +8,8 @@ from sqlalchemy import create_engine
 from pyramid_aalam_sqa import ProvisioningError
 from pyramid_aalam_sqa.provisioning import Provisioning, Step
 from pyramid_aalam_sqa.provisioning.mysql.server import MySQLServer
-from support.mysql_accounts import PASSWORD, everything
+from support.mysql_accounts import PASSWORD, PLAIN, everything
+from support.ordinary_user import STATUSES, home, whole_life
 
 
 @pytest.mark.parametrize("user", ["root", "mariadb.sys"])
@@ -32,6 +33,22 @@ def test_the_one_who_provisions_is_an_administrator_too(make, admin, server):
     app.admin_url = server.url().replace("root", "chief:c")
 
     assert "'chief' is an administrator's account" in app.psqa("create").err
+
+
+def test_an_ordinary_user_needs_no_sudo(server, admin):
+    """Every command in a process of that user, who has the administrator's URL."""
+    url = f"mysql+pymysql://users_own@127.0.0.1:{server.port}/users_own"
+    with home() as folder:
+        file = f"sqa.password_file = {folder}/password"
+        told = whole_life(folder, url, file, PLAIN, admin_url=server.url())
+        password = (folder / "password").read_text()
+
+    assert [each.status for each in told] == STATUSES
+    assert {each.err for each in told} == {""}
+    assert told[3].out == "Nothing is wrong.\n"
+    assert told[5].lines[0] == "Nothing to change."
+    assert password != "first\n"
+    assert admin.rows("SHOW DATABASES LIKE 'users_own'") == []
 
 
 def test_two_administrators_wait_for_each_other(with_file):

@@ -7,8 +7,9 @@ from queue import Queue
 import pymysql
 import pytest
 
+from pyramid_aalam_sqa import get_sqa
 from pyramid_aalam_sqa.provisioning import Provisioning
-from support.mysql_accounts import as_account
+from support.mysql_accounts import PLAIN, as_account
 from support.provisioned import ask
 
 
@@ -146,3 +147,42 @@ def test_rotation_needs_an_account(with_file, admin):
     assert app.psqa("rotate").err == (
         "psqa: There is no account 'aalam_base': run psqa create first.\n"
     )
+
+
+def test_a_mounted_secret_is_read_through_its_links_and_never_written(make, tmp_path, server):
+    """As Kubernetes mounts it: links of root, which it swaps when the secret changes.
+
+    The application reads the new password for its next connection, and `psqa create` gives it to
+    the account.
+    """
+    secret = tmp_path / "secret"
+    for number, password in enumerate(("first", "second")):
+        folder = secret / f"..2026_{number}"
+        folder.mkdir(parents=True)
+        (folder / "password").write_text(f"{password}\n")
+        (folder / "password").chmod(0o640)
+    (secret / "..data").symlink_to("..2026_0")
+    (secret / "password").symlink_to("..data/password")
+    app = make(password=None, settings=[f"sqa.password_file = {secret}/password", PLAIN])
+    made, checked = app.psqa("create"), app.psqa("check")
+    refused = [app.psqa("rotate", *option) for option in ([], ["--dry-run"])]
+    with app.served(ask, **{"sqa.reset_connection": "true"}) as client:
+        before = client.get("/ask").text
+        (secret / "..new").symlink_to("..2026_1")
+        (secret / "..new").rename(secret / "..data")
+        repaired = app.psqa("create")
+        get_sqa(client.app).dispose()
+        after = client.get("/ask").text
+
+    assert (made.status, checked.out) == (0, "Nothing is wrong.\n")
+    assert [told.status for told in refused] == [1, 1]
+    assert "is a link, and psqa writes through none" in refused[0].err
+    assert (before, repaired.status, after) == ("42", 0, "42")
+    as_account(server, "aalam_base", "second").close()
+    assert (secret / "password").is_symlink()
+    assert sorted(path.name for path in secret.iterdir()) == [
+        "..2026_0",
+        "..2026_1",
+        "..data",
+        "password",
+    ]

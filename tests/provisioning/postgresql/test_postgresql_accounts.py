@@ -103,9 +103,9 @@ def test_check_finds_a_function_with_the_rights_of_another_role(site):
 # What no application can do to its administrator.
 
 
-def open_work(site, *statements, password=None):
+def open_work(site, *statements, user=None, password=None):
     """Return a connection of the application that has done *statements* and not ended them."""
-    settings = site.settings(password=password or site.password)
+    settings = site.settings(user=user, password=password or site.password)
     engine = plain_engine(settings["sqlalchemy.url"])
     connection = engine.connect()
     for statement in statements:
@@ -156,6 +156,34 @@ def test_work_that_the_application_does_not_end_blocks_nothing(site, tmp_path, b
     assert "aalam_base" not in site.roles()
 
 
+@pytest.mark.parametrize("user", ["aalam_base", "clerk"])
+def test_a_search_path_that_leads_to_a_neighbour_blocks_nothing(site, user):
+    """Every role may set its own: it does not make the role the neighbour's account."""
+    site.create("other")
+    site.create(user=user)
+    there = f"ALTER ROLE CURRENT_USER IN DATABASE {site.database} SET search_path = aalam_other"
+    open_work(site, there, "COMMIT", user=user).close()
+    found = site.provisioning(user=user).check()
+    repaired = site.create(user=user)
+    open_work(site, there, "COMMIT", user=user).close()
+    dropped = list(site.provisioning(user=user).remove())
+
+    assert [each.problem for each in found] == [f"the search_path of {user} is not aalam_base"]
+    assert len(repaired) == 1
+    assert dropped
+    assert not {"aalam_base__own", user} & set(site.roles())
+
+
+def test_a_neighbours_account_is_refused_even_if_it_has_rights_here(site):
+    """Its rights in its own schema tell that it is the neighbour's."""
+    site.create("other")
+    site.create()
+    site.admin.run("GRANT USAGE ON SCHEMA aalam_base TO aalam_other")
+
+    with pytest.raises(ProvisioningError, match="'aalam_other' is the account of aalam_other"):
+        site.provisioning(user="aalam_other").plan_removal()
+
+
 PREPARED = {
     "its table": ["INSERT INTO note VALUES (5)"],
     "psqa's lock": [f"SELECT pg_advisory_xact_lock({LOCK})"],
@@ -180,6 +208,20 @@ def test_a_prepared_transaction_of_the_application_blocks_nothing(site, tmp_path
     assert applied == []
     assert dropped
     assert site.admin.rows("SELECT gid FROM pg_prepared_xacts") == []
+
+
+def test_create_rolls_back_what_the_application_has_prepared_in_its_way(site):
+    """Nothing else would free the table that is to have its owner back."""
+    site.create()
+    site.table()
+    site.admin.run("ALTER TABLE aalam_base.note OWNER TO postgres")
+    open_work(site, *PREPARED["its table"], "PREPARE TRANSACTION 'mine'").close()
+    with Provisioning(site.settings(), site.admin.url, wait=2) as provisioning:
+        applied = [str(step) for step in provisioning.apply()]
+
+    assert 'ALTER TABLE aalam_base.note OWNER TO "aalam_base__own"' in applied
+    assert site.admin.rows("SELECT gid FROM pg_prepared_xacts") == []
+    assert site.admin.rows("SELECT id FROM aalam_base.note") == [(0,)]
 
 
 def test_a_lock_of_another_administrator_is_waited_for(site):

@@ -101,7 +101,7 @@ FINDINGS = {
     ),
     "unlogged": (
         "ALTER TABLE near_base.note SET UNLOGGED",
-        "near_base.note is UNLOGGED",
+        "a crash empties near_base.note, which is UNLOGGED",
         "ALTER TABLE near_base.note SET LOGGED",
     ),
     "idle": (

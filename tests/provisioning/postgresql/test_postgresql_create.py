@@ -9,6 +9,7 @@ from sqlalchemy.engine import make_url
 from pyramid_aalam_sqa.exceptions import ProvisioningError
 from pyramid_aalam_sqa.provisioning import Provisioning, Step
 from pyramid_aalam_sqa.provisioning.postgresql.server import PostgreSQLServer
+from support.ordinary_user import STATUSES, home, whole_life
 from support.postgresql_site import problems
 
 
@@ -75,6 +76,23 @@ def test_an_administrator_need_not_be_a_superuser(site):
         assert len(provisioning.prove()) == 4
         assert provisioning.check() == []
         assert list(provisioning.remove())
+
+
+@pytest.mark.deep
+def test_an_ordinary_user_needs_no_sudo(site):
+    """Every command in a process of that user, who has the administrator's URL."""
+    url = site.admin.url.replace("postgres@", "users_own@")
+    with home() as folder:
+        file = f"sqa.password_file = {folder}/password"
+        told = whole_life(folder, url, file, admin_url=site.admin.url)
+        password = (folder / "password").read_text()
+
+    assert [each.status for each in told] == STATUSES
+    assert {each.err for each in told} == {""}
+    assert told[3].out == "Nothing is wrong.\n"
+    assert told[5].lines[0] == "Nothing to change."
+    assert password != "first\n"
+    assert "users_own" not in site.roles()
 
 
 def test_without_a_url_the_administrator_logs_in_on_the_socket(site, monkeypatch):

@@ -17,17 +17,25 @@ EVIL = """
             EXECUTE 'ALTER ROLE aalam_base SUPERUSER';
         EXCEPTION WHEN OTHERS THEN NULL;
         END;
-        RETURN true;
+        RETURN {honest};
     END $$;
     CREATE OPERATOR {schema}.{operator} (
         LEFTARG = {left}, RIGHTARG = {right}, FUNCTION = {schema}.evil)
 """
+# It answers as the server's own does: what it has done in a transaction is lost when psqa goes
+# another way and rolls back.
+SAME = "$1::text OPERATOR(pg_catalog.=) $2::text"
 PLANTED = {
-    "equal names": {"operator": "=", "left": "name", "right": "varchar"},
-    "equal texts": {"operator": "=", "left": "name", "right": "text"},
-    "arrays": {"operator": "@>", "left": "text[]", "right": "text[]"},
-    "unequal": {"operator": "<>", "left": "name", "right": "name"},
-    "joined texts": {"operator": "||", "left": "varchar", "right": "text"},
+    "equal names": {"operator": "=", "left": "name", "right": "varchar", "honest": SAME},
+    "equal texts": {"operator": "=", "left": "name", "right": "text", "honest": SAME},
+    "arrays": {
+        "operator": "@>",
+        "left": "text[]",
+        "right": "text[]",
+        "honest": "$1 OPERATOR(pg_catalog.@>) $2",
+    },
+    "unequal": {"operator": "<>", "left": "name", "right": "name", "honest": f"NOT {SAME}"},
+    "joined texts": {"operator": "||", "left": "varchar", "right": "text", "honest": "true"},
 }
 
 

@@ -146,8 +146,12 @@ def test_the_usual_socket_is_used_where_it_is_the_servers_own(site, tmp_path):
     assert app.psqa("drop", "--yes", admin_url=site.admin.url).status == 0
 
 
-def test_a_server_that_says_nothing_is_not_waited_for_without_end(site, tmp_path, monkeypatch):
-    """It takes the connection, and never answers."""
+@pytest.mark.parametrize("mode", ["prefer", "disable"])
+def test_a_server_that_says_nothing_is_not_waited_for_without_end(
+    site, tmp_path, monkeypatch, mode
+):
+    """It takes the connection, and never answers: neither to TLS nor to the name of the user."""
+    monkeypatch.setenv("PGSSLMODE", mode)
     monkeypatch.setattr("pyramid_aalam_sqa.provisioning.postgresql.identity.PATIENCE", 0.2)
     (tmp_path / "password").write_text("secret\n")
     with socket.create_server(("127.0.0.1", 0)) as silent:
