@@ -9,9 +9,7 @@ import sys
 from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs"
-CHAPTER = re.compile(
-    r"^:::\{toctree\}\n:caption: (.+)\n((?::.+\n)*)\n((?:.+\n)+):::$", re.MULTILINE
-)
+CHAPTER = re.compile(r"^:::\{toctree\}\n:caption: (.+)\n:hidden:\n\n((?:.+\n)+):::$", re.MULTILINE)
 LINK = re.compile(r"\[([^]]+)\]\([^)]+\)")
 # A paragraph, not a heading, a list or a table.
 BEGINNING = re.compile(r"[\w`\[]")
@@ -19,16 +17,8 @@ FENCE = re.compile(r"^(`{3}|:{3}).*?^\1$", re.MULTILINE | re.DOTALL)
 
 
 def chapters(index):
-    """Return each chapter of the text of *index* with its pages, as Sphinx orders them."""
-    found = {}
-    named = set(re.findall(r"^[\w/]+$", index, re.MULTILINE))
-    for caption, _, lines in CHAPTER.findall(index):
-        pages = found[caption] = []
-        for line in lines.split():
-            paths = DOCS.glob(f"{line}.md")
-            matching = {path.relative_to(DOCS).with_suffix("").as_posix() for path in paths}
-            pages += sorted(matching - named) if "*" in line else [line]
-    return found
+    """Return each chapter of the text of *index* with its pages."""
+    return {caption: pages.split() for caption, pages in CHAPTER.findall(index)}
 
 
 def described(page):
