@@ -114,3 +114,13 @@ def test_waitress_knows_the_arguments_behind_a_proxy():
     arguments = {key: value for key, value in parser["server:main"].items() if key != "use"}
 
     assert Adjustments(**arguments).trusted_proxy == "127.0.0.1"
+
+
+def test_the_settings_that_need_a_file_exist():
+    """The lines about TLS name a file that no test has; their keys are in the table of settings."""
+    settings = (ROOT / "docs" / "reference" / "settings.md").read_text()
+    text = "".join(blocks(PAGE, "text"))
+    shown = re.findall(r"^(sqa\.\S+) =", text, re.MULTILINE)
+
+    assert shown == ["sqa.mysql.tls_ca"]
+    assert f"| `{shown[0]}` |" in settings

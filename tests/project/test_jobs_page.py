@@ -1,6 +1,7 @@
 """docs/guide/jobs.md: its jobs do what the page says, by Celery, by RQ and by APScheduler."""
 
 import importlib
+import subprocess
 import sys
 
 import pytest
@@ -12,8 +13,16 @@ from webtest import TestApp
 
 from pyramid_aalam_sqa import OutcomeUnknownError, get_sqa
 from support.pages import ROOT, blocks, write_file
+from support.processes import QUIET
 
 PAGE = ROOT / "docs" / "guide" / "jobs.md"
+MODULES = ("jobs", "tasks", "schedule", "views")
+FACTORY = """
+from pyramid.config import Configurator
+
+def main(global_config, **settings):
+    return Configurator(settings=settings).make_wsgi_app()
+"""
 
 
 @pytest.fixture
@@ -24,8 +33,8 @@ def page(database, tmp_path, monkeypatch):
     rest = [code for code in blocks(PAGE, "python") if not write_file(tmp_path, code)]
     (tmp_path / "shop_views.py").write_text("\n".join(rest[:2]))
     yield importlib.import_module
-    for name in ("shop_jobs", "shop_tasks", "shop_schedule", "shop_views"):
-        sys.modules.pop(name, None)
+    for name in MODULES:
+        sys.modules.pop(f"shop_{name}", None)
 
 
 @pytest.fixture
@@ -60,6 +69,23 @@ def test_a_celery_task_needs_no_session_from_its_caller(client, page, products):
 
     assert tasks.restock.name == "shop_tasks.restock"
     assert products() == ["tea"]
+
+
+def test_the_command_of_the_worker_finds_celery(sqlite, tmp_path):
+    """Its module loads the application first, as the ini file says."""
+    for code in blocks(PAGE, "python"):
+        write_file(tmp_path, code)
+    ini = "[app:main]\nuse = call:shop_factory:main\npyramid.includes = pyramid_aalam_sqa\n"
+    (tmp_path / "development.ini").write_text(f"{ini}sqlalchemy.url = {sqlite.url}\n")
+    (tmp_path / "shop_factory.py").write_text(FACTORY)
+    program, *arguments, worker = blocks(PAGE, "console")[0].split()
+    # "report" loads what "worker" loads, and asks no broker.
+    command = [sys.executable, *QUIET, "-m", program, *arguments, "report"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert worker == "worker"
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "transport:redis" in done.stdout
 
 
 def test_celery_tries_an_outage_again_and_not_a_lost_commit(page):
