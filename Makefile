@@ -13,7 +13,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 NO_DRIVERS := echo 'Tests of mysqlclient, psycopg2 and PostgreSQL 16 are skipped: they cannot be installed.'
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types tests test-deep test-oldest format docs clean
+.PHONY: help run test lint types tests test-deep test-oldest format docs site clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -54,8 +54,12 @@ docs: $(VENV)/ready-test  ## write the generated pages again
 	$(BIN)/python tools/make_settings.py
 	$(BIN)/python tests/support/drivers.py
 
+site: $(VENV)/ready-site  ## build the documentation as a web site: build/site/index.html
+	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going --doctree-dir build/doctrees docs build/site
+	$(BIN)/python tools/make_llms.py build/site
+
 clean:  ## remove the virtual environments and what the tools left
-	rm -rf $(VENV) $(OLDEST) .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=...")'
@@ -70,6 +74,10 @@ $(VENV)/ready-run: pyproject.toml | $(BIN)/python
 $(VENV)/ready-test: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[demo]' --group dev
 	$(BIN)/python -m pip install --quiet --group drivers || $(NO_DRIVERS)
+	touch $@
+
+$(VENV)/ready-site: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --group site
 	touch $@
 
 $(OLDEST)/ready: pyproject.toml tools/lowest.py

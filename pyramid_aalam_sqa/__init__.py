@@ -46,6 +46,8 @@ from .requests import (
 from .sessions import ScopedSession
 from .settings import database_name
 
+__version__ = "0.1.0"
+
 __all__ = [
     "AttemptFailed",
     "BindError",

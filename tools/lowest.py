@@ -10,6 +10,8 @@ from pathlib import Path
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 # Pyramid before 2.1 imports pkg_resources, which later versions of setuptools do not have.
 ALSO = {"setuptools": "80.9.0"}
+# The extra "all" names the other extras.
+OWN = "pyramid_aalam_sqa["
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\[[\w,]+\])?>=(?P<lowest>[\w.]+)(?:;.*)?")
 
 
@@ -19,7 +21,7 @@ def requirements(pyproject):
     extras = project["optional-dependencies"].values()
     return [
         *project["dependencies"],
-        *(requirement for extra in extras for requirement in extra),
+        *(each for extra in extras for each in extra if not each.startswith(OWN)),
         *pyproject["dependency-groups"]["test"],
         *pyproject["dependency-groups"]["drivers"],
     ]

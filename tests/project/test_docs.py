@@ -17,26 +17,14 @@ from sqlalchemy.engine import Engine
 from webtest import TestApp
 
 from pyramid_aalam_sqa import get_sqa
-from support.pages import ROOT, blocks
+from support.pages import ROOT, blocks, write_file
 from support.processes import QUIET
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# The first line of a block that is a file of its own.
-FILE = re.compile(r"# ((?:\w+/)?\w+\.py)\n")
 
 
 def name(page):
     return page.relative_to(ROOT).as_posix()
-
-
-def write_file(folder, block):
-    """Write *block* into the file that its first line names. Return false if it names none."""
-    named = FILE.match(block)
-    if named:
-        file = folder / named[1]
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(block)
-    return bool(named)
 
 
 @pytest.fixture

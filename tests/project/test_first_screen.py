@@ -5,15 +5,10 @@ commands are the blocks of the pages, used in an empty folder.
 """
 
 import re
-import site
 import subprocess
-import sys
 import tomllib
 import urllib.parse
 import urllib.request
-import venv
-
-import pytest
 
 from support.pages import ROOT, blocks
 from support.processes import serving
@@ -22,23 +17,6 @@ from support.servers import free_port
 README = ROOT / "README.md"
 START = ROOT / "docs" / "start.md"
 PACKAGE = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory):
-    """The Python of an environment with the wheel. Other packages are those of the tests."""
-    folder = tmp_path_factory.mktemp("environment")
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    wheel = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT]
-    subprocess.run([*pip, *wheel], check=True)
-    venv.create(folder / "environment", with_pip=False, symlinks=True)
-    python = folder / "environment" / "bin" / "python"
-    [made] = folder.glob(f"{PACKAGE}-*.whl")
-    install = ["--python", python, "install", "--no-deps", "--no-index", made]
-    subprocess.run([*pip, *install], check=True)
-    [packages] = (folder / "environment" / "lib").glob("*/site-packages")
-    (packages / "tests.pth").write_text("\n".join(site.getsitepackages()))
-    return python
 
 
 def serve(page, name, folder, python):
