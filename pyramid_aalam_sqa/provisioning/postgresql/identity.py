@@ -139,7 +139,7 @@ def _raise_if_ended(connection: PGconn) -> None:
 
 
 def _reason(connection: PGconn) -> str:
-    lines = connection.get_error_message().strip().splitlines()
+    lines = connection.error_message.decode(errors="replace").strip().splitlines()
     return lines[0] if lines else "it does not answer"
 
 
