@@ -7,6 +7,7 @@
     ├── BindError            an unknown bind key, or a statement with tables of two databases
     ├── NPlusOneError        an attribute is loaded row by row, each time with one statement
     ├── ProvisioningError    an administrator's step failed, or its result is wrong
+    ├── SandboxError         a test did what its sandbox cannot undo, or left something open
     └── TransactionError     the session was used in a way that its transaction does not allow
         ├── BrokenTransactionError   the database ended the transaction before its commit
         ├── CommitNotAllowedError    ``session.commit()`` where the transaction decides
@@ -34,6 +35,13 @@ class SettingError(SqaError, ConfigurationError):  # type: ignore[misc]  # pyram
 
 class ProvisioningError(SqaError):
     """The server refused an administrator's step, or the result of the step is wrong."""
+
+
+class SandboxError(SqaError):
+    """A test did what its sandbox cannot undo or imitate, waited too long, or left something open.
+
+    Raised by ``pyramid_aalam_sqa.testing`` alone.
+    """
 
 
 class BindError(SqaError):

@@ -98,6 +98,8 @@ class SessionScope:
         """Log that attempt *number* of *function* failed, and wait before the next one."""
         sessions = sessions_of(self._which, self._module)
         sessions.counters.add("", "retries")
+        for listener in sessions.retry_listeners:
+            listener(error)
         settings = sessions.settings
         pause = pause_after(number, settings.sqa_options["retry_pause"])
         failed = (getattr(function, "__qualname__", function), number, self._attempts)

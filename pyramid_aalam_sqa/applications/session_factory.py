@@ -49,6 +49,8 @@ class SessionFactory:
         # Both sides are weak references, because a session keeps its transaction manager alive.
         self._sessions: WeakKeyDictionary[Any, weakref.ref[JoinedSession]] = WeakKeyDictionary()
         self.is_disposed = False
+        # Called with the error before a job is tried again.
+        self.retry_listeners: list[Callable[[Exception], object]] = []
 
     def engine_for(self, bind_key: str = DEFAULT_KEY) -> Engine:
         """Return the engine with the key *bind_key*.

@@ -1,7 +1,7 @@
 """What is particular to each database product: its URLs, defaults, errors and quirks."""
 
 from .backend import Backend, ErrorKind
-from .driver import CALL, READS, UNDOES, Transaction, driver_of
+from .driver import CALL, ENDS, READS, UNDOES, Transaction, driver_of
 from .mysql import MySQLBackend
 from .pymysql_driver import LOCAL_HOSTS
 from .registry import (
@@ -20,6 +20,7 @@ from .urls import is_file, is_memory, masked, read_url, with_name
 
 __all__ = [
     "CALL",
+    "ENDS",
     "LOCAL_HOSTS",
     "READS",
     "RESERVED_NAMES",
