@@ -1,6 +1,8 @@
 """What an application's own tests need: isolation, outcomes, faults, statements, databases."""
 
 from ..exceptions import SandboxError
+from .client import client_of, dummy_request, serving
+from .databases import database_for_tests
 from .faults import Fault, Faults
 from .outcomes import Outcomes
 from .sandbox import Sandbox, isolated
@@ -13,5 +15,9 @@ __all__ = [
     "Sandbox",
     "SandboxError",
     "SandboxSession",
+    "client_of",
+    "database_for_tests",
+    "dummy_request",
     "isolated",
+    "serving",
 ]

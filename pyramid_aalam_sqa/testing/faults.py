@@ -36,6 +36,7 @@ class Fault:
     at: str
     times: int
     match: re.Pattern[str] | None
+    database: str | None
     done: int = 0
 
     def __str__(self) -> str:
@@ -54,14 +55,21 @@ class Faults:
         self.closed = closed_socket()
 
     def __call__(
-        self, kind: str, *, at: str | None = None, times: int = 1, match: str | None = None
+        self,
+        kind: str,
+        *,
+        at: str | None = None,
+        times: int = 1,
+        match: str | None = None,
+        database: str | None = None,
     ) -> Fault:
         """Let the next *times* steps of the application fail.
 
         *kind* is ``deadlock``, ``lock_timeout``, ``gone_away``, ``lost_commit_reply``,
         ``read_only``, ``pool_exhausted`` or ``busy``. *at* is the step: ``connect``, ``execute`` (a
         statement), ``flush`` (a statement that the session sends for its objects) or ``commit``.
-        *match* is a regular expression that the statement must contain.
+        *match* is a regular expression that the statement must contain. *database* is the bind key
+        of the only database that fails; ``default`` is the application's own.
 
         The driver's own error is raised, so that everything goes on as after the accident itself.
         The session of the test has no accidents. A test ends with an error when one that it has
@@ -78,7 +86,7 @@ class Faults:
             if kind not in {*product.FAULTS, "pool_exhausted", "busy"} and step != "connect":
                 msg = f"{kind!r} does not happen on {product.NAME}, which has no server."
                 raise ValueError(msg)
-        fault = Fault(kind, step, times, re.compile(match) if match else None)
+        fault = Fault(kind, step, times, re.compile(match) if match else None, database)
         self._faults.append(fault)
         if step == "flush" and not self._listens:
             self._listens = True
@@ -103,7 +111,7 @@ class Faults:
 
     def connect(self, lender: Any) -> None:
         """Raise the error of an accident at connecting."""
-        fault = self._take("connect")
+        fault = self._take(lender, "connect")
         if fault is not None and fault.kind == "pool_exhausted":
             raise PoolTimeoutError(POOL_TIMEOUT, code="3o7r")
         if fault is not None:
@@ -113,9 +121,9 @@ class Faults:
         """Raise the error of an accident of *statement*."""
         if lent.silent or not self._faults or SAVEPOINTS.match(statement):
             return
-        fault = self._take("execute", statement)
+        fault = self._take(lender, "execute", statement)
         if fault is None and getattr(self._thread, "flushing", False):
-            fault = None if READS.match(statement) else self._take("flush", statement)
+            fault = None if READS.match(statement) else self._take(lender, "flush", statement)
         if fault is not None:
             self._break_down(lender, lent, fault)
 
@@ -123,7 +131,7 @@ class Faults:
         """Raise the error of an accident of COMMIT."""
         if lent.silent:
             return
-        fault = self._take("commit", but="gone_away")
+        fault = self._take(lender, "commit", but="gone_away")
         if fault is None:
             return
         if fault.kind == "lost_commit_reply":
@@ -136,7 +144,7 @@ class Faults:
         """Tell whether the server closes the connection now, before COMMIT is sent."""
         if lent.silent:
             return False
-        return self._take("commit", only="gone_away") is not None
+        return self._take(lender, "commit", only="gone_away") is not None
 
     def _break_down(self, lender: Any, lent: LentConnection, fault: Fault) -> None:
         """Do what the server would do, and raise its error."""
@@ -150,15 +158,19 @@ class Faults:
         raise error
 
     def _take(
-        self, at: str, statement: str = "", *, but: str = "", only: str = ""
+        self, lender: Any, at: str, statement: str = "", *, but: str = "", only: str = ""
     ) -> Fault | None:
+        """Return the first fault that happens now, and count it."""
         with self._lock:
             for fault in self._faults:
-                fits = fault.at == at and fault.done < fault.times and fault.kind != but
-                if fits and only in {"", fault.kind}:
-                    if fault.match is None or fault.match.search(statement):
-                        fault.done += 1
-                        return fault
+                if (
+                    (fault.at == at and fault.done < fault.times)
+                    and (fault.kind != but and only in {"", fault.kind})
+                    and fault.database in {None, lender.key}
+                    and (fault.match is None or fault.match.search(statement))
+                ):
+                    fault.done += 1
+                    return fault
         return None
 
     def _begin_flush(self, *_: object) -> None:

@@ -26,23 +26,28 @@ class RealConnections:
     """
 
     def __init__(
-        self, engine: Engine, *, faults: Any, told: Callable[[object, str], object]
+        self, engine: Engine, key: str, *, faults: Any, told: Callable[[object, str], object]
     ) -> None:
-        self.engine = engine
+        self.engine, self.key = engine, key
         self.product = product_of(engine)
         self._faults, self._told = faults, told
         self.lent: list[LentConnection] = []
         self._pool = engine.pool
         event.listen(self._pool, "checkout", self._check_out)
-        event.listen(self._pool, "checkin", self._check_in)
+        for name in ("checkin", "close"):
+            event.listen(self._pool, name, self._forget)
 
     def close(self) -> list[LentConnection]:
         """Let the pool lend plain connections again; return those that were still lent."""
         event.remove(self._pool, "checkout", self._check_out)
-        event.remove(self._pool, "checkin", self._check_in)
-        for lent in self.lent:
+        for name in ("checkin", "close"):
+            event.remove(self._pool, name, self._forget)
+        left = list(self.lent)
+        for lent in left:
             lent.ended = True
-        return list(self.lent)
+            # It may hold locks that nobody else would end.
+            lent.driver.rollback()
+        return left
 
     def _check_out(self, driver: Any, _record: object, fairy: Any) -> None:
         silent = is_silent()
@@ -52,7 +57,7 @@ class RealConnections:
         self.lent.append(lent)
         fairy.dbapi_connection = lent
 
-    def _check_in(self, driver: Any, _record: object) -> None:
+    def _forget(self, driver: Any, _record: object) -> None:
         self.lent = [each for each in self.lent if each.driver is not driver]
 
     # What the lent connections call.

@@ -43,9 +43,13 @@ class Sandbox:
     def __init__(self, app: HasRegistry) -> None:
         self.app = app
         self.sqa = get_sqa(app)
-        self.engines: list[Engine] = list(dict.fromkeys(self.sqa.engines.values()))
+        # By the first bind key of each.
+        self.engines: dict[str, Engine] = {}
+        for key, engine in self.sqa.engines.items():
+            if engine not in self.engines.values():
+                self.engines[key] = engine
         self.outcomes = Outcomes()
-        self.fault = Faults([product_of(engine) for engine in self.engines])
+        self.fault = Faults([product_of(engine) for engine in self.engines.values()])
         self.problems: list[SandboxError] = []
         self.lenders: list[SharedConnection | RealConnections] = []
         self.session: SandboxSession = session_for(app)
@@ -81,8 +85,8 @@ def isolated(app: HasRegistry, *, commits: bool = False) -> Iterator[Sandbox]:
     with ExitStack() as ends:
         ends.callback(_raise_problems, sandbox)
         lend = _real if commits else _shared
-        for engine in sandbox.engines:
-            ends.enter_context(lend(sandbox, engine))
+        for key in sandbox.engines:
+            ends.enter_context(lend(sandbox, key))
         ends.enter_context(sandbox.outcomes.watch(app))
         listeners = application_of(app).sessions.retry_listeners
         listeners.append(sandbox.outcomes.tell_retry)
@@ -102,11 +106,13 @@ def _raise_problems(sandbox: Sandbox) -> None:
 
 
 @contextmanager
-def _shared(sandbox: Sandbox, engine: Engine) -> Iterator[None]:
-    """Let all users of *engine* share one connection, and roll back at the end."""
+def _shared(sandbox: Sandbox, key: str) -> Iterator[None]:
+    """Let all users of one database share one connection, and roll back at the end."""
+    engine = sandbox.engines[key]
     before = engine.pool
     shared = SharedConnection(
         engine,
+        key,
         faults=sandbox.fault,
         told=sandbox.outcomes.tell,
         reported=sandbox.problems.append,
@@ -129,10 +135,11 @@ def _shared(sandbox: Sandbox, engine: Engine) -> Iterator[None]:
 
 
 @contextmanager
-def _real(sandbox: Sandbox, engine: Engine) -> Iterator[None]:
-    """Let each COMMIT on *engine* be real, and put the tables back at the end."""
+def _real(sandbox: Sandbox, key: str) -> Iterator[None]:
+    """Let each COMMIT on one database be real, and put the tables back at the end."""
+    engine = sandbox.engines[key]
     put_back = PutBack(engine, engine.pool)
-    real = RealConnections(engine, faults=sandbox.fault, told=sandbox.outcomes.tell)
+    real = RealConnections(engine, key, faults=sandbox.fault, told=sandbox.outcomes.tell)
     sandbox.lenders.append(real)
     try:
         yield

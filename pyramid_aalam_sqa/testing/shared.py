@@ -79,13 +79,14 @@ class SharedConnection:
     def __init__(
         self,
         engine: Engine,
+        key: str,
         *,
         faults: Any,
         told: Callable[[object, str], object],
         reported: Callable[[SandboxError], object],
         timeout: float,
     ) -> None:
-        self.engine = engine
+        self.engine, self.key = engine, key
         self.product = product_of(engine)
         self._backend = backend_of(engine)
         self._faults, self._told, self._reported = faults, told, reported

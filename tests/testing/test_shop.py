@@ -1,0 +1,69 @@
+"""The tests of a small shop, written as a user writes them: on each database, in each way."""
+
+import os
+import random
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from support.databases import own_database
+
+SHOP = Path(__file__).parent / "shop"
+ARGUMENTS = (
+    *("-c", str(SHOP / "pytest.ini"), f"--rootdir={SHOP}", f"--confcutdir={SHOP / 'tests'}"),
+    *("-p", "no:queryguard", "-q", "-rA", str(SHOP / "tests")),
+)
+
+
+class Shop:
+    """The shop's tests with databases of the test's own."""
+
+    def __init__(self, url, audit):
+        self.seed = str(random.random())
+        self.environ = {"SHOP_URL": url, "SHOP_AUDIT_URL": audit}
+
+    def run(self, *arguments):
+        """Run them, and return which have passed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *ARGUMENTS, *arguments],
+            cwd=SHOP,
+            env={**os.environ, **self.environ, "SHUFFLE": self.seed, "PYTHONPATH": str(SHOP)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        lines = done.stdout.splitlines()
+        return {line.split(" ", 1)[1] for line in lines if line.startswith("PASSED ")}
+
+
+@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
+def shop(request, tmp_path):
+    """Two empty databases that stay, because the shop's tests have not made them."""
+    with ExitStack() as ends:
+        if request.param == "sqlite":
+            yield Shop(f"sqlite:///{tmp_path}/shop.sqlite", f"sqlite:///{tmp_path}/audit.sqlite")
+            return
+        server = request.getfixturevalue(f"{request.param}_server")
+        urls = [ends.enter_context(own_database(server.url())).url for _ in range(2)]
+        yield Shop(*urls)
+
+
+def test_the_sandbox_tells_no_lies(shop):
+    """In random order in two processes, and against real COMMITs: the same tests pass."""
+    in_sandbox = shop.run("-n", "2", "-p", "shuffle")
+    for_real = shop.run("-n", "2", "--sqa-commits")
+
+    assert in_sandbox == for_real
+    assert len(in_sandbox) >= 60
+
+
+@pytest.mark.deep
+def test_the_shop_s_tests_pass_alone_and_twice_on_one_database(shop):
+    """`--sqa-reuse` keeps the databases, which each run leaves as it has found them."""
+    first = shop.run("--sqa-reuse")
+
+    assert shop.run("--sqa-reuse", "-p", "shuffle") == first == shop.run()
