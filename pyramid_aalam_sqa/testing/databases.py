@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pyramid.paster import get_appsettings
-from sqlalchemy import Column, MetaData, String, Table, inspect, select, text
+from sqlalchemy import Boolean, Column, MetaData, String, Table, inspect, select, text
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
@@ -182,7 +182,10 @@ class _TestDatabase:
     def __post_init__(self) -> None:
         self.database: Database = self.found.databases[self.key]
         self._mark = Table(
-            MARK, MetaData(), Column("fingerprint", String(64)), schema=self.database.name
+            *(MARK, MetaData(), Column("fingerprint", String(64))),
+            # Whether an empty database was found, which is emptied again and not removed.
+            Column("was_empty", Boolean, default=False),
+            schema=self.database.name,
         )
 
     @contextmanager
@@ -204,9 +207,9 @@ class _TestDatabase:
                 self._create()
             self._provision()
             # Without its fingerprint: a run that is interrupted leaves a database that is not used.
-            self._write_mark("")
+            self._write_mark("", was_empty=was_empty)
             tables.make(self.found, self.key)
-            self._write_mark(wanted)
+            self._write_mark(wanted, was_empty=was_empty)
         try:
             yield
         finally:
@@ -226,11 +229,11 @@ class _TestDatabase:
             return True, None
         return False, None
 
-    def _write_mark(self, fingerprint: str) -> None:
+    def _write_mark(self, fingerprint: str, *, was_empty: bool) -> None:
         with self._engine() as engine, engine.begin() as connection:
             self._mark.create(connection, checkfirst=True)
             connection.execute(self._mark.delete())
-            connection.execute(self._mark.insert().values(fingerprint=fingerprint))
+            connection.execute(self._mark.insert().values(fingerprint=fingerprint, was_empty=was_empty))
 
     def _provision(self) -> None:
         """Make database, account and grants as psqa does."""
@@ -248,8 +251,16 @@ class _TestDatabase:
             self._tell_server("CREATE DATABASE {}")
 
     def _remove(self) -> None:
-        """Remove the database."""
+        """Remove the database, or empty it again."""
         url = self.database.url
+        with self._engine() as engine, engine.begin() as connection:
+            was_empty = connection.scalar(select(self._mark.c.was_empty))
+            if was_empty:
+                everything = MetaData(schema=self.database.name)
+                everything.reflect(connection)
+                everything.drop_all(connection)
+        if was_empty:
+            return
         if is_file(url):
             for ending in ("", "-wal", "-shm", "-journal"):
                 Path(f"{url.database}{ending}").unlink(missing_ok=True)

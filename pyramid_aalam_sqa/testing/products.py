@@ -31,6 +31,8 @@ class Product:
     ABORTS: ClassVar[bool] = False
     # Whether a procedure may commit; nothing can be done against it but to put back what was there.
     CALL_MAY_COMMIT: ClassVar[bool] = False
+    # What a transaction does not begin with, though it is sent as a statement.
+    OUTSIDE: ClassVar[re.Pattern[str] | None] = None
     # The faults, each with what makes its error: arguments for OperationalError.
     FAULTS: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     # The errors when the server takes no further connection, and when there is no server.
@@ -179,6 +181,7 @@ class MySQL(Product):
     NAME = "MySQL or MariaDB"
     LENT = MySQLConnection
     CALL_MAY_COMMIT = True
+    OUTSIDE = re.compile(r"\s*SET\b", re.IGNORECASE)
     FAULTS: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "deadlock": (1213, "Deadlock found when trying to get lock; try restarting transaction"),
         "lock_timeout": (1205, "Lock wait timeout exceeded; try restarting transaction"),

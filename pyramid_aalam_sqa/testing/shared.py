@@ -144,6 +144,8 @@ class SharedConnection:
                 return None
             if not self._may_send(lent, statement):
                 return None
+            if self.product.OUTSIDE and self.product.OUTSIDE.match(statement):
+                return call(*args, **more)
             work = self._work_of(lent, statement)
             args = (self._with_own_savepoint(lent, args[0]), *args[1:])
             try:
