@@ -3,7 +3,7 @@
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from sqlalchemy.engine import Dialect, Engine
 
@@ -194,8 +194,21 @@ class MySQL(Product):
         ),
         "write_refused": (1792, "Cannot execute statement in a READ ONLY transaction"),
     }
+    SQLSTATES: ClassVar[Mapping[int, str]] = {
+        1213: "40001",
+        1205: "HY000",
+        1290: "HY000",
+        1792: "25006",
+    }
     FULL = (1040, "Too many connections")
     UNREACHABLE = (2003, "Can't connect to MySQL server ([Errno 111] Connection refused)")
+
+    def error(self, arguments: tuple[Any, ...]) -> BaseException:
+        """Return the driver's error; PyMySQL's has the SQLSTATE of what the server sends."""
+        error: Any = super().error(arguments)
+        if hasattr(error, "sqlstate"):
+            error.sqlstate = self.SQLSTATES.get(arguments[0])
+        return cast("BaseException", error)
 
     def is_open(self, driver: Any) -> bool:
         """Ask PyMySQL; mysqlclient does not say."""
