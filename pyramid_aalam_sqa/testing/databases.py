@@ -9,21 +9,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any
 
-from pyramid.paster import get_appsettings
 from sqlalchemy import Boolean, Column, MetaData, String, Table, inspect, select, text
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from ..applications import SessionFactory, Sqa, create_all
 from ..backends import backend_class, is_file, is_memory
-from ..engines import make_engine
+from ..engines import create_tables, make_engine, tables_with_bind_key
 from ..exceptions import SandboxError
 from ..provisioning import Provisioning
-from ..settings import DEFAULT_KEY, Database, Settings, read_section, read_settings
+from .put_back import owners
+from ..settings import DEFAULT_KEY, Database, Settings, read_app_settings, read_section, read_settings
 
 MARK = "sqa_test_database"
 FOREIGN = (
@@ -75,7 +75,8 @@ def database_for_tests(  # noqa: PLR0913 - one for each question that a run of t
 def _plain(settings: str | Path | Mapping[str, object]) -> dict[str, Any]:
     """Return *settings* as a dictionary, with those of the section ``[sqlalchemy]``."""
     if isinstance(settings, (str, Path)):
-        settings = get_appsettings(str(settings))
+        path, _, name = str(settings).partition("#")
+        settings = read_app_settings(path, name or "main")
     section = read_section(settings) or {}
     return {**{f"sqlalchemy.{key}": value for key, value in section.items()}, **settings}
 
@@ -132,16 +133,14 @@ class _Tables:
             parts += [Path(each.path).read_text() for each in scripts.walk_revisions()]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def make(self, found: Settings, key: str) -> None:
-        """Make the tables of the database *key*, with the application's own account."""
-        sqa = Sqa(SessionFactory(found))
-        try:
-            if self.base is not None:
-                create_all(sqa, self.base, bind_key=key)
-            if self._alembic is not None and key == DEFAULT_KEY:
-                self._migrate(sqa.engine)
-        finally:
-            sqa.dispose()
+    def make(self, engine: Engine, found: Settings, key: str) -> None:
+        """Make the tables of the database *key* with *engine*."""
+        if self.base is not None:
+            metadata: MetaData = getattr(self.base, "metadata", self.base)
+            own = tables_with_bind_key(key, metadata) if found.binds else None
+            create_tables(engine, metadata, found.databases[key].name, own)
+        if self._alembic is not None and key == DEFAULT_KEY:
+            self._migrate(engine)
 
     def _config(self) -> Any:
         from alembic.config import Config  # noqa: PLC0415 - only those who use it need it
@@ -202,16 +201,16 @@ class _TestDatabase:
         if mark is not None and not (reuse and mark == wanted):
             self._remove()
             was_empty, mark = self._look()
-        if mark is None:
-            if not was_empty:
-                self._create()
-            self._provision()
-            # Without its fingerprint: a run that is interrupted leaves a database that is not used.
-            self._write_mark("", was_empty=was_empty)
-            tables.make(self.found, self.key)
-            self._write_mark(wanted, was_empty=was_empty)
+        if mark is None and not was_empty:
+            self._create()
         try:
-            yield
+            with self._owner() as owner:
+                if mark is None:
+                    # Without its fingerprint: an interrupted run leaves what is not used again.
+                    self._write_mark(owner, "", was_empty=was_empty)
+                    tables.make(owner, self.found, self.key)
+                    self._write_mark(owner, wanted, was_empty=was_empty)
+                yield
         finally:
             if not reuse:
                 self._remove()
@@ -229,17 +228,32 @@ class _TestDatabase:
             return True, None
         return False, None
 
-    def _write_mark(self, fingerprint: str, *, was_empty: bool) -> None:
-        with self._engine() as engine, engine.begin() as connection:
+    def _write_mark(self, owner: Engine, fingerprint: str, *, was_empty: bool) -> None:
+        with owner.begin() as connection:
             self._mark.create(connection, checkfirst=True)
             connection.execute(self._mark.delete())
             connection.execute(self._mark.insert().values(fingerprint=fingerprint, was_empty=was_empty))
 
-    def _provision(self) -> None:
-        """Make database, account and grants as psqa does."""
-        if self.admin_url is not None and not is_file(self.database.url):
-            with self._provisioning() as provisioning:
-                list(provisioning.apply())
+    @contextmanager
+    def _owner(self) -> Iterator[Engine]:
+        """Lend an engine that may make tables: the application's, or that of psqa's owner.
+
+        With an administrator, database, accounts and grants are first made as psqa makes them.
+        """
+        if self.admin_url is None or is_file(self.database.url):
+            with self._engine() as engine:
+                yield engine
+            return
+        password = token_urlsafe(24)
+        with self._provisioning() as provisioning:
+            list(provisioning.apply(password))
+            tenant = provisioning.tenant
+            with tenant.login(tenant.owner, password) as engine:
+                owners[self.database.url] = engine
+                try:
+                    yield engine
+                finally:
+                    del owners[self.database.url]
 
     def _provisioning(self) -> Provisioning:
         key = None if self.key == DEFAULT_KEY else self.key

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import URL, Engine
 from sqlalchemy.pool import Pool
 
 from ..exceptions import SandboxError
@@ -14,11 +14,17 @@ COULD_NOT = "The tables could not be put back after the test: {}"
 NUMBER = re.compile(r"\bAUTO_INCREMENT=(\d+)")
 
 
+# Engines that log in as the owner of the tables, by the URL of the application. psqa gives an
+# application no account that may empty a table.
+owners: dict[URL, Engine] = {}
+
+
 class PutBack:
     """What the database of *engine* holds now. *pool* lends a connection of the application."""
 
     def __init__(self, engine: Engine, pool: Pool) -> None:
-        self._copy = COPIES[engine.dialect.name](engine, pool)
+        owner = owners.get(engine.url)
+        self._copy = COPIES[engine.dialect.name](engine, owner.pool if owner else pool)
 
     def finish(self, *, restore: bool) -> None:
         """Put all back if *restore*, and forget it. Raises :class:`SandboxError` if that fails."""

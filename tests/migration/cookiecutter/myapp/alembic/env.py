@@ -19,13 +19,21 @@ def run_migrations_offline():
 
 
 def run_migrations_online():
-    """Change the database."""
+    """Change the database; that of the tests where they have given a connection."""
+    if given := config.attributes.get("connection"):
+        migrate(given)
+        return
     engine = engine_from_settings(settings)
     with engine.connect() as connection:
-        context.configure(connection=connection, target_metadata=Base.metadata)
-        with context.begin_transaction():
-            context.run_migrations()
+        migrate(connection)
     engine.dispose()
+
+
+def migrate(connection):
+    """Run the migrations on *connection*."""
+    context.configure(connection=connection, target_metadata=Base.metadata)
+    with context.begin_transaction():
+        context.run_migrations()
 
 
 if context.is_offline_mode():
