@@ -93,7 +93,7 @@ def sqa_sandbox(request: pytest.FixtureRequest, sqa_app: Any) -> Iterator["Sandb
 
     marked = request.node.get_closest_marker("sqa_commits") is not None
     commits = marked or request.config.getoption("sqa_commits")
-    with isolated(sqa_app, commits=commits) as sandbox:
+    with isolated(sqa_app, commits=bool(commits)) as sandbox:
         yield sandbox
 
 
@@ -111,7 +111,7 @@ def sqa_outcomes(sqa_sandbox: "Sandbox") -> "Outcomes":
 
 @pytest.fixture
 def sqa_fault(sqa_sandbox: "Sandbox") -> "Faults":
-    """Order an accident: ``sqa_fault("deadlock", at="commit", times=1)``."""
+    """The function that orders an accident: *kind*, at a step, how many times."""
     return sqa_sandbox.fault
 
 
@@ -125,7 +125,7 @@ def sqa_client(sqa_sandbox: "Sandbox") -> Any:
 
 @pytest.fixture
 def sqa_statements(request: pytest.FixtureRequest, sqa_sandbox: "Sandbox") -> Any:
-    """Record the statements of a block: ``with sqa_statements() as statements: ...``.
+    """A function that records the statements of a ``with`` block.
 
     *n_plus_one* is ``off``, ``log`` or ``raise``. A test that fails shows what it has recorded.
     """
@@ -159,8 +159,9 @@ def sqa_config(sqa_request: Any) -> Iterator[Any]:
     registry = sqa_request.registry
     with testConfig(request=sqa_request, settings=dict(registry.settings)) as config:
         # What this package keeps there; the views and the routes are the test's own.
-        config.registry.update(registry)
-        sqa_request.registry = config.registry
+        own: Any = config.registry
+        own.update(registry)
+        sqa_request.registry = own
         yield config
     sqa_request.registry = registry
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pyramid_aalam_sqa
-from pyramid_aalam_sqa import debugging, provisioning
+from pyramid_aalam_sqa import debugging, provisioning, testing
 from pyramid_aalam_sqa.requests.config import add_sqa_bind, add_sqa_database
 from pyramid_aalam_sqa.requests.request import (
     sqa_after_commit,
@@ -104,6 +104,12 @@ def page():
         # The include does it.
         if name != "includeme":
             lines += with_members(name, getattr(debugging, name))
+    lines += [
+        "# Testing\n",
+        f"In `{testing.__name__}`, [as its page shows](../guide/testing.md).\n",
+    ]
+    for name in testing.__all__:
+        lines += with_members(name, getattr(testing, name))
     return "\n".join(lines)
 
 

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import transaction
 from pyramid.interfaces import IRequestExtensions
 from pyramid.request import Request, apply_request_extensions
 from pyramid.testing import DummyRequest
 from pyramid.threadlocal import RequestContext
+from transaction import TransactionManager
+from transaction.interfaces import NoTransaction
 
 from ..interfaces import HasRegistry
 from .sandbox import Sandbox
@@ -28,7 +29,8 @@ def client_of(sandbox: Sandbox, **options: Any) -> Any:
             sandbox.before_request()
             return super().do_request(*args, **more)
 
-    return Client(sandbox.app, **options)
+    app: Any = sandbox.app
+    return Client(app, **options)
 
 
 @contextmanager
@@ -55,7 +57,7 @@ def dummy_request(app: HasRegistry, path: str = "/", **attributes: Any) -> Itera
     on it. Its transaction ``request.tm`` has begun. At the end of the block it is rolled back;
     ``request.tm.commit()`` stores before that.
     """
-    tm = transaction.TransactionManager(explicit=True)
+    tm = TransactionManager(explicit=True)
     blank = Request.blank(path)
     environ = {**blank.environ, "tm.active": True, "tm.manager": tm}
     request = DummyRequest(params=blank.GET, environ=environ, path=blank.path)
@@ -71,8 +73,9 @@ def dummy_request(app: HasRegistry, path: str = "/", **attributes: Any) -> Itera
     try:
         yield request
     finally:
-        with suppress(transaction.interfaces.NoTransaction):
+        with suppress(NoTransaction):
             tm.abort()
-        while request.finished_callbacks:
-            request.finished_callbacks.popleft()(request)
+        callbacks: Any = request.finished_callbacks
+        while callbacks:
+            callbacks.popleft()(request)
         context.end()

@@ -22,8 +22,15 @@ from ..backends import backend_class, is_file, is_memory
 from ..engines import create_tables, make_engine, tables_with_bind_key
 from ..exceptions import SandboxError
 from ..provisioning import Provisioning
+from ..settings import (
+    DEFAULT_KEY,
+    Database,
+    Settings,
+    read_app_settings,
+    read_section,
+    read_settings,
+)
 from .put_back import owners
-from ..settings import DEFAULT_KEY, Database, Settings, read_app_settings, read_section, read_settings
 
 MARK = "sqa_test_database"
 FOREIGN = (
@@ -76,9 +83,11 @@ def _plain(settings: str | Path | Mapping[str, object]) -> dict[str, Any]:
     """Return *settings* as a dictionary, with those of the section ``[sqlalchemy]``."""
     if isinstance(settings, (str, Path)):
         path, _, name = str(settings).partition("#")
-        settings = read_app_settings(path, name or "main")
-    section = read_section(settings) or {}
-    return {**{f"sqlalchemy.{key}": value for key, value in section.items()}, **settings}
+        given: Mapping[str, Any] = read_app_settings(path, name or "main")
+    else:
+        given = settings
+    section = read_section(given) or {}
+    return {**{f"sqlalchemy.{key}": value for key, value in section.items()}, **given}
 
 
 def _renamed(settings: dict[str, Any], worker: str, *, with_account: bool) -> dict[str, Any]:
@@ -89,7 +98,9 @@ def _renamed(settings: dict[str, Any], worker: str, *, with_account: bool) -> di
     if "sqa.app" in settings:
         changed["sqa.app"] = f"{settings['sqa.app']}_{worker}"
     for key, value in settings.items():
-        if key == "sqlalchemy.url" or (key.startswith("sqlalchemy.binds.") and key.endswith(".url")):
+        if key == "sqlalchemy.url" or (
+            key.startswith("sqlalchemy.binds.") and key.endswith(".url")
+        ):
             url = _renamed_url(make_url(value), worker, with_account=with_account)
             changed[key] = url.render_as_string(hide_password=False)
     return changed
@@ -232,7 +243,9 @@ class _TestDatabase:
         with owner.begin() as connection:
             self._mark.create(connection, checkfirst=True)
             connection.execute(self._mark.delete())
-            connection.execute(self._mark.insert().values(fingerprint=fingerprint, was_empty=was_empty))
+            connection.execute(
+                self._mark.insert().values(fingerprint=fingerprint, was_empty=was_empty)
+            )
 
     @contextmanager
     def _owner(self) -> Iterator[Engine]:

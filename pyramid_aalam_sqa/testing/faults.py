@@ -1,4 +1,4 @@
-"""Accidents on demand: the driver's own errors, raised where the accident would have raised them."""
+"""Accidents on demand: the driver's own errors, raised where accidents raise them."""
 
 import re
 import threading

@@ -7,7 +7,7 @@ ROLLBACK do.
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 from urllib.parse import quote
 
 from pyramid.threadlocal import get_current_request
@@ -92,7 +92,9 @@ class LentConnection:
 
     def execute(self, *args: Any, **options: Any) -> "LentCursor":
         """Execute a statement on a new cursor, as sqlite3 and psycopg do."""
-        return self.cursor().execute(*args, **options)
+        cursor = self.cursor()
+        cursor.execute(*args, **options)
+        return cursor
 
     def begin(self) -> None:
         """Begin a transaction."""
@@ -126,7 +128,7 @@ class LentCursor:
     def __iter__(self) -> Iterator[Any]:
         return iter(self.cursor)
 
-    def __enter__(self) -> "LentCursor":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -71,7 +71,7 @@ class Outcomes(Sequence[str]):
         """Note what became of one transaction on one database."""
         visit = self._visit.get()
         with self._lock:
-            last = (visit.items_of_attempt() or [None])[-1] if visit else None
+            last = next(reversed(visit.items_of_attempt()), None) if visit else None
             same = last is not None and last.word == word
             if last and same and (word == "rollback" or id(lender) not in last.lenders):
                 last.lenders.add(id(lender))

@@ -1,4 +1,4 @@
-"""Real connections of the application's own pool, whose COMMIT is real, with faults and outcomes."""
+"""The connections of the application's own pool, whose COMMIT is real, with faults and outcomes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -132,8 +132,6 @@ class RealConnections:
         lent.refuses_writes = False
 
 
-
-
 class OwnSQLite(LentConnection):
     """sqlite3's connection; only COMMIT, ROLLBACK and statements are looked at."""
 
@@ -157,7 +155,7 @@ class OwnMySQL(LentConnection):
         return self.lender.socket(self, getattr(self.driver, "_sock"))  # noqa: B009 - a wall
 
     def fileno(self) -> Any:
-        """mysqlclient's socket, which the watcher asks for likewise."""
+        """Mysqlclient's socket, which the watcher asks for likewise."""
         return self.lender.socket(self, self.driver).fileno()
 
 

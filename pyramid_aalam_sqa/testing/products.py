@@ -2,10 +2,10 @@
 
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, cast
 
-from sqlalchemy.engine import Dialect, Engine
+from sqlalchemy.engine import Engine
 
 from ..backends import ENDS, driver_of
 from .lent import LentConnection
@@ -125,7 +125,7 @@ class SQLite(Product):
 def _with_codes(kind: Any, text: str, code: int, name: str) -> BaseException:
     error: Any = kind(text)
     error.sqlite_errorcode, error.sqlite_errorname = code, name
-    return error
+    return cast("BaseException", error)
 
 
 class MySQLConnection(LentConnection):
@@ -171,7 +171,7 @@ class MySQLConnection(LentConnection):
         return self.lender.socket(self, getattr(self.driver, "_sock"))  # noqa: B009 - a wall
 
     def fileno(self) -> Any:
-        """mysqlclient's socket, which the watcher asks for likewise."""
+        """Mysqlclient's socket, which the watcher asks for likewise."""
         return self.lender.socket(self, self.driver).fileno()
 
 
@@ -189,8 +189,7 @@ class MySQL(Product):
         "lost_commit_reply": (2013, "Lost connection to MySQL server during query"),
         "read_only": (
             1290,
-            "The MariaDB server is running with the --read-only option so it cannot execute this "
-            "statement",
+            "The MariaDB server is running with the --read-only option",
         ),
         "write_refused": (1792, "Cannot execute statement in a READ ONLY transaction"),
     }
@@ -247,7 +246,7 @@ class PostgreSQLConnection(LentConnection):
 
     @property
     def pgconn(self) -> Any:
-        """psycopg's handle of libpq."""
+        """Psycopg's handle of libpq."""
         return _Status(self, self.driver.pgconn)
 
     @property
@@ -313,11 +312,11 @@ class PostgreSQL(Product):
         if code and hasattr(error, "pgcode") and not hasattr(error, "sqlstate"):
             # psycopg2 sets the code of what the server sends; this is how it is unpickled.
             error.__setstate__({"pgcode": code, "pgerror": f"ERROR:  {text}\n"})
-        return error
+        return cast("BaseException", error)
 
     def is_open(self, driver: Any) -> bool:
         """Ask libpq."""
-        return driver.info.transaction_status != _Status.IDLE
+        return bool(driver.info.transaction_status != _Status.IDLE)
 
     def in_error(self, driver: Any) -> bool:
         """Ask libpq."""

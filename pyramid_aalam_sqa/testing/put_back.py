@@ -1,4 +1,8 @@
-"""Puts the tables of a database back as they were, with their automatic numbers."""
+"""Puts the tables of a database back as they were, with their automatic numbers.
+
+Each name in a statement was quoted by SQLAlchemy or by the server.
+"""
+# ruff: noqa: S608
 
 import re
 import sqlite3
@@ -103,7 +107,9 @@ class ServerCopy:
         for number, table in enumerate(self.tables):
             if self._has_rows(table):
                 copy = self._copies[table] = self._quote(f"sqa_put_back_{number}")
-                self.ask(f"CREATE TEMPORARY TABLE {copy} AS SELECT {self.columns(table)} FROM {table}")
+                self.ask(
+                    f"CREATE TEMPORARY TABLE {copy} AS SELECT {self.columns(table)} FROM {table}"
+                )
         self.before = self.state()
 
     def autocommit(self) -> None:
@@ -158,7 +164,9 @@ class MySQLCopy(ServerCopy):
     def autocommit(self) -> None:
         """Let each statement be stored at once, and in any order."""
         self._driver.autocommit(True)
-        self.ask("SET foreign_key_checks = 0, sql_mode = CONCAT(@@sql_mode, ',NO_AUTO_VALUE_ON_ZERO')")
+        self.ask(
+            "SET foreign_key_checks = 0, sql_mode = CONCAT(@@sql_mode, ',NO_AUTO_VALUE_ON_ZERO')"
+        )
 
     def find_tables(self) -> list[str]:
         """Return the tables of the current database."""

@@ -13,7 +13,6 @@ from ..applications import application_of, get_sqa
 from ..exceptions import SandboxError
 from ..interfaces import HasRegistry
 from .faults import Faults
-from .lent import LentConnection
 from .outcomes import Outcomes
 from .own import RealConnections
 from .products import product_of
@@ -122,14 +121,15 @@ def _shared(sandbox: Sandbox, key: str) -> Iterator[None]:
     put_back: list[PutBack] = []
     # A procedure may commit by itself. What was there before is seen by another connection.
     shared.before_call = lambda: put_back.append(PutBack(engine, before))
-    engine.pool = NullPool(lambda: shared.lend(silent=is_silent()), dialect=engine.dialect)
+    lend: Any = lambda: shared.lend(silent=is_silent())  # noqa: E731 - it is no DBAPI connection
+    engine.pool = NullPool(lend, dialect=engine.dialect)
     _forward_events(engine.pool, before)
     try:
         yield
     finally:
-        _report_left(sandbox, shared.lent)
-        shared.close()
         engine.pool = before
+        _report_left(sandbox, shared)
+        shared.close()
         for each in put_back:
             each.finish(restore=shared.broken)
 
@@ -144,23 +144,24 @@ def _real(sandbox: Sandbox, key: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _report_left(sandbox, real.lent)
+        _report_left(sandbox, real)
         real.close()
         put_back.finish(restore=True)
 
 
-def _report_left(sandbox: Sandbox, lent: list[LentConnection]) -> None:
+def _report_left(sandbox: Sandbox, lender: SharedConnection | RealConnections) -> None:
     """Report the connections that are still in use, by the name of their user."""
-    if lent:
+    if lender.lent:
         # A session that nobody holds any more gives its connection back.
         gc.collect()
-    for each in lent:
+    for each in lender.lent:
         sandbox.problems.append(SandboxError(LEFT_OPEN.format(each.who)))
 
 
 def _timeout_of(pool: Pool) -> float:
     found: Any = getattr(pool, "timeout", TIMEOUT)
-    return float(found() if callable(found) else found)
+    seconds: Any = found() if callable(found) else found
+    return float(seconds)
 
 
 def _forward_events(pool: Pool, before: Pool) -> None:

@@ -18,6 +18,7 @@ from ..settings import DEFAULT_KEY
 
 _quiet = threading.local()
 
+
 def is_silent() -> bool:
     """Tell whether the connection that is taken now is for the session of a test."""
     return getattr(_quiet, "depth", 0) > 0

@@ -25,6 +25,8 @@ from .products import READS, product_of
 # The savepoint that proves at the end of a test that its transaction was never ended.
 GUARD = "sqa_guard"
 BEGINS = re.compile(r"\s*(?:BEGIN|START\s+TRANSACTION)\b", re.IGNORECASE)
+# SQLAlchemy sends it after it has set an isolation level.
+BARE_END = re.compile(r"\s*(?:COMMIT|ROLLBACK)\s*;?\s*$", re.IGNORECASE)
 SAVEPOINT = re.compile(
     r"(\s*(?:SAVEPOINT|RELEASE(?:\s+SAVEPOINT)?|ROLLBACK\s+TO(?:\s+SAVEPOINT)?)\s+)(\w+)\s*",
     re.IGNORECASE,
@@ -76,7 +78,7 @@ class SharedConnection:
     seconds a thread waits for another one.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it tells, to whom
         self,
         engine: Engine,
         key: str,
@@ -122,9 +124,12 @@ class SharedConnection:
                 self._send(f"ROLLBACK TO SAVEPOINT {GUARD}")
             except self.product.dbapi.Error:
                 self._note_end("A statement")
-            self._driver.rollback()
-            if self.broken or self.changed:
+                self.broken = True
+            if (self.broken or self.changed) and not self._backend.is_memory(self.engine.url):
+                # Closing it rolls back as well.
                 self._pooled.invalidate()
+            else:
+                self._driver.rollback()
             self._pooled.close()
         return left
 
@@ -264,7 +269,7 @@ class SharedConnection:
         ends = self.product.ends
         if ends is None or not ends.match(statement):
             return True
-        if lent.work is None and re.match(r"\s*(?:COMMIT|ROLLBACK)\s*;?\s*$", statement, re.I):
+        if lent.work is None and BARE_END.match(statement):
             return False
         error = SandboxError(REFUSED.format(_shown(statement)))
         self._reported(error)

@@ -91,10 +91,15 @@ def names(database):
 
 @pytest.mark.sweep(1)
 def test_the_application_s_own_tests_pass_and_leave_no_row(project, database, names):
-    """Its doomed transaction, environ and engine reach requests as they do when wired by hand."""
+    """Its fixtures are those of pyramid_aalam_sqa.testing; its tables are made by Alembic."""
     printed = project.succeed(
         *("pytest", "-p", "no:cacheprovider", "-c", str(HOME / "pytest.ini")),
-        *(f"--rootdir={HOME}", f"--confcutdir={HOME / 'tests'}", str(HOME / "tests")),
+        *(
+            "--sqa-reuse",
+            f"--rootdir={HOME}",
+            f"--confcutdir={HOME / 'tests'}",
+            str(HOME / "tests"),
+        ),
     )
 
     assert " passed" in printed

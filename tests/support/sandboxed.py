@@ -1,12 +1,13 @@
 """An application of a few views for the tests of the sandbox, seen from outside too."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
+import pytest
 from pyramid.response import Response
 from sqlalchemy import text
 
 from pyramid_aalam_sqa import session_scope
-from pyramid_aalam_sqa.testing import client_of, isolated
+from pyramid_aalam_sqa.testing import SandboxError, client_of, isolated
 
 
 def write(request):
@@ -62,7 +63,9 @@ class Site:
         return [row[0] for row in self.database.rows("SELECT body FROM note ORDER BY body")]
 
     @contextmanager
-    def isolated(self, **options):
-        with isolated(self.app, **options) as sandbox:
+    def isolated(self, fails=None, **options):
+        """Isolate the application; *fails* is what the error at the end of the block says."""
+        expected = pytest.raises(SandboxError, match=fails) if fails else nullcontext()
+        with expected, isolated(self.app, **options) as sandbox:
             sandbox.client = client_of(sandbox)
             yield sandbox

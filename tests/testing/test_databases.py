@@ -103,18 +103,17 @@ def test_a_database_is_used_again_while_its_models_are_the_same(any_database):
 def test_a_run_that_was_interrupted_is_made_anew(sqlite):
     """Its tables may be half made."""
 
-    class Interrupted(Exception):
+    class InterruptedRunError(Exception):
         pass
 
     def interrupt(*_, **__):
-        raise Interrupted
+        raise InterruptedRunError
 
     metadata = base()
     event.listen(metadata, "before_create", interrupt)
     given = settings_of(sqlite)
-    with pytest.raises(Interrupted):
-        with database_for_tests(given, base=metadata, worker="w"):
-            pass
+    with pytest.raises(InterruptedRunError), database_for_tests(given, base=metadata, worker="w"):
+        pass
     with database_for_tests(given, base=BASE, worker="w", reuse=True) as settings:
         assert "item" in tables_of(settings)
 
@@ -150,9 +149,10 @@ def test_an_administrator_makes_it_as_psqa_does(kind, named, request):
         options = {"admin_url": server.url(), "worker": "gw1", "base": BASE}
         with database_for_tests(given, **options) as settings:
             assert make_url(settings["sqlalchemy.url"]).username == "aalam_shop_gw1"
-            app = make_app(**{"url": settings["sqlalchemy.url"]}, **{
-                key: value for key, value in settings.items() if key.startswith("sqa.")
-            })
+            app = make_app(
+                url=settings["sqlalchemy.url"],
+                **{key: value for key, value in settings.items() if key.startswith("sqa.")},
+            )
             with session_scope(app) as session:
                 session.execute(BASE.tables["item"].insert().values(name="a"))
             with isolated(app, commits=True), session_scope(app) as session:
@@ -193,7 +193,9 @@ def test_an_env_that_migrates_another_database_is_an_error(ini, tmp_path):
     scripts = tmp_path / "scripts"
     shutil.copytree(COOKIECUTTER / "myapp" / "alembic", scripts)
     (scripts / "env.py").write_text("")
-    text = ini.read_text().replace("script_location = myapp:alembic", f"script_location = {scripts}")
+    text = ini.read_text().replace(
+        "script_location = myapp:alembic", f"script_location = {scripts}"
+    )
     ini.write_text(text)
     with pytest.raises(SandboxError, match=r"config.attributes\["):
         with database_for_tests(ini, alembic=ini, worker="gw0"):

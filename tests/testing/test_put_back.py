@@ -4,7 +4,6 @@ import pytest
 from sqlalchemy import text
 
 from pyramid_aalam_sqa import get_sqa
-from pyramid_aalam_sqa.testing import SandboxError
 from support.sandboxed import read
 
 NUMBERED = {
@@ -93,9 +92,8 @@ def test_what_cannot_be_put_back_is_an_error(postgresql, make_site):
     """It says why."""
     site = make_site(postgresql)
     postgresql.run("INSERT INTO note VALUES ('old')")
-    with pytest.raises(SandboxError, match="could not be put back after the test"):
-        with site.isolated(commits=True) as sandbox:
-            sandbox.client.get("/raw", {"sql": "ALTER TABLE note ADD CHECK (body <> 'old') NOT VALID"})
+    with site.isolated(fails="could not be put back after the test", commits=True) as sandbox:
+        sandbox.client.get("/raw", {"sql": "ALTER TABLE note ADD CHECK (body <> 'old') NOT VALID"})
 
 
 def test_a_transaction_that_was_left_open_holds_no_lock(site):
@@ -103,10 +101,9 @@ def test_a_transaction_that_was_left_open_holds_no_lock(site):
     from pyramid_aalam_sqa import Session
 
     site.database.run("INSERT INTO note VALUES ('old')")
-    with pytest.raises(SandboxError, match="in use by thread MainThread"):
-        with site.isolated(commits=True):
-            forgotten = Session(site.app)
-            forgotten.execute(text("INSERT INTO note VALUES ('forgotten')"))
+    with site.isolated(fails="in use by thread MainThread", commits=True):
+        forgotten = Session(site.app)
+        forgotten.execute(text("INSERT INTO note VALUES ('forgotten')"))
     try:
         forgotten.remove()
     finally:

@@ -10,9 +10,7 @@ from .models import Entry, Order, Product
 @session_scope(attempts=3)
 def restock(session, name, count):
     """Add *count* pieces to the stock."""
-    session.execute(
-        update(Product).where(Product.name == name).values(stock=Product.stock + count)
-    )
+    session.execute(update(Product).where(Product.name == name).values(stock=Product.stock + count))
 
 
 def close_orders():

@@ -70,7 +70,9 @@ def test_a_lost_connection_is_retried(on_a_server, sqa_client, sqa_fault, sqa_ou
     assert sqa_outcomes == ["retry", "commit"]
 
 
-def test_a_lost_reply_is_never_retried(on_a_server, sqa_client, sqa_fault, sqa_outcomes, mails, tea):
+def test_a_lost_reply_is_never_retried(
+    on_a_server, sqa_client, sqa_fault, sqa_outcomes, mails, tea
+):
     sqa_fault("lost_commit_reply")
     with pytest.raises(Exception, match="cannot be known"):
         sqa_client.post("/order", {"product": "tea"})

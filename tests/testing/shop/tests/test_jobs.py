@@ -66,7 +66,9 @@ def test_the_session_of_a_bind_reads_the_log(sqa_client, sqa_session):
     assert sqa_client.get("/audit").json == ["hello"]
 
 
-def test_a_second_commit_that_fails_is_a_partial_one(sqa_client, sqa_fault, names, log, sqa_outcomes):
+def test_a_second_commit_that_fails_is_a_partial_one(
+    sqa_client, sqa_fault, names, log, sqa_outcomes
+):
     sqa_fault("lock_timeout", at="commit", database="default")
     with pytest.raises(Exception, match="after another one was stored"):
         sqa_client.get("/both?name=tea")

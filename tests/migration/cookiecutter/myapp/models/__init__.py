@@ -2,18 +2,11 @@
 
 from sqlalchemy.orm import configure_mappers
 
-from pyramid_aalam_sqa import get_sqa
-
 from .mymodel import MyModel
 
-__all__ = ["MyModel", "get_tm_session", "includeme"]
+__all__ = ["MyModel", "includeme"]
 
 configure_mappers()
-
-
-def get_tm_session(app, transaction_manager):
-    """Return a session in the transactions of *transaction_manager*, for tests and scripts."""
-    return get_sqa(app).session(transaction_manager)
 
 
 def includeme(config):

@@ -1,0 +1,157 @@
+"""The pytest plugin: it costs nothing where it is not used, and tells by name what went wrong."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+APP = """
+    import pytest
+    from pyramid.config import Configurator
+    from pyramid.response import Response
+    from sqlalchemy import text
+    from pyramid_aalam_sqa import Session, get_sqa
+
+    def write(request):
+        for _ in range(3):
+            request.sqa_session.execute(text("INSERT INTO note VALUES ('new')"))
+        return Response("ok")
+
+    @pytest.fixture(scope="session")
+    def sqa_app(tmp_path_factory):
+        url = f"sqlite:///{tmp_path_factory.mktemp('data')}/app.sqlite"
+        with Configurator(settings={"sqlalchemy.url": url}) as config:
+            config.include("pyramid_aalam_sqa")
+            config.add_view(write)
+        app = config.make_wsgi_app()
+        with get_sqa(app).engine.begin() as connection:
+            connection.execute(text("CREATE TABLE note (body VARCHAR(20))"))
+        yield app
+        get_sqa(app).dispose()
+"""
+
+
+@pytest.fixture
+def project(pytester):
+    """A project with an application and no configuration."""
+    pytester.makeconftest(APP)
+    return pytester
+
+
+def test_the_plugin_imports_nothing_of_the_package():
+    """Pytest imports it in every project of the environment."""
+    code = (
+        "import sys, pytest_pyramid_aalam_sqa\n"
+        "heavy = {'pyramid_aalam_sqa', 'sqlalchemy', 'pyramid', 'webtest', 'zope'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_project_without_the_fixture_is_told_to_write_it(pytester):
+    """One error, with the lines to write."""
+    pytester.makepyfile("def test_it(sqa_client): pass")
+    result = pytester.runpytest_inprocess("-p", "no:randomly")
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*Write a fixture sqa_app in conftest.py*"])
+
+
+def test_a_failing_test_shows_its_statements(project):
+    """With the line of the application that asked for each."""
+    project.makepyfile("""
+        def test_it(sqa_client, sqa_statements):
+            with sqa_statements() as statements:
+                sqa_client.get("/")
+            assert statements.count <= 2
+    """)
+    result = project.runpytest_inprocess()
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*sqa_statements*", "3 statements", "*INSERT INTO note VALUES ('new') at *conftest.py*"]
+    )
+
+
+def test_what_cannot_be_undone_fails_that_test_by_name(project):
+    """The next test passes."""
+    project.makepyfile("""
+        import pytest
+        from sqlalchemy import text
+        from pyramid_aalam_sqa import Session
+
+        def test_one(sqa_app, sqa_sandbox):
+            session = Session(sqa_app)
+            session.execute(text("INSERT INTO note VALUES ('forgotten')"))
+
+        def test_two(sqa_session):
+            assert sqa_session.scalar(text("SELECT count(*) FROM note")) == 0
+    """)
+    result = project.runpytest_inprocess("-p", "no:cacheprovider")
+
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["*ERROR at teardown of test_one*", "*SandboxError*in use by*"])
+
+
+@pytest.mark.parametrize("way", ["mark", "option"])
+def test_commits_are_real_where_a_test_or_a_run_asks_for_it(project, way):
+    """By `@pytest.mark.sqa_commits` or by `--sqa-commits`."""
+    mark = "@pytest.mark.sqa_commits" if way == "mark" else ""
+    project.makepyfile(f"""
+        import sqlite3
+        import pytest
+        from pyramid_aalam_sqa import get_sqa
+
+        {mark}
+        def test_one(sqa_app, sqa_client):
+            sqa_client.get("/")
+            eyes = sqlite3.connect(get_sqa(sqa_app).engine.url.database)
+            assert eyes.execute("SELECT count(*) FROM note").fetchone() == (3,)
+            eyes.close()
+    """)
+    options = ["--sqa-commits"] if way == "option" else []
+
+    project.runpytest_inprocess("--strict-markers", *options).assert_outcomes(passed=1)
+
+
+def test_the_sandbox_works_without_pytest(project):
+    """In unittest and in scripts."""
+    project.makepyfile("""
+        import unittest
+        from sqlalchemy import text
+        from webtest import TestApp
+        from pyramid_aalam_sqa.testing import isolated
+
+        class NoteTest(unittest.TestCase):
+            app = None
+
+            def setUp(self):
+                self.sandbox = self.enterContext(isolated(self.app))
+
+            def test_a_note_is_stored(self):
+                TestApp(self.app).get("/")
+                assert self.sandbox.session.scalar(text("SELECT count(*) FROM note")) == 3
+
+        def test_it(sqa_app):
+            NoteTest.app = sqa_app
+            result = unittest.TextTestRunner().run(NoteTest("test_a_note_is_stored"))
+            assert result.wasSuccessful()
+    """)
+
+    project.runpytest_inprocess("-k", "test_it").assert_outcomes(passed=1)
+
+
+def test_queryguard_works_beside_it(project):
+    """It counts the statements of the application, and names the loop in the view."""
+    pytest.importorskip("pytest_queryguard")
+    project.makepyfile("""
+        def test_it(sqa_client):
+            sqa_client.get("/")
+    """)
+    done = project.runpytest_subprocess("-p", "queryguard")
+
+    done.assert_outcomes(passed=1)
