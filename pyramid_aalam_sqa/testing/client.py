@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from pyramid.interfaces import IRequestExtensions
 from pyramid.request import Request, apply_request_extensions
 from pyramid.testing import DummyRequest
 from pyramid.threadlocal import RequestContext
@@ -62,9 +61,7 @@ def dummy_request(app: HasRegistry, path: str = "/", **attributes: Any) -> Itera
     environ = {**blank.environ, "tm.active": True, "tm.manager": tm}
     request = DummyRequest(params=blank.GET, environ=environ, path=blank.path)
     request.host, request.registry = blank.host, app.registry
-    extensions = app.registry.queryUtility(IRequestExtensions)
-    if extensions is not None:
-        apply_request_extensions(request, extensions)
+    apply_request_extensions(request)
     for name, value in attributes.items():
         setattr(request, name, value)
     context = RequestContext(request)

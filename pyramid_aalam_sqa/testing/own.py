@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from ..backends import backend_of
 from .lent import LentConnection
 from .products import READS, product_of
 from .session import is_silent
@@ -30,6 +31,7 @@ class RealConnections:
     ) -> None:
         self.engine, self.key = engine, key
         self.product = product_of(engine)
+        self._backend = backend_of(engine)
         self._faults, self._told = faults, told
         self.lent: list[LentConnection] = []
         self._pool = engine.pool
@@ -71,7 +73,7 @@ class RealConnections:
             lent.work.used = True
             lent.work.wrote = lent.work.wrote or not READS.match(statement)
             self._faults.statement(self, lent, statement)
-        if READS.match(statement) and "READ ONLY" in statement:
+        if statement and statement == self._backend.READ_ONLY_SQL:
             lent.refuses_writes = True
         return call(*args, **more)
 

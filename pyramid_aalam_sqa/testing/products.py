@@ -2,6 +2,7 @@
 
 import re
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, cast
 
@@ -20,7 +21,7 @@ READS = re.compile(
 Maker = Callable[["Product", Any], BaseException]
 
 
-class Product:
+class Product(ABC):
     """A driver and its database. *dbapi* is the module of the driver."""
 
     NAME: ClassVar[str] = ""
@@ -57,9 +58,9 @@ class Product:
             return self.error(self.FAULTS["lock_timeout"])
         return self.error(self.FAULTS[kind])
 
+    @abstractmethod
     def is_open(self, driver: Any) -> bool:
         """Tell whether the real transaction of *driver* is open, as far as the driver says."""
-        return True
 
     def in_error(self, driver: Any) -> bool:
         """Tell whether the server waits for a rollback."""

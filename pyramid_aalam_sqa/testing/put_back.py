@@ -6,6 +6,7 @@ Each name in a statement was quoted by SQLAlchemy or by the server.
 
 import re
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -63,9 +64,7 @@ class SQLiteCopy:
         driver = getattr(driver, "driver", driver)
         try:
             for name, copy in self._copies.items():
-                size = copy.execute("PRAGMA page_count").fetchone()[0]
-                if size:
-                    _back_up(copy, driver, name)
+                _back_up(copy, driver, name)
         finally:
             pooled.close()
 
@@ -88,7 +87,7 @@ def _back_up(copy: sqlite3.Connection, driver: Any, name: str) -> None:
         target.close()
 
 
-class ServerCopy:
+class ServerCopy(ABC):
     """Copies of the tables with rows, as temporary tables of one connection."""
 
     NUMBERS = ""
@@ -112,24 +111,25 @@ class ServerCopy:
                 )
         self.before = self.state()
 
+    @abstractmethod
     def autocommit(self) -> None:
         """Let each statement be stored at once."""
 
+    @abstractmethod
     def find_tables(self) -> list[str]:
         """Return the tables, quoted, in the order in which rows can be inserted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def columns(self, table: str) -> str:
         """Return the columns of *table* that can be written, quoted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def state(self) -> Any:
         """Return what tells whether something was changed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def restore(self) -> None:
         """Put the rows and the numbers back where they differ."""
-        raise NotImplementedError
 
     def fill(self, tables: Iterable[str]) -> None:
         """Insert the copied rows of *tables*, which are empty."""

@@ -24,6 +24,8 @@ from .products import READS, product_of
 
 # The savepoint that proves at the end of a test that its transaction was never ended.
 GUARD = "sqa_guard"
+# The savepoint that a procedure which commits takes with it.
+PROBE = "sqa_probe"
 BEGINS = re.compile(r"\s*(?:BEGIN|START\s+TRANSACTION)\b", re.IGNORECASE)
 # SQLAlchemy sends it after it has set an isolation level.
 BARE_END = re.compile(r"\s*(?:COMMIT|ROLLBACK)\s*;?\s*$", re.IGNORECASE)
@@ -123,8 +125,7 @@ class SharedConnection:
             try:
                 self._send(f"ROLLBACK TO SAVEPOINT {GUARD}")
             except self.product.dbapi.Error:
-                self._note_end("A statement")
-                self.broken = True
+                self._note_end("Something")
             if (self.broken or self.changed) and not self._backend.is_memory(self.engine.url):
                 # Closing it rolls back as well.
                 self._pooled.invalidate()
@@ -182,8 +183,6 @@ class SharedConnection:
             if work is None:
                 return
             self._faults.commit(self, lent)
-            if lent.work is None:
-                return
             if work.failed or work.lost:
                 # The server answers such a COMMIT by rolling back.
                 self.rollback(lent)
@@ -227,15 +226,14 @@ class SharedConnection:
 
     def drop_work(self, lent: LentConnection) -> None:
         """Let the server have rolled back the transaction of *lent*, as after a deadlock."""
-        work: Work | None = lent.work
-        if work is not None:
-            self._undo(work)
-            work.failed = True
-            work.mark, work.wrote, work.ended = None, False, False
+        work: Work = lent.work
+        self._undo(work)
+        work.failed = True
+        work.mark, work.wrote, work.ended = None, False, False
 
     def fail_work(self, lent: LentConnection) -> None:
         """Let the server refuse what follows in the transaction of *lent*, where it does so."""
-        if lent.work is not None and self.product.ABORTS:
+        if self.product.ABORTS:
             lent.work.failed = True
 
     def socket(self, lent: LentConnection, real: Any) -> Any:
@@ -294,9 +292,11 @@ class SharedConnection:
         work.used = True
         if writes:
             self._note_write(work)
-        if CALL.match(statement) and self.product.CALL_MAY_COMMIT and self.before_call:
-            before, self.before_call = self.before_call, None
-            before()
+        if self._may_commit(statement):
+            if self.before_call:
+                self.before_call()
+            self.before_call = None
+            self._send(f"SAVEPOINT {PROBE}")
         self._last = work
         return work
 
@@ -306,7 +306,7 @@ class SharedConnection:
             return
         if work in self._stack:
             self._stack.remove(work)
-        work.mark = f"sqa_{next(self._numbers)}"
+        work.mark, work.holds = f"sqa_{next(self._numbers)}", None
         self._send(f"SAVEPOINT {work.mark}")
         self._stack.append(work)
 
@@ -333,15 +333,20 @@ class SharedConnection:
             self._turn.notify_all()
             return
         if work.wrote or work.failed:
-            above = [each for each in self._stack[self._stack.index(work) + 1 :] if each.wrote]
-            other = work.holds or next((each.who for each in above), None)
-            if work.wrote and other:
-                self._reported(SandboxError(CROSSED.format(work.who, other)))
-            self._send(f"ROLLBACK TO SAVEPOINT {work.mark}")
-            for each in self._stack[self._stack.index(work) + 1 :]:
-                each.mark = None
-            del self._stack[self._stack.index(work) + 1 :]
+            self._go_back(work)
         self._release()
+
+    def _go_back(self, work: Work) -> None:
+        """Go back to the savepoint of *work*, and report what that undoes of others."""
+        place = self._stack.index(work)
+        above = self._stack[place + 1 :]
+        other = work.holds or next((each.who for each in above if each.wrote), None)
+        if other:
+            self._reported(SandboxError(CROSSED.format(work.who, other)))
+        self._send(f"ROLLBACK TO SAVEPOINT {work.mark}")
+        for each in above:
+            each.mark = None
+        del self._stack[place + 1 :]
 
     def _release(self) -> None:
         """Forget the savepoints of those that have ended and have none above them."""
@@ -353,13 +358,10 @@ class SharedConnection:
 
     def _leave_failed(self) -> None:
         """Let the real transaction go on for others: what the failed one did is lost anyway."""
-        failed = next((each for each in reversed(self._stack) if each.failed), None)
-        mark = GUARD if failed is None else failed.mark
-        place = 0 if failed is None else self._stack.index(failed)
-        self._send(f"ROLLBACK TO SAVEPOINT {mark}")
-        for each in self._stack[place:]:
-            each.mark = None
-        del self._stack[place:]
+        failed = [each for each in self._stack if each.failed][-1]
+        self._go_back(failed)
+        failed.mark = None
+        self._stack.pop()
 
     def _with_own_savepoint(self, lent: LentConnection, statement: Any) -> Any:
         """Give a savepoint of the application a name that no other user has."""
@@ -395,13 +397,26 @@ class SharedConnection:
         """Notice that the real transaction is over, and begin another one."""
         if self._backend.changes_session and self._backend.changes_session(statement):
             self.changed = True
-        if READS.match(statement) or self.product.is_open(self._driver):
+        if READS.match(statement) or self._is_open(statement):
             return
         self._note_end(_shown(statement))
         for work in self._stack:
             work.lost = work.ended = True
         self._stack.clear()
         self._begin_real()
+
+    def _may_commit(self, statement: str) -> bool:
+        return self.product.CALL_MAY_COMMIT and CALL.match(statement) is not None
+
+    def _is_open(self, statement: str) -> bool:
+        """Tell whether the real transaction is the same as before *statement*."""
+        if self._may_commit(statement):
+            # A procedure may have ended it and begun another one.
+            try:
+                self._send(f"RELEASE SAVEPOINT {PROBE}")
+            except self.product.dbapi.Error:
+                return False
+        return self.product.is_open(self._driver)
 
     def _note_end(self, statement: str) -> None:
         self.broken = True

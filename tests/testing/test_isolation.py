@@ -13,8 +13,10 @@ from pyramid_aalam_sqa import (
     get_sqa,
     session_scope,
 )
-from pyramid_aalam_sqa.testing import SandboxError, isolated
-from support.sandboxed import read, write_note
+from pyramid_aalam_sqa.testing import SandboxError, client_of, dummy_request, isolated
+from pyramid_aalam_sqa.testing.outcomes import router_of
+from support.apps import application
+from support.sandboxed import NOTE, Site, read, views, write_note
 
 
 @pytest.mark.parametrize("commits", [False, True])
@@ -259,8 +261,6 @@ def test_a_stream_is_read_while_its_request_writes(site):
 
 def test_a_database_in_memory_is_isolated(serve, tmp_path):
     """Its one connection is shared, and keeps the tables."""
-    from support.sandboxed import NOTE, Site, views
-
     app = serve("sqlite://", views)
     with get_sqa(app).engine.begin() as connection:
         connection.execute(text(NOTE))
@@ -275,7 +275,6 @@ def test_an_engine_that_was_handed_in_is_isolated(sqlite, make_site):
     """`sqlalchemy.engine` keeps its pool."""
     engine = create_engine(sqlite.url)
     site = make_site(sqlite)
-    from support.apps import application
     from support.sandboxed import Site, views
 
     with application(sqlite.url, views, **{"sqlalchemy.engine": engine}) as app:
@@ -324,8 +323,6 @@ def test_the_schema_of_a_portal_is_isolated(kind, request, serve, make_site):
     )
     try:
         for commits in (False, True):
-            from support.sandboxed import Site
-
             with Site(None, app).isolated(commits=commits) as sandbox:
                 sandbox.client.get("/add")
                 assert sandbox.session.execute(table.select()).all() == [(1,)]
@@ -411,14 +408,13 @@ def test_the_other_drivers_are_isolated(driver, commits, request, make_site):
     name = "mariadb" if driver.startswith("mysql") else "postgresql"
     database = request.getfixturevalue(name)
     make_site(database)
-    database.url = driver + "://" + database.url.partition("://")[2]
-    from support.apps import application
+    url = driver + "://" + database.url.partition("://")[2]
     from support.sandboxed import Site, views
 
     settings = {"sqa.retry_pause": "0"}
     if name == "mariadb":
         settings["sqa.mysql.tls"] = "auto"
-    with application(database.url, views, **settings) as app:
+    with application(url, views, **settings) as app:
         site = Site(database, app)
         with site.isolated(commits=commits) as sandbox:
             for kind, at in (
@@ -432,3 +428,208 @@ def test_the_other_drivers_are_isolated(driver, commits, request, make_site):
             assert sandbox.outcomes == ["retry", "commit"] * 6 + ["rollback 404"]
         with get_sqa(app).engine.connect() as connection:
             assert connection.scalar(text("SELECT count(*) FROM note")) == 0
+
+
+def test_a_failed_transaction_is_refused_and_does_not_stop_others(postgresql, make_site):
+    """PostgreSQL refuses what follows in the same transaction; a job has one of its own."""
+    site = make_site(postgresql, table="CREATE TABLE note (body VARCHAR(50) PRIMARY KEY)")
+    engine = get_sqa(site.app).engine
+    with site.isolated() as sandbox, engine.connect() as failing, engine.connect() as reading:
+        failing.execute(text("INSERT INTO note VALUES ('one')"))
+        reading.execute(text("SELECT 1"))
+        with pytest.raises(Exception, match="duplicate key"):
+            failing.execute(text("INSERT INTO note VALUES ('one')"))
+        with pytest.raises(Exception, match="current transaction is aborted"):
+            failing.execute(text("SELECT 1"))
+        with session_scope(site.app) as session:
+            write_note(session, "job")
+        with pytest.raises(Exception, match="current transaction is aborted"):
+            failing.execute(text("SELECT 1"))
+        with pytest.raises(Exception, match="current transaction is aborted"):
+            failing.exec_driver_sql("ROLLBACK TO SAVEPOINT any_one")
+        reading.execute(text("SELECT 1"))
+        reading.rollback()
+        failing.rollback()
+        assert read(sandbox.session) == ["job"]
+
+
+def test_a_read_that_fails_undoes_nothing_of_others(postgresql, make_site):
+    """Its savepoint moves up with each statement."""
+    site = make_site(postgresql)
+    engine = get_sqa(site.app).engine
+    with site.isolated() as sandbox, engine.connect() as reading:
+        reading.execute(text("SELECT 1"))
+        sandbox.client.get("/write?body=new")
+        with pytest.raises(Exception, match="division by zero"):
+            reading.execute(text("SELECT 1 / 0"))
+        reading.rollback()
+        assert read(sandbox.session) == ["new"]
+
+
+def test_a_commit_of_the_driver_after_an_error_rolls_back(postgresql, make_site):
+    """The server says ROLLBACK in answer to COMMIT."""
+    site = make_site(postgresql)
+    with site.isolated() as sandbox:
+        pooled = get_sqa(site.app).engine.raw_connection()
+        driver = pooled.dbapi_connection
+        driver.execute("INSERT INTO note VALUES ('lost')")
+        with pytest.raises(Exception, match="division by zero"):
+            driver.execute("SELECT 1 / 0")
+        assert driver.pgconn.transaction_status == driver.info.transaction_status == 3
+        assert driver.info.server_version
+        driver.commit()
+        assert driver.info.transaction_status == 0
+        pooled.close()
+        assert read(sandbox.session) == []
+
+
+def test_two_open_transactions_that_both_write_are_told_apart(site):
+    """The one that is rolled back was begun last: that can be imitated."""
+    engine = get_sqa(site.app).engine
+    with site.isolated() as sandbox, engine.connect() as one, engine.connect() as two:
+        one.execute(text("INSERT INTO note VALUES ('one')"))
+        two.execute(text("INSERT INTO note VALUES ('two')"))
+        two.rollback()
+        two.execute(text("INSERT INTO note VALUES ('again')"))
+        one.commit()
+        two.commit()
+        assert read(sandbox.session) == ["again", "one"]
+
+
+def test_two_open_transactions_that_cannot_be_told_apart_fail_the_test(site):
+    """Each has written in the middle of the other."""
+    engine = get_sqa(site.app).engine
+    with site.isolated(fails="mark the test with"):
+        with engine.connect() as one, engine.connect() as two:
+            one.execute(text("INSERT INTO note VALUES ('one')"))
+            two.execute(text("INSERT INTO note VALUES ('two')"))
+            one.execute(text("INSERT INTO note VALUES ('more')"))
+            one.commit()
+            two.rollback()
+    with site.isolated(fails="mark the test with"):
+        with engine.connect() as one, engine.connect() as two:
+            one.execute(text("INSERT INTO note VALUES ('one')"))
+            two.execute(text("INSERT INTO note VALUES ('two')"))
+            one.rollback()
+            two.execute(text("INSERT INTO note VALUES ('after')"))
+            two.commit()
+
+
+def test_the_driver_s_own_connection_is_imitated_too(mariadb, make_site):
+    """begin(), callproc() and an iteration over a cursor; and an error that was not heard."""
+    site = make_site(mariadb)
+    mariadb.run("CREATE PROCEDURE add_one() INSERT INTO note VALUES ('called')")
+    with site.isolated() as sandbox:
+        pooled = get_sqa(site.app).engine.raw_connection()
+        driver = pooled.dbapi_connection
+        driver.begin()
+        driver.begin()
+        with driver.cursor() as cursor:
+            cursor.callproc("add_one")
+            cursor.execute("SELECT body FROM note")
+            assert list(cursor) == [("called",)]
+            cursor.execute("CALL add_one()")
+            cursor.arraysize = 7
+        driver.unheard_error = ValueError()
+        driver.commit()
+        pooled.close()
+        driver.close()
+        assert read(sandbox.session) == ["called", "called"]
+        with session_scope(site.app) as session:
+            write_note(session, "heard")
+
+
+def test_a_procedure_that_commits_is_noticed_with_every_driver(mariadb, make_site):
+    """Mysqlclient says nothing of its transaction."""
+    pytest.importorskip("MySQLdb")
+    make_site(mariadb)
+    mariadb.run("CREATE PROCEDURE end_it() BEGIN COMMIT; END")
+    url = mariadb.url.replace("pymysql", "mysqldb")
+    with application(url, views, **{"sqlalchemy.connect_args.connect_timeout": "5"}) as app:
+        site = Site(mariadb, app)
+        with site.isolated(fails="'CALL end_it' has ended") as sandbox:
+            sandbox.client.get("/write?body=new")
+            with pytest.raises(Exception, match="end_it"):
+                sandbox.client.get("/raw", {"body": "more", "sql": "CALL end_it()"})
+    assert site.stored == []
+
+
+def test_a_connection_that_dies_in_a_test_is_reported(mariadb, make_site):
+    """Nothing is stored: the server rolls back. The next test has another connection."""
+    site = make_site(mariadb)
+    with site.isolated(fails="has ended the transaction that the test runs in") as sandbox:
+        write_note(sandbox.session, "own")
+        sandbox.session.commit()
+        number = sandbox.session.scalar(text("SELECT CONNECTION_ID()"))
+        sandbox.session.rollback()
+        mariadb.run(f"KILL {number}")
+    with site.isolated() as sandbox:
+        assert read(sandbox.session) == []
+
+
+def test_a_lost_connection_cannot_be_used_again(mariadb, make_site):
+    """It raises the same error."""
+    site = make_site(mariadb)
+    with site.isolated() as sandbox:
+        sandbox.fault("gone_away")
+        pooled = get_sqa(site.app).engine.raw_connection()
+        for _ in range(2):
+            with pytest.raises(Exception, match="Lost connection"):
+                pooled.cursor().execute("SELECT 1")
+        assert not pooled.dbapi_connection.open
+        pooled.close()
+
+
+def test_databases_with_equal_settings_share_a_sandbox(sqlite, make_site):
+    """They have one engine."""
+    site = make_site(sqlite, **{"sqlalchemy.binds.same.url": sqlite.url})
+    with site.isolated() as sandbox:
+        assert list(sandbox.engines) == ["same"]
+        sandbox.client.get("/write?body=new")
+        session = sandbox.session
+        assert session.connection().scalar(text("SELECT body FROM note")) == "new"
+        bind = {"bind": get_sqa(site.app).engine}
+        assert session.scalar(text("SELECT body FROM note"), bind_arguments=bind) == "new"
+        bind = {"bind_key": "same"}
+        assert session.scalar(text("SELECT body FROM note"), bind_arguments=bind) == "new"
+
+
+def test_outcomes_are_a_list_that_can_be_emptied(site):
+    """And the application may be wrapped in middleware."""
+
+    class Middleware:
+        def __init__(self, app):
+            self.application, self.registry = app, app.registry
+
+        def __call__(self, environ, start_response):
+            return self.application(environ, start_response)
+
+    with isolated(Middleware(site.app)) as sandbox:
+        client_of(sandbox).get("/write?body=new&status=400", status=400)
+        assert repr(sandbox.outcomes) == "['rollback 400']"
+        sandbox.outcomes.clear()
+        assert sandbox.outcomes == []
+    with pytest.raises(TypeError, match="is not an application of Pyramid"):
+        router_of(object())
+
+
+def test_a_dummy_request_takes_attributes(site):
+    """And its callbacks are called at its end."""
+    called = []
+    with site.isolated(), dummy_request(site.app, "/?a=1", matchdict={"id": 7}) as request:
+        assert (request.params["a"], request.matchdict) == ("1", {"id": 7})
+        request.add_finished_callback(called.append)
+    assert called == [request]
+
+
+def test_constraints_that_are_immediate_stay_so(postgresql, make_site):
+    """None of them is deferred by default."""
+    site = make_site(postgresql)
+    postgresql.run(
+        "CREATE TABLE parent (id INTEGER PRIMARY KEY)",
+        "CREATE TABLE child (id INTEGER REFERENCES parent DEFERRABLE INITIALLY IMMEDIATE)",
+    )
+    with site.isolated() as sandbox:
+        sandbox.client.get("/raw", {"sql": "INSERT INTO parent VALUES (1)"})
+        with pytest.raises(Exception, match="foreign key"):
+            sandbox.client.get("/raw", {"sql": "INSERT INTO child VALUES (2)"})

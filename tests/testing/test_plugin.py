@@ -61,90 +61,85 @@ def test_a_project_without_the_fixture_is_told_to_write_it(pytester):
     result.stdout.fnmatch_lines(["*Write a fixture sqa_app in conftest.py*"])
 
 
-def test_a_failing_test_shows_its_statements(project):
-    """With the line of the application that asked for each."""
+def test_each_test_is_isolated_and_told_by_name_what_went_wrong(project):
+    """A failing one shows its statements; what cannot be undone is an error of that test alone."""
     project.makepyfile("""
-        def test_it(sqa_client, sqa_statements):
+        import sqlite3
+        import unittest
+        import pytest
+        from sqlalchemy import text
+        from webtest import TestApp
+        from pyramid_aalam_sqa import Session, get_sqa
+        from pyramid_aalam_sqa.testing import isolated
+
+        def test_shown(sqa_client, sqa_statements):
             with sqa_statements() as statements:
                 sqa_client.get("/")
             assert statements.count <= 2
-    """)
-    result = project.runpytest_inprocess()
 
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(
-        ["*sqa_statements*", "3 statements", "*INSERT INTO note VALUES ('new') at *conftest.py*"]
-    )
-
-
-def test_what_cannot_be_undone_fails_that_test_by_name(project):
-    """The next test passes."""
-    project.makepyfile("""
-        import pytest
-        from sqlalchemy import text
-        from pyramid_aalam_sqa import Session
-
-        def test_one(sqa_app, sqa_sandbox):
+        def test_forgotten(sqa_app, sqa_sandbox):
             session = Session(sqa_app)
             session.execute(text("INSERT INTO note VALUES ('forgotten')"))
 
-        def test_two(sqa_session):
+        def test_clean(sqa_session):
             assert sqa_session.scalar(text("SELECT count(*) FROM note")) == 0
+
+        @pytest.mark.sqa_commits
+        def test_real(sqa_app, sqa_client):
+            sqa_client.get("/")
+            eyes = sqlite3.connect(get_sqa(sqa_app).engine.url.database)
+            assert eyes.execute("SELECT count(*) FROM note").fetchone() == (3,)
+            eyes.close()
+
+        class NoteTest(unittest.TestCase):
+            __test__ = False
+            app = None
+
+            def setUp(self):
+                self.sandbox = self.enterContext(isolated(self.app))
+
+            def runTest(self):
+                TestApp(self.app).get("/")
+                assert self.sandbox.session.scalar(text("SELECT count(*) FROM note")) == 3
+
+        def test_unittest(sqa_app):
+            NoteTest.app = sqa_app
+            assert unittest.TextTestRunner().run(NoteTest()).wasSuccessful()
     """)
-    result = project.runpytest_inprocess("-p", "no:cacheprovider")
+    result = project.runpytest_inprocess(
+        "--strict-markers", "-p", "no:cacheprovider", "-k", "test_"
+    )
 
-    result.assert_outcomes(passed=2, errors=1)
-    result.stdout.fnmatch_lines(["*ERROR at teardown of test_one*", "*SandboxError*in use by*"])
+    result.assert_outcomes(passed=4, failed=1, errors=1, deselected=0, skipped=0)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*sqa_statements*",
+            "3 statements",
+            "*INSERT INTO note VALUES ('new') at *conftest.py*",
+            "*ERROR at teardown of test_forgotten*",
+            "*SandboxError*in use by*",
+        ]
+    )
 
 
-@pytest.mark.parametrize("way", ["mark", "option"])
-def test_commits_are_real_where_a_test_or_a_run_asks_for_it(project, way):
-    """By `@pytest.mark.sqa_commits` or by `--sqa-commits`."""
-    mark = "@pytest.mark.sqa_commits" if way == "mark" else ""
-    project.makepyfile(f"""
+@pytest.mark.deep
+def test_commits_are_real_where_a_run_asks_for_it(project):
+    """By `--sqa-commits`."""
+    project.makepyfile("""
         import sqlite3
-        import pytest
         from pyramid_aalam_sqa import get_sqa
 
-        {mark}
         def test_one(sqa_app, sqa_client):
             sqa_client.get("/")
             eyes = sqlite3.connect(get_sqa(sqa_app).engine.url.database)
             assert eyes.execute("SELECT count(*) FROM note").fetchone() == (3,)
             eyes.close()
     """)
-    options = ["--sqa-commits"] if way == "option" else []
 
-    project.runpytest_inprocess("--strict-markers", *options).assert_outcomes(passed=1)
-
-
-def test_the_sandbox_works_without_pytest(project):
-    """In unittest and in scripts."""
-    project.makepyfile("""
-        import unittest
-        from sqlalchemy import text
-        from webtest import TestApp
-        from pyramid_aalam_sqa.testing import isolated
-
-        class NoteTest(unittest.TestCase):
-            app = None
-
-            def setUp(self):
-                self.sandbox = self.enterContext(isolated(self.app))
-
-            def test_a_note_is_stored(self):
-                TestApp(self.app).get("/")
-                assert self.sandbox.session.scalar(text("SELECT count(*) FROM note")) == 3
-
-        def test_it(sqa_app):
-            NoteTest.app = sqa_app
-            result = unittest.TextTestRunner().run(NoteTest("test_a_note_is_stored"))
-            assert result.wasSuccessful()
-    """)
-
-    project.runpytest_inprocess("-k", "test_it").assert_outcomes(passed=1)
+    project.runpytest_inprocess("--sqa-commits").assert_outcomes(passed=1)
 
 
+@pytest.mark.deep
 def test_queryguard_works_beside_it(project):
     """It counts the statements of the application, and names the loop in the view."""
     pytest.importorskip("pytest_queryguard")

@@ -1,10 +1,11 @@
 """After a test with real COMMITs each table is as it was before, with its automatic numbers."""
 
 import pytest
+import transaction
 from sqlalchemy import text
 
 from pyramid_aalam_sqa import get_sqa
-from support.sandboxed import read
+from support.sandboxed import Site, read
 
 NUMBERED = {
     "sqlite": "CREATE TABLE item (id INTEGER PRIMARY KEY AUTOINCREMENT, {})",
@@ -66,8 +67,6 @@ def test_a_test_that_changes_nothing_leaves_everything(numbered):
 
 def test_a_database_without_tables_is_put_back(any_database, serve):
     """There is nothing to do."""
-    from support.sandboxed import Site
-
     with Site(any_database, serve(any_database.url)).isolated(commits=True) as sandbox:
         assert sandbox.session.scalar(text("SELECT 1")) == 1
 
@@ -112,8 +111,6 @@ def test_a_transaction_that_was_left_open_holds_no_lock(site):
 
 def test_an_attached_file_is_put_back(sqlite, serve, tmp_path):
     """The tables of a schema are in a file of their own."""
-    from support.sandboxed import Site
-
     settings = {"sqa.provider": "aalam", "sqa.app": "shop"}
     app = serve(sqlite.url, **settings)
     with get_sqa(app).engine.begin() as connection:
@@ -139,3 +136,48 @@ def test_several_transactions_of_one_thread_are_real(any_database, make_site):
         assert read(sandbox.session) == ["inner", "new"]
         assert sandbox.outcomes == ["commit", "commit"]
     assert site.stored == []
+
+
+def test_a_row_that_refers_to_its_own_table_is_put_back(postgresql, make_site):
+    """All rows of a table come in one statement."""
+    site = make_site(postgresql)
+    postgresql.run(
+        "CREATE TABLE node (id INTEGER PRIMARY KEY, above INTEGER REFERENCES node)",
+        "INSERT INTO node VALUES (2, NULL), (1, 2)",
+    )
+    with site.isolated(commits=True) as sandbox:
+        sandbox.client.get("/raw", {"sql": "DELETE FROM node"})
+
+    assert postgresql.rows("SELECT id, above FROM node ORDER BY id") == [(1, 2), (2, None)]
+
+
+def test_a_temporary_table_is_left_alone(serve):
+    """It belongs to one connection."""
+    app = serve("sqlite://")
+    with get_sqa(app).engine.begin() as connection:
+        connection.execute(text("CREATE TEMPORARY TABLE passing (id INTEGER)"))
+    with Site(None, app).isolated(commits=True) as sandbox:
+        assert sandbox.session.scalar(text("SELECT count(*) FROM passing")) == 0
+
+
+def test_a_session_that_only_reads_has_no_outcome(any_database, make_site):
+    """Outside its transaction a session of the application reads, and rolls back."""
+    site = make_site(any_database)
+    with site.isolated(commits=True) as sandbox:
+        session = get_sqa(site.app).session(transaction.TransactionManager(explicit=True))
+        assert read(session) == []
+        session.end()
+        assert sandbox.outcomes == []
+
+
+def test_the_driver_s_own_connection_is_real_too(mariadb, make_site):
+    """begin() and close() are the driver's own."""
+    site = make_site(mariadb)
+    with site.isolated(commits=True):
+        pooled = get_sqa(site.app).engine.raw_connection()
+        driver = pooled.dbapi_connection
+        driver.begin()
+        assert driver.open
+        driver.close()
+        pooled.invalidate()
+        pooled.close()

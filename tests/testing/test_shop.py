@@ -40,7 +40,14 @@ class Shop:
         return {line.split(" ", 1)[1] for line in lines if line.startswith("PASSED ")}
 
 
-@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
+DATABASES = [
+    "mariadb",
+    pytest.param("sqlite", marks=pytest.mark.deep),
+    pytest.param("postgresql", marks=pytest.mark.deep),
+]
+
+
+@pytest.fixture(params=DATABASES)
 def shop(request, tmp_path):
     """Two empty databases that stay, because the shop's tests have not made them."""
     with ExitStack() as ends:
