@@ -83,7 +83,7 @@ def test_a_database_with_other_tables_is_never_touched(any_database):
 
 def test_a_database_is_used_again_while_its_models_are_the_same(any_database):
     """A changed model makes it anew, and so does a run without --sqa-reuse."""
-    given = settings_of(any_database)
+    given = settings_of(any_database, **{"sqlalchemy.pool_recycle": "60"})
     with database_for_tests(given, base=BASE, worker="w", reuse=True) as settings:
         fill(settings)
     with database_for_tests(given, base=BASE, worker="w", reuse=True) as settings:

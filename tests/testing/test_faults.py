@@ -266,6 +266,15 @@ def test_a_fault_that_there_is_not_is_refused(sqlite, make_site, kind, options, 
         sandbox.fault(kind, **options)
 
 
+def test_a_busy_database_is_tried_again(site):
+    """At a statement it is a lock that was not free."""
+    with site.isolated() as sandbox:
+        sandbox.fault("busy")
+        sandbox.client.get("/write?body=new")
+
+        assert sandbox.outcomes == ["retry", "commit"]
+
+
 def test_a_fault_may_be_meant_for_one_statement(site):
     """And for one database."""
     with site.isolated() as sandbox:

@@ -1,6 +1,7 @@
 """What a sandbox undoes, what it imitates, and what it refuses."""
 
 import threading
+from contextlib import ExitStack
 
 import pytest
 from pyramid.response import Response
@@ -424,6 +425,12 @@ def test_the_other_drivers_are_isolated(driver, commits, request, make_site):
                 sandbox.fault(kind, at=at)
                 sandbox.client.get("/write?body=new")
             sandbox.client.get("/write?body=no&status=404", status=404)
+            if not commits:
+                at_once = get_sqa(app).engine.execution_options(isolation_level="AUTOCOMMIT")
+                with at_once.connect() as connection:
+                    connection.execute(text("INSERT INTO note VALUES ('at once')"))
+                    connection.rollback()
+                    connection.execute(text("DELETE FROM note WHERE body = 'at once'"))
             assert read(sandbox.session) == ["new"] * 6
             assert sandbox.outcomes == ["retry", "commit"] * 6 + ["rollback 404"]
         with get_sqa(app).engine.connect() as connection:
@@ -451,6 +458,36 @@ def test_a_failed_transaction_is_refused_and_does_not_stop_others(postgresql, ma
         reading.rollback()
         failing.rollback()
         assert read(sandbox.session) == ["job"]
+
+
+def test_another_user_goes_on_after_an_error(postgresql, make_site):
+    """It ends its own transaction, which has not failed."""
+    site = make_site(postgresql)
+    engine = get_sqa(site.app).engine
+    with site.isolated() as sandbox, engine.connect() as failing, engine.connect() as other:
+        other.execute(text("INSERT INTO note VALUES ('other')"))
+        with pytest.raises(Exception, match="division by zero"):
+            failing.execute(text("SELECT 1 / 0"))
+        other.commit()
+        failing.rollback()
+        assert read(sandbox.session) == ["other"]
+
+
+def test_three_open_transactions_are_told_apart(site):
+    """The one in the middle is committed first."""
+    engine = get_sqa(site.app).engine
+    with site.isolated() as sandbox, ExitStack() as ends:
+        one, two, three = (ends.enter_context(engine.connect()) for _ in range(3))
+        for name, connection in (("one", one), ("two", two), ("three", three)):
+            connection.execute(text(f"INSERT INTO note VALUES ('{name}')"))
+        two.commit()
+        one.execute(text("INSERT INTO note VALUES ('more')"))
+        three.commit()
+        one.commit()
+        assert read(sandbox.session) == ["more", "one", "three", "two"]
+        pooled = engine.raw_connection()
+        pooled.commit()
+        pooled.close()
 
 
 def test_a_read_that_fails_undoes_nothing_of_others(postgresql, make_site):
