@@ -187,6 +187,8 @@ class SharedConnection:
                 # The server answers such a COMMIT by rolling back.
                 self.rollback(lent)
                 return
+            if self.product.in_error(self._driver):
+                self._leave_failed()
             if work.wrote:
                 self._check_deferred(lent)
             self._keep(work)
