@@ -73,11 +73,6 @@ class LentConnection:
         else:
             setattr(self.driver, name, value)
 
-    @property
-    def autocommits(self) -> bool:
-        """Whether SQLAlchemy has set the isolation level AUTOCOMMIT."""
-        return getattr(self, "autocommit", False) is True
-
     def check(self) -> None:
         """Raise when the connection cannot be used any more."""
         if self.ended:

@@ -55,7 +55,7 @@ class RealConnections:
         silent = is_silent()
         if not silent:
             self._faults.connect(self)
-        lent = LENT[self.product.NAME](self, driver, silent=silent)
+        lent = self.product.REAL(self, driver, silent=silent)
         self.lent.append(lent)
         fairy.dbapi_connection = lent
 
@@ -132,51 +132,3 @@ class RealConnections:
         if work is not None and work.used and not (lent.silent or lent.refuses_writes):
             self._told(self, word)
         lent.refuses_writes = False
-
-
-class OwnSQLite(LentConnection):
-    """sqlite3's connection; only COMMIT, ROLLBACK and statements are looked at."""
-
-    @property
-    def isolation_level(self) -> Any:
-        """sqlite3's own."""
-        return self.driver.isolation_level
-
-
-class OwnMySQL(LentConnection):
-    """A connection of PyMySQL or mysqlclient."""
-
-    @property
-    def open(self) -> bool:
-        """Whether the connection can be used."""
-        return self.lost is None and bool(self.driver.open)
-
-    @property
-    def _sock(self) -> Any:
-        """PyMySQL's socket; the watcher asks whether the server has closed it, before COMMIT."""
-        return self.lender.socket(self, getattr(self.driver, "_sock"))  # noqa: B009 - a wall
-
-    def fileno(self) -> Any:
-        """Mysqlclient's socket, which the watcher asks for likewise."""
-        return self.lender.socket(self, self.driver).fileno()
-
-
-class OwnPostgreSQL(LentConnection):
-    """A connection of psycopg or psycopg2."""
-
-    @property
-    def closed(self) -> Any:
-        """Whether the connection is closed."""
-        return self.driver.closed if self.lost is None else 1
-
-    def fileno(self) -> int:
-        """The number of the socket; the watcher asks whether the server has closed it."""
-        number: int = self.lender.socket(self, self.driver).fileno()
-        return number
-
-
-LENT: dict[str, type[LentConnection]] = {
-    "SQLite": OwnSQLite,
-    "MySQL or MariaDB": OwnMySQL,
-    "PostgreSQL": OwnPostgreSQL,
-}

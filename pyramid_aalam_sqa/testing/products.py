@@ -17,15 +17,14 @@ READS = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
-# One fault: the text or the code for the driver, by the name that a test uses.
-Maker = Callable[["Product", Any], BaseException]
-
 
 class Product(ABC):
     """A driver and its database. *dbapi* is the module of the driver."""
 
     NAME: ClassVar[str] = ""
-    LENT: ClassVar[type[LentConnection]] = LentConnection
+    # What the application gets: with an imitated transaction, and with a real one.
+    LENT: ClassVar[type[LentConnection]]
+    REAL: ClassVar[type[LentConnection]] = LentConnection
     # What makes the driver's connection begin a transaction.
     BEGIN: ClassVar[str] = "START TRANSACTION"
     # Whether an error makes the server refuse all statements that follow.
@@ -129,8 +128,26 @@ def _with_codes(kind: Any, text: str, code: int, name: str) -> BaseException:
     return cast("BaseException", error)
 
 
-class MySQLConnection(LentConnection):
-    """A connection of PyMySQL or of mysqlclient."""
+class RealMySQLConnection(LentConnection):
+    """A connection of PyMySQL or of mysqlclient, which may be lost."""
+
+    @property
+    def open(self) -> bool:
+        """Whether the connection can be used."""
+        return self.lost is None and bool(self.driver.open)
+
+    @property
+    def _sock(self) -> Any:
+        """PyMySQL's socket; the watcher asks whether the server has closed it, before COMMIT."""
+        return self.lender.socket(self, getattr(self.driver, "_sock"))  # noqa: B009 - a wall
+
+    def fileno(self) -> Any:
+        """Mysqlclient's socket, which the watcher asks for likewise."""
+        return self.lender.socket(self, self.driver).fileno()
+
+
+class MySQLConnection(RealMySQLConnection):
+    """The same with an imitated transaction."""
 
     IN_TRANSACTION = 1
 
@@ -161,26 +178,12 @@ class MySQLConnection(LentConnection):
         status = int(self.driver.server_status)
         return status & ~self.IN_TRANSACTION if self.work and self.work.lost else status
 
-    @property
-    def open(self) -> bool:
-        """Whether the connection can be used."""
-        return self.lost is None and bool(self.driver.open)
-
-    @property
-    def _sock(self) -> Any:
-        """PyMySQL's socket; the watcher asks whether the server has closed it, before COMMIT."""
-        return self.lender.socket(self, getattr(self.driver, "_sock"))  # noqa: B009 - a wall
-
-    def fileno(self) -> Any:
-        """Mysqlclient's socket, which the watcher asks for likewise."""
-        return self.lender.socket(self, self.driver).fileno()
-
 
 class MySQL(Product):
     """PyMySQL and mysqlclient."""
 
     NAME = "MySQL or MariaDB"
-    LENT = MySQLConnection
+    LENT, REAL = MySQLConnection, RealMySQLConnection
     CALL_MAY_COMMIT = True
     OUTSIDE = re.compile(r"\s*SET\b", re.IGNORECASE)
     FAULTS: ClassVar[Mapping[str, tuple[Any, ...]]] = {
@@ -235,20 +238,8 @@ class _Status:
         return self.IN_ERROR if work.failed else self.IN_TRANSACTION
 
 
-class PostgreSQLConnection(LentConnection):
-    """A connection of psycopg or psycopg2."""
-
-    OWN = frozenset({"autocommit", "isolation_level", "read_only", "readonly", "deferrable"})
-
-    @property
-    def info(self) -> Any:
-        """What the driver knows of the connection."""
-        return _Status(self, self.driver.info)
-
-    @property
-    def pgconn(self) -> Any:
-        """Psycopg's handle of libpq."""
-        return _Status(self, self.driver.pgconn)
+class RealPostgreSQLConnection(LentConnection):
+    """A connection of psycopg or psycopg2, which may be lost."""
 
     @property
     def closed(self) -> Any:
@@ -259,6 +250,27 @@ class PostgreSQLConnection(LentConnection):
         """The number of the socket; the watcher asks whether the server has closed it."""
         number: int = self.lender.socket(self, self.driver).fileno()
         return number
+
+
+class PostgreSQLConnection(RealPostgreSQLConnection):
+    """The same with an imitated transaction."""
+
+    OWN = frozenset({"autocommit", "isolation_level", "read_only", "readonly", "deferrable"})
+
+    @property
+    def autocommits(self) -> bool:
+        """Whether SQLAlchemy has set the isolation level AUTOCOMMIT."""
+        return self.autocommit is True
+
+    @property
+    def info(self) -> Any:
+        """What the driver knows of the connection."""
+        return _Status(self, self.driver.info)
+
+    @property
+    def pgconn(self) -> Any:
+        """Psycopg's handle of libpq."""
+        return _Status(self, self.driver.pgconn)
 
     def set_isolation_level(self, level: Any) -> None:
         """Keep psycopg2's level for this user; 0 is AUTOCOMMIT."""
@@ -273,7 +285,7 @@ class PostgreSQL(Product):
     """psycopg and psycopg2."""
 
     NAME = "PostgreSQL"
-    LENT = PostgreSQLConnection
+    LENT, REAL = PostgreSQLConnection, RealPostgreSQLConnection
     BEGIN = "SELECT 1"
     ABORTS = True
     # The name of a class in the driver's module "errors"; empty for OperationalError.
