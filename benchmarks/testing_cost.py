@@ -93,7 +93,8 @@ def main():
                     for way in WAYS:
                         found[way.__name__].append(milliseconds(way, app, request=request))
                 shown = "  ".join(
-                    f"{name} {statistics.quantiles(times, n=10)[0]:.2f} ms" for name, times in found.items()
+                    f"{name} {statistics.quantiles(times, n=10)[0]:.2f} ms"
+                    for name, times in found.items()
                 )
                 print(f"  {'a request' if request else 'empty':<10} {shown}")
             with get_sqa(app).engine.begin() as connection:

@@ -1,7 +1,6 @@
 """The demo shows what its requests send: the rule, a deadlock that is retried, N+1 and its cure."""
 
 import threading
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,29 +11,16 @@ from webtest import TestApp
 from pyramid_aalam_sqa import get_sqa
 from pyramid_aalam_sqa.demo import main
 from pyramid_aalam_sqa.demo.drawers import fill_drawers
-from support.databases import own_database
 
 INI = Path(__file__).parents[2] / "development.ini"
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb", "postgresql"])
-def sqa_app(request, tmp_path_factory):
-    """The demo on each database, with the settings of its ini file that matter here."""
-    with ExitStack() as ends:
-        if request.param == "sqlite":
-            url = f"sqlite:///{tmp_path_factory.mktemp('demo')}/demo.sqlite"
-        else:
-            server = request.getfixturevalue(f"{request.param}_server")
-            url = ends.enter_context(own_database(server.url())).url
-        app = main({}, **{"sqlalchemy.url": url, **SETTINGS})
-        ends.callback(get_sqa(app).dispose)
-        yield app
-
-
 @pytest.fixture
-def visitor(sqa_client):
-    """A browser at the demo; the package's own plugin undoes what it does."""
-    return sqa_client
+def visitor(any_database):
+    """A browser at the demo, with the settings of its ini file that matter here."""
+    app = main({}, **{"sqlalchemy.url": any_database.url, **SETTINGS})
+    yield TestApp(app)
+    get_sqa(app).dispose()
 
 
 SETTINGS = {"sqa.record": "true", "jinja2.undefined": "strict", "sqa.retry_pause": "0"}
@@ -75,7 +61,6 @@ def test_each_button_shows_what_it_sent_from_begin_to_end(visitor, answer, statu
     assert items[2].endswith(outcome)
 
 
-@pytest.mark.sqa_commits
 def test_a_deadlock_is_retried_before_the_visitor(visitor):
     """Two connections, and a real error of the database in the first attempt."""
     page = visitor.get("/drawers").forms[0].submit(status=303).follow()
