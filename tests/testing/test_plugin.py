@@ -29,6 +29,7 @@ APP = """
         with get_sqa(app).engine.begin() as connection:
             connection.execute(text("CREATE TABLE note (body VARCHAR(20))"))
         yield app
+        Session(app).remove()
         get_sqa(app).dispose()
 """
 
