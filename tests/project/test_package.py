@@ -47,7 +47,9 @@ def test_the_package_index_can_show_the_distributions(wheel, sdist):
 
 def test_the_wheel_has_nothing_but_the_package(wheel):
     """No test, no cache, no empty file; beside the package stands the plugin of pytest alone."""
-    assert run("check_wheel_contents", "--no-config", "--ignore", "W009", wheel) == (0, f"{wheel}: OK\n")
+    status, said = run("check_wheel_contents", "--no-config", "--ignore", "W009", wheel)
+
+    assert (status, said) == (0, f"{wheel}: OK\n")
 
 
 def test_the_wheel_has_every_file_of_the_package(wheel):
