@@ -15,6 +15,7 @@ from .registry import (
     sorting_of,
 )
 from .sorting import Comparable
+from .statements import listen_for_statements
 from .unsafe_options import check_options, check_ready_engine
 from .urls import is_file, is_memory, masked, read_url, with_name
 
@@ -41,6 +42,7 @@ __all__ = [
     "is_file",
     "is_impossible_value",
     "is_memory",
+    "listen_for_statements",
     "masked",
     "read_url",
     "sorting_of",

@@ -27,6 +27,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from ..exceptions import ProvisioningError, SettingError
 from .session_changes import SessionChanges
 from .sorting import GENERIC_SORTING, Sorting
+from .statements import listen_for_statements
 
 # poll() reports this event without reading from the socket, so it works under TLS too.
 # Only Linux has it; elsewhere has_server_closed() returns false.
@@ -263,9 +264,7 @@ class Backend:
         event.listen(engine, "connect", self._refuse_autocommit)
         event.listen(engine, "checkin", self._on_return)
         if self.changes_session is not None and not self.is_memory(self.url):
-            for name in ("do_execute", "do_executemany"):
-                event.listen(engine, name, self._note_change)
-            event.listen(engine, "do_execute_no_params", self._note_change_without_parameters)
+            listen_for_statements(engine, self._note_change)
 
     def driver_arguments(self, driver: Any) -> frozenset[str] | None:
         """Return the names of the arguments of connect() in the module *driver*.
@@ -469,20 +468,13 @@ class Backend:
             )
             raise SettingError(msg)
 
-    def _note_change(
-        self, _cursor: object, statement: str, _parameters: object, context: ExecutionContext | None
-    ) -> None:
+    def _note_change(self, statement: str, context: ExecutionContext | None) -> None:
         """Note that the connection has to be closed on its return, if *statement* changes it."""
         if self.changes_session is not None and self.changes_session(statement) and context:
             info = context.root_connection.info
             # The statement of make_read_only() is undone, not the application's own of that text.
             if statement != self.READ_ONLY_SQL or ON_RETURN not in info:
                 info[ON_RETURN] = CLOSE
-
-    def _note_change_without_parameters(
-        self, cursor: object, statement: str, context: ExecutionContext | None
-    ) -> None:
-        self._note_change(cursor, statement, None, context)
 
     # Creating tables.
 

@@ -52,6 +52,8 @@ class Driver:
     KEEPS_STATE: ClassVar[bool] = False
     # Whether the driver says after an interruption what became of a COMMIT.
     KNOWS_ITS_COMMIT: ClassVar[bool] = False
+    # Whether a cursor that was not read to its end goes on reading after the transaction.
+    KEEPS_READING: ClassVar[bool] = False
 
     def transaction(self, connection: Any) -> Transaction:
         """Return what the driver's *connection* says of its transaction."""
@@ -81,7 +83,7 @@ class SQLiteDriver(Driver):
     """Python's sqlite3, which is interrupted only after SQLite has done its work."""
 
     ENDS = None
-    KNOWS_ITS_COMMIT = True
+    KNOWS_ITS_COMMIT = KEEPS_READING = True
 
     def transaction(self, connection: Any) -> Transaction:
         """Return what ``in_transaction`` says."""

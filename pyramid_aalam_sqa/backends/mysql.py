@@ -69,10 +69,6 @@ ESCAPED_BYTES = (b"\0", b"\n", b"\r", b"\x1a", b'"', b"'", b"\\")
 DEFAULT_MAX_PACKET = 16 * 2**20
 
 
-# In the info of a pooled connection: whether it was in autocommit when it was new.
-AUTOCOMMIT = "sqa.autocommit"
-
-
 # One statement, because each round trip delays every new connection. The two servers read each
 # other's part as a comment (MariaDB skips 50700 to 99999).
 SESSION_SETUP = (
@@ -166,7 +162,6 @@ class MySQLBackend(Backend):
         self.connect_timeout = float({**arguments, **self.url.query}.get("connect_timeout") or 5)
         # Before SQLAlchemy's own listener, which reads sql_mode to learn how to quote.
         event.listen(engine, "connect", self._set_up, insert=True)
-        event.listen(engine, "checkout", _note_autocommit)
         event.listen(engine, "checkin", _restore_autocommit)
         if self.sqa_options["max_connections"]:
             event.listen(engine, "close", close_and_wait)
@@ -326,15 +321,11 @@ def _leaves_autocommit(connection: Any) -> bool:
     return getattr(connection, "autocommit_mode", False) is None
 
 
-def _note_autocommit(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
-    record.info.setdefault(AUTOCOMMIT, connection.get_autocommit())
-
-
-def _restore_autocommit(connection: Any, record: ConnectionPoolEntry) -> None:
+def _restore_autocommit(connection: Any, _record: ConnectionPoolEntry) -> None:
     """Undo `SET autocommit = 1`; otherwise the next request could roll nothing back.
 
-    The driver knows the mode without a round trip, because the server sends it with each answer.
+    The driver knows the mode without a round trip, because the server sends it with each answer. A
+    new connection in this mode is refused, so each has begun without it.
     """
-    wanted = record.info.get(AUTOCOMMIT)
-    if connection is not None and wanted is not None and connection.get_autocommit() != wanted:
-        connection.autocommit(wanted)
+    if connection is not None and connection.get_autocommit():
+        connection.autocommit(False)

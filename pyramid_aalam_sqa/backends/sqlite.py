@@ -5,13 +5,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, ClassVar
-from weakref import WeakSet
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine
-from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.pool import AssertionPool, ConnectionPoolEntry, QueuePool
+from sqlalchemy.pool import AssertionPool, QueuePool
 
 from ..exceptions import SettingError
 from .backend import Backend, ErrorKind
@@ -70,10 +68,6 @@ MEMORY_OPTIONS = {"pool_size": 1, "max_overflow": 0, "pool_recycle": -1}
 
 # The bits of an extended error code that are its primary code.
 PRIMARY_CODE_BITS = 0xFF
-
-
-# In the info of a pooled connection: the cursors that are open on it.
-OPEN_CURSORS = "sqa.open_cursors"
 
 
 # In the info of a connection that has the table lock: how its transactions began before.
@@ -165,8 +159,6 @@ class SQLiteBackend(Backend):
             AttachedFile(self.schema, engine.dialect).prepare(engine)
         event.listen(engine, "connect", self._set_up)
         _begin_always(engine.dialect)
-        event.listen(engine, "after_cursor_execute", _note_cursor)
-        event.listen(engine, "reset", _close_cursors)
 
     def driver_arguments(self, driver: Any) -> frozenset[str] | None:
         """Return the arguments of sqlite3, and the parameters of a URI where the URL has one.
@@ -311,24 +303,6 @@ class SQLiteBackend(Backend):
             if code != sqlite3.SQLITE_READONLY:
                 raise
         return True
-
-
-def _note_cursor(connection: Connection, cursor: DBAPICursor, *_: object) -> None:
-    # The set is made by the first statement only, because this runs for each.
-    if OPEN_CURSORS not in connection.info:
-        connection.info[OPEN_CURSORS] = WeakSet()
-    connection.info[OPEN_CURSORS].add(cursor)
-
-
-def _close_cursors(_connection: object, record: ConnectionPoolEntry | None, _state: object) -> None:
-    """Close the cursors that were not read to their end, for example one that a traceback holds.
-
-    Otherwise the next user of the connection would see the database as it was then, and could not
-    write.
-    """
-    # A detached connection has no record. It is closed, not reused.
-    for cursor in record.info.pop(OPEN_CURSORS, ()) if record else ():
-        cursor.close()
 
 
 def _begin_always(dialect: Any) -> None:

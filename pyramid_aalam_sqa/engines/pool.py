@@ -9,7 +9,7 @@ from weakref import ref
 
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
-from sqlalchemy.pool.base import _ConnectionRecord
+from sqlalchemy.pool.base import ResetStyle, _ConnectionRecord
 
 # After how many uses, of all databases together, an old use counts half.
 HALF_LIFE = 2000
@@ -258,6 +258,11 @@ def _use_after(use: float, now: float) -> float:
     much as one that comes a half-life later, and old sums need no update as time goes by.
     """
     return max(use, now) + log2(1 + 2 ** -abs(use - now))
+
+
+def rolls_back_on_return(pool: Pool) -> bool:
+    """Tell whether *pool* itself sends ROLLBACK on a connection that comes back to it."""
+    return pool._reset_on_return is ResetStyle.reset_rollback  # noqa: SLF001 - no public name
 
 
 def _no_pool() -> None:

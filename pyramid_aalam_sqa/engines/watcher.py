@@ -2,7 +2,8 @@
 
 The watcher stands around the methods with which the engine's own dialect sends BEGIN, COMMIT,
 ROLLBACK and statements. So it knows what the driver was told and what it answered. Events of the
-engine would come too early, and another listener may interrupt them.
+engine would come too early, and another listener may interrupt them. They would also make each
+connection and each statement slower: with one listener, SQLAlchemy asks at each step who listens.
 
 A transaction is *open*, then *stored*, *refused* or *rolled back*. From the moment before COMMIT is
 sent until its answer is read it is *unknown*, and it stays so when the answer never comes.
@@ -36,6 +37,7 @@ from ..exceptions import (
     BrokenTransactionError,
     CommitNotAllowedError,
 )
+from .pool import rolls_back_on_return
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,8 @@ TRANSACTION = "sqa.transaction"
 SAVEPOINT = "sqa_call"
 # The server's error for a savepoint that does not exist.
 NO_SAVEPOINT = "1305"
+# With so many noted, the cursors that are gone are removed from the list.
+MANY_CURSORS = 100
 
 CONNECTION_ROLLED_BACK = (
     "The transaction was ended by a rollback() of its connection, and its session does not know: "
@@ -133,6 +137,7 @@ class WatchedTransaction:
         "__weakref__",
         "autocommits",
         "broken_by",
+        "cursors",
         "discard",
         "ended",
         "may_commit",
@@ -164,6 +169,8 @@ class WatchedTransaction:
         self.broken_by: BaseException | None = None
         # Whether the connection cannot be trusted any more.
         self.discard = False
+        # The cursors that may be open, where the driver needs to have them closed.
+        self.cursors: list[weakref.ref[Any]] = []
 
     @property
     def session(self) -> Session | None:
@@ -204,6 +211,8 @@ class Watcher:
             raise BrokenTransactionError(CONNECTION_ROLLED_BACK)
         self._begin(pooled)
         pooled.info[TRANSACTION] = transaction = WatchedTransaction()
+        if last is not None:
+            transaction.cursors = last.cursors
         self._look(transaction, pooled.dbapi_connection)
 
     def do_commit(self, pooled: Any) -> None:
@@ -254,18 +263,31 @@ class Watcher:
             transaction.discard = True
             raise
 
-    def release(self, connection: Any, info: dict[str, Any]) -> None:
-        """Roll back what was left open on the driver's *connection*, which goes back to the pool.
+    def release(self, connection: Any, record: ConnectionPoolEntry | None, *_: object) -> None:
+        """Clean the driver's *connection*, which goes back to its pool. A "checkin" listener.
 
         SQLAlchemy believes that a transaction has ended when a listener of its "commit" event
-        raises. The driver still has it open.
+        raises. The driver still has it open, so it is rolled back here. Cursors that were not read
+        to their end are closed, for example one that a traceback holds. Otherwise the next user of
+        an SQLite connection would see the database as it was then, and could not write.
         """
-        transaction: WatchedTransaction | None = info.pop(TRANSACTION, None)
-        if transaction is not None and transaction.outcome is Outcome.OPEN:
-            connection.rollback()
+        # A detached connection has no record, and is closed.
+        transaction = record.info.pop(TRANSACTION, None) if record is not None else None
+        if record is None or transaction is None or connection is None:
+            return
+        try:
+            if transaction.outcome is Outcome.OPEN:
+                connection.rollback()
+            for reference in transaction.cursors:
+                cursor = reference()
+                if cursor is not None:
+                    cursor.close()
+        except Exception as error:  # noqa: BLE001 - the pool must get its place back
+            record.invalidate(error)
 
     def _around(self, execute: Any) -> Any:
         """Return *execute*, of the dialect, with a look at the transaction after it."""
+        keeps_reading = self._driver.KEEPS_READING
 
         def watched(cursor: Any, statement: str, *arguments: Any) -> None:
             context = arguments[-1] if arguments else None
@@ -275,6 +297,8 @@ class Watcher:
             if transaction is None or transaction.outcome is not Outcome.OPEN:
                 execute(cursor, statement, *arguments)
                 return
+            if keeps_reading:
+                note_cursor(transaction.cursors, cursor)
             if transaction.ended:
                 raise broken(transaction.broken_by)
             driver = pooled.dbapi_connection
@@ -438,13 +462,17 @@ _watchers: WeakKeyDictionary[Dialect, Watcher] = WeakKeyDictionary()
 def watch_transactions(engine: Engine, backend: Backend) -> None:
     """Watch each transaction of *engine* from now on."""
     _watchers[engine.dialect] = watcher = Watcher(engine.dialect, backend)
+    event.listen(engine, "checkin", watcher.release)
+    if not rolls_back_on_return(engine.pool):
+        # Before the pool does what it does instead, such as a COMMIT.
+        event.listen(engine, "reset", watcher.release)
 
-    def release(connection: Any, record: ConnectionPoolEntry | None, _state: object) -> None:
-        # A detached connection has no record, and is closed.
-        if connection is not None and record is not None:
-            watcher.release(connection, record.info)
 
-    event.listen(engine, "reset", release)
+def note_cursor(cursors: list[weakref.ref[Any]], cursor: Any) -> None:
+    """Add *cursor* to *cursors*, without those that are gone."""
+    if len(cursors) >= MANY_CURSORS:
+        cursors[:] = [each for each in cursors if each() is not None]
+    cursors.append(weakref.ref(cursor))
 
 
 def watcher_of(connection: Connection) -> Watcher | None:

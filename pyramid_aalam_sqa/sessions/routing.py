@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 from weakref import WeakKeyDictionary, ref
 
-from sqlalchemy import ClauseElement, event, inspect
+from sqlalchemy import ClauseElement, inspect
 from sqlalchemy import Sequence as SequenceOfNumbers
 from sqlalchemy.engine import Connection, Engine, ExecutionContext
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql.dml import Insert
 
-from ..backends import masked
+from ..backends import listen_for_statements, masked
 from ..engines import (
     full_name,
     mapping_generation,
@@ -45,7 +45,7 @@ class Routes:
         self._known: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()
         self._checked: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()
         for engine in set(engines.values()):
-            event.listen(engine, "before_cursor_execute", _RoutingCheck(self))
+            listen_for_statements(engine, _RoutingCheck(self))
 
     def engine_for(self, key: str) -> Engine:
         """Return the engine with the bind key *key*.
@@ -130,18 +130,11 @@ class _RoutingCheck:
         # Weak: an engine that was handed in holds this listener longer than the Routes should live.
         self._routes = ref(routes)
 
-    def __call__(
-        self,
-        connection: Connection,
-        _cursor: object,
-        _statement: str,
-        _parameters: object,
-        context: ExecutionContext | None,
-        _many: bool,
-    ) -> None:
+    def __call__(self, _statement: str, context: ExecutionContext | None) -> None:
         compiled, routes = getattr(context, "compiled", None), self._routes()
         if context is None or compiled is None or routes is None:
             return
+        connection = context.root_connection
         # Only statements that a session of these routes has routed, or that its flush sends.
         if context.execution_options.get(ROUTED) is routes or _is_flushing(connection, routes):
             routes.check_tables(compiled, connection.engine)

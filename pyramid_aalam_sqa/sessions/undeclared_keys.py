@@ -10,9 +10,10 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import MetaData, Table, event
-from sqlalchemy.engine import Connection, Engine, ExecutionContext
+from sqlalchemy.engine import Engine, ExecutionContext
 from sqlalchemy.orm import Mapper
 
+from ..backends import listen_for_statements
 from ..engines import (
     BIND_KEY_ATTRIBUTE,
     BIND_KEY_INFO,
@@ -35,7 +36,7 @@ def refuse_bind_keys(engines: Iterable[Engine]) -> None:
     with _lock:
         for engine in engines:
             if _any_key_declared:
-                event.listen(engine, "before_cursor_execute", _UndeclaredKeyCheck())
+                listen_for_statements(engine, _UndeclaredKeyCheck())
             else:
                 _unchecked.add(engine)
 
@@ -45,7 +46,7 @@ def _check_from_now_on() -> None:
     _any_key_declared = True
     with _lock:
         for engine in list(_unchecked):
-            event.listen(engine, "before_cursor_execute", _UndeclaredKeyCheck())
+            listen_for_statements(engine, _UndeclaredKeyCheck())
         _unchecked.clear()
 
 
@@ -69,19 +70,15 @@ class _UndeclaredKeyCheck:
         # The mapping generation in which a compiled statement was found to have no bind key.
         self._checked: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
-    def __call__(
-        self,
-        connection: Connection,
-        _cursor: object,
-        _statement: str,
-        _parameters: object,
-        context: ExecutionContext | None,
-        _many: bool,
-    ) -> None:
+    def __call__(self, _statement: str, context: ExecutionContext | None) -> None:
         compiled = getattr(context, "compiled", None)
-        if compiled is None or self._checked.get(compiled) == mapping_generation():
+        if (
+            context is None
+            or compiled is None
+            or self._checked.get(compiled) == mapping_generation()
+        ):
             return
-        if isinstance(session_of_connection(connection), RoutingSession):
+        if isinstance(session_of_connection(context.root_connection), RoutingSession):
             # An application that has binds may use the same ready engine.
             return
         # A statement with what eager loading joins; DDL has none.
