@@ -410,6 +410,19 @@ class Backend:
         poll.register(socket, CLOSED_BY_PEER)
         return bool(poll.poll(0))
 
+    def is_quiet(self, connection: Any) -> bool:
+        """Return whether the driver's *connection* is open and nothing has come from the server.
+
+        False where that is not known. A server that hangs up, or that says why it is going to, is
+        seen without a round trip, under TLS too.
+        """
+        socket = self.socket(connection)
+        if socket is None or not CLOSED_BY_PEER:
+            return False
+        poll = select.poll()
+        poll.register(socket, CLOSED_BY_PEER | select.POLLIN)
+        return not poll.poll(0)
+
     def refuses_writes(self, connection: Any) -> bool:
         """Return whether the database takes no writes at present.
 

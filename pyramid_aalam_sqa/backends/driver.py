@@ -59,6 +59,14 @@ class Driver:
         """Return what the driver's *connection* says of its transaction."""
         return Transaction.UNKNOWN
 
+    def is_clean(self, connection: Any) -> bool:
+        """Return whether the server has surely no transaction on the driver's *connection*.
+
+        Then the ROLLBACK that each pool sends for a connection that comes back is needless, and is
+        left out: it costs a round trip. Without certainty the answer is false.
+        """
+        return False
+
     def is_intact(self, connection: Any) -> bool:
         """Return whether *connection* can be used on after an exception that is not the driver's.
 
@@ -92,6 +100,10 @@ class SQLiteDriver(Driver):
         # None is how SQLAlchemy tells the driver of AUTOCOMMIT.
         return Transaction.AUTOCOMMIT if connection.isolation_level is None else Transaction.CLOSED
 
+    def is_clean(self, connection: Any) -> bool:
+        """Return what ``in_transaction`` says. The driver itself sends no ROLLBACK then."""
+        return not connection.in_transaction
+
 
 class PsycopgDriver(Driver):
     """psycopg and psycopg2, with the status that libpq keeps."""
@@ -111,6 +123,10 @@ class PsycopgDriver(Driver):
             if status in {self.IN_TRANSACTION, self.IN_ERROR}
             else Transaction.UNKNOWN
         )
+
+    def is_clean(self, connection: Any) -> bool:
+        """Return what libpq says. The driver itself sends no ROLLBACK then."""
+        return self._status(connection) == self.IDLE
 
     def is_intact(self, connection: Any) -> bool:
         """Return whether no answer is awaited."""
@@ -133,6 +149,10 @@ class MySQLClientDriver(Driver):
         is_autocommit = connection.open and connection.get_autocommit()
         return Transaction.AUTOCOMMIT if is_autocommit else Transaction.UNKNOWN
 
+    def is_clean(self, connection: Any) -> bool:
+        """Return what a connection that was made here has noted of itself."""
+        return getattr(connection, "clean", False)
+
     def finish_results(self, connection: Any) -> None:
         """Read the further results of a procedure; mysqlclient refuses a COMMIT before."""
         next_result = getattr(connection, "next_result", None)
@@ -141,12 +161,12 @@ class MySQLClientDriver(Driver):
             connection.store_result()
 
 
-class PyMySQLDriver(Driver):
-    """PyMySQL, which keeps the status that the server sends after each write."""
+class PyMySQLDriver(MySQLClientDriver):
+    """PyMySQL, which keeps the status that the server sends after each write.
 
-    # What it says is out of date after LOCK TABLES, and after a statement that returns rows.
-    ENDS = ENDS_ON_MYSQL
-    CALL_MAY_COMMIT = KEEPS_STATE = True
+    What it says is out of date after LOCK TABLES, and after a statement that returns rows.
+    """
+
     IN_TRANSACTION, AUTOCOMMIT = 1, 2
 
     def transaction(self, connection: Any) -> Transaction:

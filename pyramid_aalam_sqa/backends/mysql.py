@@ -14,7 +14,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..exceptions import SettingError
 from .backend import Backend, ErrorKind
-from .mysqlclient_driver import MYSQLCLIENT_ARGUMENTS, keep_cursor_errors, ping_in_time
+from .mysqlclient_driver import MYSQLCLIENT_ARGUMENTS, connect_watched, ping_in_time
 from .pymysql_driver import (
     PyMySQLConnect,
     close_and_wait,
@@ -175,7 +175,7 @@ class MySQLBackend(Backend):
             )
             raise SettingError(msg)
         if engine.dialect.driver == "mysqldb":
-            event.listen(engine, "do_connect", keep_cursor_errors)
+            event.listen(engine, "do_connect", connect_watched)
         # A ping has no event. Without this it waits as long as a statement may take.
         engine.dialect.do_ping = self._ping  # type: ignore[method-assign]
 

@@ -1,10 +1,13 @@
 """What mysqlclient needs: its arguments by name, and a ping that does not wait without end."""
 
 import select
+from functools import cache
 from importlib import import_module
-from typing import Any
+from time import monotonic
+from typing import Any, cast
 
 from sqlalchemy.engine import Dialect
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from .driver import keeping_errors
 
@@ -39,12 +42,53 @@ def ping_in_time(connection: Any, seconds: float) -> None:
     connection.read_query_result()
 
 
-def keep_cursor_errors(
-    _dialect: Dialect, _record: object, _args: object, kwargs: dict[str, Any]
-) -> None:
-    """Let the cursors of a new connection keep the errors of their ``close()``.
+def connect_watched(
+    dialect: Dialect, _record: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> DBAPIConnection | None:
+    """Return a new connection that knows of itself what the package asks. A "do_connect" listener.
 
-    This is a listener for ``do_connect``, which leaves the connecting to others.
+    Its cursors keep the errors of their ``close()``. Where another module was set in the place of
+    mysqlclient, only the cursors are given, and the connecting is left to others.
     """
     usual = import_module("MySQLdb.cursors").Cursor
     kwargs["cursorclass"] = keeping_errors(kwargs.get("cursorclass", usual))
+    if dialect.loaded_dbapi.__name__ != "MySQLdb":
+        return None
+    connection_class = watched_class(import_module("MySQLdb.connections").Connection)
+    return cast("DBAPIConnection", connection_class(*args, **kwargs))
+
+
+@cache
+def watched_class(base: Any) -> Any:
+    """Return *base*, mysqlclient's connection, which notes whether it has a transaction.
+
+    What it sends besides goes through ``query()`` or ``send_query()``, or begins no transaction.
+    """
+
+    class WatchedConnection(base):  # type: ignore[misc]  # mysqlclient is optional
+        clean = False
+        answered = 0.0
+
+        def query(self, query: Any) -> None:
+            self.clean = False
+            super().query(query)
+            self.answered = monotonic()
+
+        def send_query(self, query: Any) -> None:
+            self.clean = False
+            super().send_query(query)
+
+        def commit(self) -> None:
+            self.clean = False
+            super().commit()
+            self.note_end()
+
+        def rollback(self) -> None:
+            self.clean = False
+            super().rollback()
+            self.note_end()
+
+        def note_end(self) -> None:
+            self.clean, self.answered = True, monotonic()
+
+    return WatchedConnection

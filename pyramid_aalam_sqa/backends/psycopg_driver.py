@@ -7,6 +7,7 @@ end for a server that is silent, because it hangs or because the network loses i
 import select
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -25,6 +26,8 @@ def bounded_connect(psycopg: Any, limit: float | None) -> Callable[..., DBAPICon
         """A connection whose waits end."""
 
         seconds: float | None = limit
+        # When the server has answered, by time.monotonic().
+        answered = 0.0
 
         def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
             """Run *gen*, psycopg's side of an exchange with the server; return its result.
@@ -35,7 +38,7 @@ def bounded_connect(psycopg: Any, limit: float | None) -> Callable[..., DBAPICon
             if self.seconds is None:
                 return super().wait(gen, *args, **kwargs)
             try:
-                return _run(gen, self.pgconn.socket, self.seconds)
+                return _run(gen, self, self.seconds)
             except TimeoutError as error:
                 self.close()
                 msg = f"the server did not answer for {self.seconds:g} seconds"
@@ -50,11 +53,15 @@ def bounded_connect(psycopg: Any, limit: float | None) -> Callable[..., DBAPICon
     return connect
 
 
-def _run(gen: Any, socket: int, seconds: float) -> Any:
-    """Run psycopg's generator *gen* on *socket*; raise TimeoutError after *seconds* of silence."""
+def _run(gen: Any, connection: Any, seconds: float) -> Any:
+    """Run psycopg's generator *gen* on the socket of *connection*, and note when it was answered.
+
+    Raises TimeoutError after *seconds* of silence.
+    """
     poll = select.poll()
     try:
         wanted = next(gen)
+        socket = connection.pgconn.socket
         while True:
             events = (select.POLLIN if wanted & READ else 0) | (
                 select.POLLOUT if wanted & WRITE else 0
@@ -67,6 +74,7 @@ def _run(gen: Any, socket: int, seconds: float) -> Any:
             # A connection that was closed can be read: psycopg finds out how.
             if found[0][1] & ~select.POLLOUT:
                 ready |= READ
+                connection.answered = monotonic()
             wanted = gen.send(ready)
     except StopIteration as done:
         return done.value

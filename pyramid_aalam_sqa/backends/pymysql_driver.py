@@ -9,9 +9,11 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
+from time import monotonic
 from typing import Any, NoReturn, cast
 
 import pymysql
+from pymysql.constants import SERVER_STATUS
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
@@ -245,6 +247,11 @@ class WatchedConnection(pymysql.connections.Connection):  # type: ignore[misc]  
     _result: Any
     # The first error that came while a cursor was closed.
     unheard_error: BaseException | None = None
+    # Whether the server has no transaction here. The status alone does not say so: a SELECT begins
+    # a transaction, and its answer says that there is none.
+    clean = False
+    # When the server has answered a statement, by time.monotonic().
+    answered = 0.0
 
     def cursor(self, cursor: Any = None) -> Any:
         """Return a cursor that keeps the error of its ``close()``."""
@@ -255,7 +262,31 @@ class WatchedConnection(pymysql.connections.Connection):  # type: ignore[misc]  
         if self._result is not None and self._result.unbuffered_active:
             raise pymysql.err.InterfaceError(STREAMING)
         rows: int = super().query(sql, unbuffered)
+        self.answered = monotonic()
         return rows
+
+    def _execute_command(self, command: int, sql: Any) -> None:
+        """Send *sql*. All that PyMySQL sends goes through this method."""
+        self.clean = False
+        super()._execute_command(command, sql)
+
+    def commit(self) -> None:
+        """Send COMMIT, and note that nothing was sent since."""
+        super().commit()
+        self.note_end()
+
+    def rollback(self) -> None:
+        """Send ROLLBACK, and note that nothing was sent since."""
+        super().rollback()
+        self.note_end()
+
+    def note_end(self) -> None:
+        """Note that a transaction has ended, unless the server says that the next one has begun.
+
+        It does so under ``completion_type = CHAIN``.
+        """
+        self.clean = not self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS
+        self.answered = monotonic()
 
     def finish_results(self) -> None:
         """Read the further results of a procedure, and raise the error that may be in them."""

@@ -20,7 +20,7 @@ from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.exc import DBAPIError
 
 from ..applications import Counters, Sqa
-from ..engines import Outcome, error_name, outcome_on
+from ..engines import Outcome, error_name, outcome_on, skips_rollback
 from ..exceptions import NPlusOneError
 from .lazy_loads import LAZY_LOAD, LazyLoad
 from .lines import Line, find_line
@@ -108,6 +108,8 @@ class Tap:
         return execute
 
     def _transaction(self, original: Callable[..., Any], kind: str) -> Callable[..., Any]:
+        dialect = cast("Engine", self._engine()).dialect
+
         def transact(pooled: Any) -> Any:
             place = _place(pooled)
             begun = place in self._begun
@@ -118,6 +120,8 @@ class Tap:
             if getattr(self._state, "inside", False):
                 return original(pooled)
             shown = "RESET" if kind == "ROLLBACK" and not begun else kind
+            if shown == "RESET" and skips_rollback(dialect, pooled):
+                return original(pooled)
             return self._step(shown, lambda: original(pooled), pooled)
 
         return transact

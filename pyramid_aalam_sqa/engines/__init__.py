@@ -29,6 +29,7 @@ from .watcher import (
     own_transaction,
     raise_if_broken,
     session_of_connection,
+    skips_rollback,
     transaction_on,
 )
 
@@ -59,6 +60,7 @@ __all__ = [
     "raise_if_broken",
     "read_password",
     "session_of_connection",
+    "skips_rollback",
     "tables_in",
     "tables_of_mapper",
     "tables_with_bind_key",

@@ -14,6 +14,7 @@ from ..exceptions import SettingError
 from ..settings import Database, RawSetting, read_options
 from .errors import install_listeners
 from .forks import one_process, separate_processes
+from .idle import ping_in_doubt
 from .password_file import use_password_file
 from .pool import BudgetPool
 
@@ -53,6 +54,8 @@ def make_engine(database: Database, sqa_options: Mapping[str, Any]) -> Engine:
         # First: a backend has a do_connect listener too, and the first one that connects wins.
         use_password_file(engine, path, options["connect_args"])
     backend.prepare(engine, options["connect_args"])
+    if sqa_options["shortcuts"]:
+        ping_in_doubt(engine, backend)
     if sqa_options["reset_connection"]:
         event.listen(engine, "checkin", _close_connection)
     install_listeners(engine, backend)

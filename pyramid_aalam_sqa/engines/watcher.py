@@ -94,6 +94,11 @@ class Attempt:
             return self.outer.note
         return f"thread {threading.current_thread().name}"
 
+    @property
+    def has_another(self) -> bool:
+        """Whether the work is done again when it fails now, by a lost connection for example."""
+        return not self.may_have_stored
+
     def note_commit(self, transaction: "WatchedTransaction") -> None:
         """Note that *transaction* is stored, or may be, for this work and the work around it."""
         self.may_have_stored = True
@@ -191,6 +196,7 @@ class Watcher:
     def __init__(self, dialect: Any, backend: Backend) -> None:
         self.backend = backend
         self._driver = driver_of(dialect)
+        self._shortcuts: bool = backend.sqa_options["shortcuts"]
         self._error: type[BaseException] = dialect.loaded_dbapi.Error
         self._is_disconnect = dialect.is_disconnect
         self._begin, self._commit = dialect.do_begin, dialect.do_commit
@@ -248,7 +254,8 @@ class Watcher:
         """Send ROLLBACK; report what is stored although it was to be rolled back."""
         transaction = _of(pooled)
         if transaction is None or transaction.outcome is not Outcome.OPEN:
-            self._rollback(pooled)
+            if not self.skips_rollback(pooled):
+                self._rollback(pooled)
             return
         transaction.outcome = Outcome.ROLLED_BACK
         driver = pooled.dbapi_connection
@@ -262,6 +269,13 @@ class Watcher:
             # Closing the connection rolls back as well.
             transaction.discard = True
             raise
+
+    def skips_rollback(self, pooled: Any) -> bool:
+        """Return whether the pool's ROLLBACK on *pooled*, after a COMMIT for example, is not sent.
+
+        The driver knows then that the server has no transaction.
+        """
+        return self._shortcuts and self._driver.is_clean(pooled.dbapi_connection)
 
     def release(self, connection: Any, record: ConnectionPoolEntry | None, *_: object) -> None:
         """Clean the driver's *connection*, which goes back to its pool. A "checkin" listener.
@@ -478,6 +492,12 @@ def note_cursor(cursors: list[weakref.ref[Any]], cursor: Any) -> None:
 def watcher_of(connection: Connection) -> Watcher | None:
     """Return the watcher of the engine of *connection*; None if it is not ours."""
     return _watchers.get(connection.dialect)
+
+
+def skips_rollback(dialect: Dialect, pooled: Any) -> bool:
+    """Return whether a ROLLBACK outside of a transaction is not sent on *pooled*."""
+    watcher = _watchers.get(dialect)
+    return watcher is not None and watcher.skips_rollback(pooled)
 
 
 def transaction_on(connection: Connection) -> WatchedTransaction | None:

@@ -67,6 +67,15 @@ class Lifetime(Attempt):
         environs = environs_of_thread()
         return path_of(environs[-1]) if environs else super().note
 
+    @property
+    def has_another(self) -> bool:
+        """Whether pyramid_retry makes another attempt when this one fails now."""
+        for environ in reversed(environs_of_thread()):
+            # A subrequest has no attempts of its own.
+            if ATTEMPT in environ:
+                return bool(environ[ATTEMPT] + 1 < environ[ATTEMPTS])
+        return False
+
     def note_commit(self, transaction: WatchedTransaction) -> None:
         """Make this attempt the last one: another attempt would store something twice."""
         environs = environs_of_thread()

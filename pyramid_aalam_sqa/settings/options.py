@@ -195,6 +195,18 @@ SQA_OPTIONS = (
     ),
     Option("retry_after", SIZE, "Seconds that a 503 asks the client to wait.", "5"),
     Option(
+        "ping_after",
+        SECONDS,
+        "Seconds without an answer after which a pooled connection is asked for a sign of life.",
+        "5",
+    ),
+    Option(
+        "shortcuts",
+        BOOLEAN,
+        "Leave out what is known to be needless, such as a ROLLBACK after a COMMIT.",
+        "true",
+    ),
+    Option(
         "reset_connection",
         BOOLEAN,
         "Make a new connection for each request, so that nothing that one request sets on its "
