@@ -146,7 +146,9 @@ class Backend:
     - ``READ_ONLY_SQL``: makes the transaction that has just begun refuse writes.
     - ``READ_WRITE_SQL``: undoes it where it holds for the connection; empty where it does not.
     - ``PRE_COMMIT_SQL``: sent to each of several databases before the first COMMIT. It fails if the
-      server is gone, or if COMMIT would find an error.
+      server is gone, or if COMMIT would find an error. Empty where the database has no server.
+    - ``DEFERS_CHECKS``: whether COMMIT may find an error in what was written, a deferred constraint
+      for example.
     - ``EXPLAIN_SQL``: before a statement, it asks for the plan of the statement.
     - ``TABLE_LOCK_TIMEOUT``: seconds that one worker waits for others that create tables.
     """
@@ -179,6 +181,7 @@ class Backend:
     READ_ONLY_SQL: ClassVar[str] = ""
     READ_WRITE_SQL: ClassVar[str] = ""
     PRE_COMMIT_SQL: ClassVar[str] = "SELECT 1"
+    DEFERS_CHECKS: ClassVar[bool] = True
     EXPLAIN_SQL: ClassVar[str] = "EXPLAIN"
     TABLE_LOCK_TIMEOUT: ClassVar[float] = 60
 

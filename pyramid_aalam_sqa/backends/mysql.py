@@ -137,6 +137,7 @@ class MySQLBackend(Backend):
     # For the session, not for one transaction: DDL would end a read-only transaction, and run.
     READ_ONLY_SQL = "SET SESSION TRANSACTION READ ONLY"
     READ_WRITE_SQL = "SET SESSION TRANSACTION READ WRITE"
+    DEFERS_CHECKS = False
 
     # What max_allowed_packet is on the server; None before the first connection.
     max_packet: int | None = None

@@ -122,6 +122,7 @@ class SQLiteBackend(Backend):
     changes_session = SQLITE
     READ_ONLY_SQL = "PRAGMA query_only = ON"
     READ_WRITE_SQL = "PRAGMA query_only = OFF"
+    PRE_COMMIT_SQL = ""
     EXPLAIN_SQL = "EXPLAIN QUERY PLAN"
 
     @classmethod

@@ -21,6 +21,7 @@ import weakref
 from collections.abc import Iterable
 from contextvars import ContextVar, Token
 from enum import Enum
+from time import monotonic
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
@@ -47,6 +48,8 @@ TRANSACTION = "sqa.transaction"
 SAVEPOINT = "sqa_call"
 # The server's error for a savepoint that does not exist.
 NO_SAVEPOINT = "1305"
+# Seconds since its last answer in which a server is taken to be there.
+JUST_NOW = 0.1
 # With so many noted, the cursors that are gone are removed from the list.
 MANY_CURSORS = 100
 
@@ -446,6 +449,20 @@ class Watcher:
         if self.backend.commit_would_roll_back(driver):
             raise BrokenTransactionError(COMMIT_WOULD_ROLL_BACK)
 
+    def knows_what_commit_finds(self, driver: Any, *, is_first: bool) -> bool:
+        """Return whether a question before COMMIT on the *driver*'s connection is needless.
+
+        It is a round trip. The first of several COMMITs asks by itself: if it fails, nothing is
+        stored. A server that has answered a moment ago is there, and would say nothing else.
+        """
+        if not self.backend.PRE_COMMIT_SQL:
+            return True
+        if not self._shortcuts:
+            return False
+        answered = getattr(driver, "answered", 0.0)
+        just_now = monotonic() - answered < JUST_NOW
+        return is_first or (just_now and not self.backend.DEFERS_CHECKS)
+
     def _outcome_of(self, error: BaseException, driver: Any) -> Outcome:
         """Return what *error*, which came out of COMMIT, says of the transaction."""
         if isinstance(error, self._error):
@@ -470,12 +487,14 @@ class Watcher:
             transaction.discard = True
 
 
-_watchers: WeakKeyDictionary[Dialect, Watcher] = WeakKeyDictionary()
+# The dialect holds its watcher, which holds the dialect: a strong reference here would keep both.
+_watchers: WeakKeyDictionary[Dialect, weakref.ref[Watcher]] = WeakKeyDictionary()
 
 
 def watch_transactions(engine: Engine, backend: Backend) -> None:
     """Watch each transaction of *engine* from now on."""
-    _watchers[engine.dialect] = watcher = Watcher(engine.dialect, backend)
+    watcher = Watcher(engine.dialect, backend)
+    _watchers[engine.dialect] = weakref.ref(watcher)
     event.listen(engine, "checkin", watcher.release)
     if not rolls_back_on_return(engine.pool):
         # Before the pool does what it does instead, such as a COMMIT.
@@ -491,12 +510,17 @@ def note_cursor(cursors: list[weakref.ref[Any]], cursor: Any) -> None:
 
 def watcher_of(connection: Connection) -> Watcher | None:
     """Return the watcher of the engine of *connection*; None if it is not ours."""
-    return _watchers.get(connection.dialect)
+    return _watcher_of(connection.dialect)
+
+
+def _watcher_of(dialect: Dialect) -> Watcher | None:
+    found = _watchers.get(dialect)
+    return found() if found is not None else None
 
 
 def skips_rollback(dialect: Dialect, pooled: Any) -> bool:
     """Return whether a ROLLBACK outside of a transaction is not sent on *pooled*."""
-    watcher = _watchers.get(dialect)
+    watcher = _watcher_of(dialect)
     return watcher is not None and watcher.skips_rollback(pooled)
 
 
@@ -535,15 +559,18 @@ def own_transaction(
     return transaction
 
 
-def check_before_commit(connection: Connection) -> None:
+def check_before_commit(connection: Connection, *, is_first: bool) -> None:
     """Raise what COMMIT on *connection* would raise, as far as it can be known before.
 
-    This is done on each connection before the first of several COMMITs is sent.
+    This is done on each connection before the first of several COMMITs is sent. *is_first*: that
+    COMMIT is the one of *connection*.
     """
     transaction, watcher = transaction_on(connection), watcher_of(connection)
     if transaction is not None and watcher is not None:
-        watcher.check_commit(transaction, connection.connection.dbapi_connection)
-        connection.exec_driver_sql(watcher.backend.PRE_COMMIT_SQL)
+        driver = connection.connection.dbapi_connection
+        watcher.check_commit(transaction, driver)
+        if not watcher.knows_what_commit_finds(driver, is_first=is_first):
+            connection.exec_driver_sql(watcher.backend.PRE_COMMIT_SQL)
 
 
 def session_of_connection(connection: Connection) -> Session | None:

@@ -81,11 +81,12 @@ def commit_in_order(transaction: SessionTransaction, order: CommitOrder, note: s
     """
     pending = _own_transactions(transaction)
     if len(pending) > 1:
-        for connection, root in pending.values():
+        engines = order.in_order(pending)
+        for engine in engines:
+            connection, root = pending[engine]
             if not root.is_active:
                 raise BrokenTransactionError(CONNECTION_ROLLED_BACK)
-            check_before_commit(connection)
-        engines = order.in_order(pending)
+            check_before_commit(connection, is_first=engine is engines[0])
         names = order.names_of(engines)
         for place, engine in enumerate(engines):
             connection, root = pending[engine]

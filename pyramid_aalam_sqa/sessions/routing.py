@@ -173,6 +173,15 @@ class RoutingSession(Session):
             return self.routes.engine_of(inspect(mapper).mapper)
         return self.routes.default
 
+    def get(self, entity: Any, ident: Any, **options: Any) -> Any:
+        """Return the object of *entity* with the primary key *ident*, from its database."""
+        if options.get("bind_arguments") is None:
+            mapper = inspect(entity, raiseerr=False)
+            if isinstance(mapper, Mapper):
+                # The engine of a mapper is known. Its statement is a new one each time.
+                options["bind_arguments"] = {"mapper": mapper}
+        return super().get(entity, ident, **options)
+
     def flush(self, objects: Any = None) -> None:
         """Write the pending changes, each object to the database of its table."""
         before, self.flushing = self.flushing, True
