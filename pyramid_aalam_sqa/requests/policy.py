@@ -7,6 +7,7 @@ the next attempt begins, and an error that no exception view was called for.
 from collections.abc import Callable
 from typing import Any
 
+from .request_class import RequestContexts
 from .service_unavailable import answer_unavailable
 
 # The environ key of a copy of the environ, made when the first attempt began.
@@ -25,12 +26,13 @@ def attempts_policy(policy: Policy) -> Policy:
     An error of a tween above the exception views, or of the security policy that pyramid_tm asks
     for the user's name, is answered 503 too when it says that the database is unavailable.
     """
+    contexts = RequestContexts()
 
     def execution_policy(environ: dict[str, Any], router: Any) -> Any:
         # An application may call another one with its own environ.
         outer = environ.pop(SENT, None)
         try:
-            return policy(environ, AttemptRouter(router))
+            return policy(environ, AttemptRouter(router, contexts))
         except Exception as error:
             response = answer_unavailable(error, environ, router)
             if response is None:
@@ -47,10 +49,11 @@ def attempts_policy(policy: Policy) -> Policy:
 class AttemptRouter:
     """Pyramid's router for one request, which gives each attempt the request as it was sent."""
 
-    __slots__ = ("_router",)
+    __slots__ = ("_contexts", "_router")
 
-    def __init__(self, router: Any) -> None:
+    def __init__(self, router: Any, contexts: RequestContexts) -> None:
         self._router = router
+        self._contexts = contexts
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._router, name)
@@ -59,7 +62,7 @@ class AttemptRouter:
         """Return Pyramid's context for an attempt, which makes its request from *environ*."""
         if SENT in environ:
             restore_request(environ)
-        return self._router.request_context(environ)
+        return self._contexts(self._router, environ)
 
     def invoke_request(self, request: Any, **options: Any) -> Any:
         """Call the application with *request*, and return its response."""
