@@ -40,6 +40,7 @@ from .requests import (
     commit_veto,
     context_factory,
     includeme,
+    request_manager,
     retry_tween_factory,
     rollback_tween_factory,
 )
@@ -93,6 +94,7 @@ __all__ = [
     "paginate",
     "paginate_keyset",
     "reflect",
+    "request_manager",
     "retry_tween_factory",
     "rollback_tween_factory",
     "session_scope",

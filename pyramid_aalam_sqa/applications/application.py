@@ -1,7 +1,6 @@
 """The public object of one application: its settings, its engines, a session for scripts."""
 
 from collections.abc import Mapping
-from typing import cast
 
 from sqlalchemy import MetaData
 from sqlalchemy.engine import Engine
@@ -77,13 +76,14 @@ def get_sqa(thing: HasRegistry) -> Sqa:
     :class:`SettingError` if the application did not include this package.
     """
     try:
-        return cast("Sqa", thing.registry[REGISTRY_KEY])
+        found: Sqa = thing.registry[REGISTRY_KEY]
     except KeyError:
         msg = (
             "This application has not included the package: call "
             'config.include("pyramid_aalam_sqa") first, or list it in pyramid.includes.'
         )
         raise SettingError(msg) from None
+    return found
 
 
 def engine_from_settings(settings: Mapping[str, object], *, bind_key: str | None = None) -> Engine:

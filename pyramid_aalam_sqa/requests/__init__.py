@@ -7,6 +7,7 @@ from .json_renderer import add_json_adapters
 from .outcome import commit_veto, rollback_tween_factory
 from .request import SqaRequest
 from .retry import retry_tween_factory
+from .transactions import request_manager
 
 __all__ = [
     "AttemptFailed",
@@ -17,6 +18,7 @@ __all__ = [
     "commit_veto",
     "context_factory",
     "includeme",
+    "request_manager",
     "retry_tween_factory",
     "rollback_tween_factory",
 ]

@@ -51,10 +51,9 @@ def tell_failed_attempt(request: Any, error: Exception, attempt: int, attempts: 
     _notify(request, AttemptFailed(request, error, attempt, attempts))
 
 
-def tell_outcome(request: Any, error: BaseException | None) -> None:
+def tell_outcome(request: Any, error: BaseException) -> None:
     """Count *error* and send its event, if the outcome is unknown or only a part is stored."""
-    if error is not None:
-        get_sqa(request).counters.add_outcome(error)
+    get_sqa(request).counters.add_outcome(error)
     if isinstance(error, OutcomeUnknownError):
         _notify(request, OutcomeUnknown(request, error))
     elif isinstance(error, PartialCommitError):

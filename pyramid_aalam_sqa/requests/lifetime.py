@@ -91,11 +91,14 @@ class Lifetime(Attempt):
     def end(self) -> None:
         """End all sessions and streams. If ending one raises, end the others too, then raise."""
         self.ended = True
-        with ExitStack() as ends:
-            while self.sessions:
-                ends.callback(self.sessions.pop().end)
-            while self.streams:
-                ends.callback(self.streams.pop().close)
+        if not self.streams and len(self.sessions) == 1:
+            self.sessions.pop().end()
+        elif self.streams or self.sessions:
+            with ExitStack() as ends:
+                while self.sessions:
+                    ends.callback(self.sessions.pop().end)
+                while self.streams:
+                    ends.callback(self.streams.pop().close)
 
     def hand_over_shared(self, outer: "Lifetime | None") -> None:
         """Give the sessions in a shared transaction to *outer*, of the request around this one."""
@@ -149,7 +152,7 @@ def ending_policy(policy: Policy) -> Policy:
                 response = policy(environ, router)
                 if lifetime.is_stored:
                     _watch_answer(response, environ)
-                if outer is None and ACTIVE not in environ:
+                if lifetime.sessions and outer is None and ACTIVE not in environ:
                     lifetime.refuse_open_transaction(response)
                 streamed = _is_streamed(response)
                 if streamed:

@@ -16,6 +16,9 @@ from .request import ENVIRON_SESSION
 
 log = logging.getLogger(__name__)
 
+# The header that overrules the status of a response.
+OVERRIDE = "x-tm"
+
 
 def commit_veto(request: Any, response: Any) -> bool:
     """Return True if *response* rolls back: any status but 200 to 399 does.
@@ -23,9 +26,10 @@ def commit_veto(request: Any, response: Any) -> bool:
     The header ``X-Tm`` overrules the status, as pyramid_tm documents it for its own veto:
     ``commit`` commits, any other value rolls back. This is the default of ``tm.commit_veto``.
     """
-    override = response.headers.get("X-Tm")
-    if override is not None:
-        return bool(override != "commit")
+    # Without response.headers, which is made anew for each response.
+    for name, value in reversed(response.headerlist):
+        if len(name) == len(OVERRIDE) and name.lower() == OVERRIDE:
+            return bool(value != "commit")
     return not 200 <= response.status_int < 400
 
 

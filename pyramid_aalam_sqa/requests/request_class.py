@@ -15,6 +15,7 @@ from typing import Any
 from pyramid.request import Request, apply_request_extensions
 
 from ..applications import get_sqa
+from .empty_body import mark_empty_body
 
 
 class RequestContexts:
@@ -22,6 +23,7 @@ class RequestContexts:
 
     def __init__(self) -> None:
         self._copy: Any = None
+        self._marks_bodies = False
         # The router that was copied, with what the class was made from.
         self._made_from: tuple[Any, Any, Any] = (None, None, None)
 
@@ -30,8 +32,13 @@ class RequestContexts:
         factory, properties = router.request_factory, router.request_extensions.descriptors
         if self._made_from != (router, factory, properties):
             # For the first request, and after a test has added a property.
-            self._copy = _with_one_class(router)
+            shortcuts = get_sqa(router).settings.sqa_options["shortcuts"]
+            self._copy = _with_one_class(router) if shortcuts else router
+            # With one attempt, pyramid_retry leaves the body alone.
+            self._marks_bodies = shortcuts and router.registry.settings.get("retry.attempts") != 1
             self._made_from = router, factory, dict(properties)
+        if self._marks_bodies:
+            mark_empty_body(environ)
         return self._copy.request_context(environ)
 
 
@@ -45,14 +52,15 @@ def _with_one_class(router: Any) -> Any:
     usual = isinstance(factory, type) and all(
         getattr(factory, name) is getattr(Request, name) for name in ("__new__", "__init__")
     )
-    if not (usual and get_sqa(router).settings.sqa_options["shortcuts"]):
+    if not usual:
         return router
     model = object.__new__(factory)
     properties = SimpleNamespace(methods={}, descriptors=dict(extensions.descriptors))
     apply_request_extensions(model, properties)
     made = copy(router)
     made.request_factory = model.__class__
-    made.request_extensions = SimpleNamespace(methods=extensions.methods, descriptors={})
+    methods = SimpleNamespace(methods=extensions.methods, descriptors={})
+    made.request_extensions = methods if extensions.methods else None
     # A subrequest is a request that the application has made, without these properties.
     made.invoke_subrequest = router.invoke_subrequest
     return made

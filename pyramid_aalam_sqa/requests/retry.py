@@ -55,7 +55,8 @@ def retry_tween_factory(handler: Callable[[Any], Any], registry: object) -> Call
         if rendered is not None and is_error_retryable(request, rendered):
             _prepare_next_attempt(request, rendered)
         else:
-            tell_outcome(request, rendered)
+            if rendered is not None:
+                tell_outcome(request, rendered)
             # An error from here on, in a callback or a tween above, comes after the commit.
             make_last_attempt(environ)
         return response

@@ -300,7 +300,7 @@ PYRAMID_OPTIONS = (
         "tm.manager_hook",
         CALLABLE,
         "The function that makes the transaction manager of a request.",
-        "pyramid_tm.explicit_manager",
+        "pyramid_aalam_sqa.request_manager",
     ),
     Option("tm.annotate_user", BOOLEAN, "Note the user's id on each transaction.", "false"),
     Option("retry.attempts", POSITIVE, "How often a request is tried at most; 1: once.", "3"),

@@ -77,7 +77,7 @@ def test_tm_settings_have_our_defaults():
 
     assert settings["tm.commit_veto"] == "pyramid_aalam_sqa.commit_veto"
     assert settings["tm.annotate_user"] == "false"
-    assert settings["tm.manager_hook"].__name__ == "explicit_manager"
+    assert settings["tm.manager_hook"].__name__ == "request_manager"
 
 
 def hook(request):

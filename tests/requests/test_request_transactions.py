@@ -1,0 +1,216 @@
+"""A request's transaction behaves as any other of the package transaction, used or not.
+
+Each test of the first part runs with the package's own manager too. If one fails there, that
+package has changed: look at requests/transactions.py again.
+"""
+
+import pytest
+from pyramid.response import Response
+from pyramid.security import Allowed
+from transaction import Transaction, TransactionManager
+from transaction.interfaces import AlreadyInTransaction, DoomedTransaction, NoTransaction
+from webtest import TestApp
+
+from pyramid_aalam_sqa.requests.transactions import RequestManager, RequestTransaction
+from support.apps import with_view
+
+
+@pytest.fixture(params=[RequestManager, TransactionManager])
+def tm(request):
+    """An explicit transaction manager of either kind."""
+    return request.param(explicit=True)
+
+
+class Synchronizer:
+    """Notes what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def newTransaction(self, transaction):  # noqa: N802 - transaction's interface
+        self.told.append(("new", transaction))
+
+    def beforeCompletion(self, transaction):  # noqa: N802 - transaction's interface
+        self.told.append(("before", transaction))
+
+    def afterCompletion(self, transaction):  # noqa: N802 - transaction's interface
+        self.told.append(("after", transaction))
+
+
+class DataManager:
+    """Notes what it has to do."""
+
+    transaction_manager = None
+
+    def __init__(self):
+        self.done = []
+
+    def sortKey(self):  # noqa: N802 - transaction's interface
+        return "data manager"
+
+    def __getattr__(self, name):
+        if name not in {"abort", "tpc_begin", "commit", "tpc_vote", "tpc_finish", "tpc_abort"}:
+            raise AttributeError(name)
+        return lambda transaction: self.done.append(name)
+
+
+@pytest.mark.parametrize("end", ["commit", "abort"])
+def test_a_transaction_that_nobody_uses_begins_and_ends(tm, end):
+    """It is the current one in between."""
+    begun = tm.begin()
+    assert isinstance(begun, Transaction)
+    assert tm.get() is begun
+    with pytest.raises(AlreadyInTransaction):
+        tm.begin()
+
+    getattr(tm, end)()
+
+    with pytest.raises(NoTransaction):
+        tm.get()
+    assert tm.begin() is not begun
+
+
+def test_who_holds_an_unused_transaction_cannot_join_it_after_its_commit(tm):
+    """What it would store is never committed."""
+    begun = tm.begin()
+    tm.commit()
+
+    with pytest.raises(ValueError, match="expected txn status"):
+        begun.join(DataManager())
+
+
+def test_a_data_manager_that_joins_is_committed(tm):
+    """So is one that joins after a note and a user were set."""
+    begun, joined = tm.begin(), DataManager()
+    begun.note("/path")
+    begun.user = "somebody"
+    begun.join(joined)
+    assert (begun.description, begun.user) == ("/path", "somebody")
+
+    tm.commit()
+
+    assert joined.done == ["tpc_begin", "commit", "tpc_vote", "tpc_finish"]
+
+
+def test_a_data_manager_that_joins_is_rolled_back(tm):
+    """By the manager, and by the transaction itself."""
+    for end in (tm, None):
+        joined = DataManager()
+        begun = tm.begin()
+        begun.join(joined)
+        (end or begun).abort()
+        assert joined.done == ["abort"]
+
+
+def test_an_extension_that_is_set_before_the_first_use_stays(tm):
+    """As old storages set it."""
+    begun = tm.begin()
+    begun._extension = {"own": 1}  # noqa: SLF001 - those did not have the public name
+    begun.addAfterCommitHook(print)
+
+    assert begun.extension == {"own": 1}
+
+
+def test_a_doomed_transaction_is_not_committed(tm):
+    """It can be doomed before anybody has used it."""
+    tm.begin()
+    assert not tm.isDoomed()
+    tm.doom()
+    assert tm.isDoomed()
+    with pytest.raises(DoomedTransaction):
+        tm.commit()
+    tm.abort()
+
+
+@pytest.mark.parametrize("end", ["commit", "abort"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_synchronizer_is_told_of_each_transaction(tm, end, when):
+    """Whether it was registered before the beginning or after it."""
+    synchronizer = Synchronizer()
+    if when == "before":
+        tm.registerSynch(synchronizer)
+    begun = tm.begin()
+    if when == "after":
+        tm.registerSynch(synchronizer)
+    getattr(tm, end)()
+
+    assert synchronizer.told == [("new", begun), ("before", begun), ("after", begun)]
+
+
+def test_hooks_are_called_with_what_became_of_it(tm):
+    """A hook is a use."""
+    called = []
+    tm.begin().addAfterCommitHook(called.append)
+    tm.commit()
+    tm.begin().addAfterAbortHook(lambda: called.append("aborted"))
+    tm.abort()
+
+    assert called == [True, "aborted"]
+
+
+def test_a_savepoint_can_be_made_first(tm):
+    """It is a use as well."""
+    joined = DataManager()
+    tm.begin()
+    savepoint = tm.savepoint()
+    tm.get().join(joined)
+    savepoint.rollback()
+    tm.commit()
+
+    assert joined.done == ["abort"]
+
+
+def test_what_a_transaction_does_not_have_is_missing(tm):
+    """Whether it was used before or not."""
+    begun = tm.begin()
+    for _ in range(2):
+        assert not hasattr(begun, "no_such_attribute")
+        begun.addBeforeCommitHook(print)
+
+
+# The applications. ---------------------------------------------------------------------------
+
+
+def look(request):
+    return Response(f"{type(request.tm).__name__} {type(request.tm.get()).__name__}")
+
+
+def test_an_application_has_this_manager(serve):
+    """It is the default of tm.manager_hook."""
+    told = TestApp(serve("sqlite://", with_view(look))).get("/").text
+
+    assert told == f"{RequestManager.__name__} {RequestTransaction.__name__}"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"sqa.shortcuts": "false"}, {"tm.manager_hook": "pyramid_tm.explicit_manager"}],
+    ids=["shortcuts", "hook"],
+)
+def test_an_application_may_have_another_one(serve, setting):
+    """Without shortcuts, and where its own hook makes it."""
+    told = TestApp(serve("sqlite://", with_view(look), **setting)).get("/").text
+
+    assert told == "TransactionManager Transaction"
+
+
+def test_the_user_is_noted_where_the_application_asks_for_it(serve):
+    """tm.annotate_user, which is pyramid_tm's."""
+
+    class Policy:
+        def authenticated_userid(self, request):
+            return "somebody"
+
+        def permits(self, request, context, permission):
+            return Allowed("")
+
+    def view(request):
+        transaction = request.tm.get()
+        return Response(f"{transaction.user} {transaction.description}")
+
+    def setup(config):
+        config.set_security_policy(Policy())
+
+    app = serve("sqlite://", setup, with_view(view), **{"tm.annotate_user": "true"})
+
+    assert TestApp(app).get("/").text == "somebody /"
