@@ -18,7 +18,6 @@ from sqlalchemy.engine import (
     Dialect,
     Engine,
     ExceptionContext,
-    ExecutionContext,
 )
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
@@ -27,7 +26,6 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from ..exceptions import ProvisioningError, SettingError
 from .session_changes import SessionChanges
 from .sorting import GENERIC_SORTING, Sorting
-from .statements import listen_for_statements
 
 # poll() reports this event without reading from the socket, so it works under TLS too.
 # Only Linux has it; elsewhere has_server_closed() returns false.
@@ -259,15 +257,13 @@ class Backend:
         )
 
     def watch_connections(self, engine: Engine) -> None:
-        """Close each connection of *engine* that a statement has changed, when it comes back.
+        """Close each connection of *engine* that note_change() was called for, when it comes back.
 
         Also undo make_read_only() then, and refuse new connections in AUTOCOMMIT. *engine* may be
         one that the application has made.
         """
         event.listen(engine, "connect", self._refuse_autocommit)
         event.listen(engine, "checkin", self._on_return)
-        if self.changes_session is not None and not self.is_memory(self.url):
-            listen_for_statements(engine, self._note_change)
 
     def driver_arguments(self, driver: Any) -> frozenset[str] | None:
         """Return the names of the arguments of connect() in the module *driver*.
@@ -484,13 +480,16 @@ class Backend:
             )
             raise SettingError(msg)
 
-    def _note_change(self, statement: str, context: ExecutionContext | None) -> None:
-        """Note that the connection has to be closed on its return, if *statement* changes it."""
-        if self.changes_session is not None and self.changes_session(statement) and context:
-            info = context.root_connection.info
-            # The statement of make_read_only() is undone, not the application's own of that text.
-            if statement != self.READ_ONLY_SQL or ON_RETURN not in info:
-                info[ON_RETURN] = CLOSE
+    @property
+    def noted_changes(self) -> SessionChanges | None:
+        """What finds the statements for :meth:`note_change`; None where none needs to be noted."""
+        return None if self.is_memory(self.url) else self.changes_session
+
+    def note_change(self, statement: str, info: dict[str, Any]) -> None:
+        """Note in *info* that its connection, which *statement* changes, is to be closed later."""
+        # The statement of make_read_only() is undone, not the application's own of that text.
+        if statement != self.READ_ONLY_SQL or ON_RETURN not in info:
+            info[ON_RETURN] = CLOSE
 
     # Creating tables.
 

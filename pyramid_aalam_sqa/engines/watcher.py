@@ -27,7 +27,7 @@ from weakref import WeakKeyDictionary
 
 from pyramid_retry import IRetryableError, mark_error_retryable
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Dialect, Engine
+from sqlalchemy.engine import Connection, Dialect, Engine, ExecutionContext
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -186,6 +186,12 @@ class WatchedTransaction:
         owner = self.owner() if self.owner else None
         return owner.session if owner else None
 
+    def note_cursor(self, cursor: Any) -> None:
+        """Add *cursor* to ``cursors``; remove those that were collected when there are many."""
+        self.cursors.append(weakref.ref(cursor))
+        if len(self.cursors) > MANY_CURSORS:
+            self.cursors = [each for each in self.cursors if each() is not None]
+
     @property
     def is_owned(self) -> bool:
         """Whether it belongs to a session that has not ended its transaction."""
@@ -303,32 +309,50 @@ class Watcher:
             record.invalidate(error)
 
     def _around(self, execute: Any) -> Any:
-        """Return *execute*, of the dialect, with a look at the transaction after it."""
-        keeps_reading = self._driver.KEEPS_READING
+        """Return *execute*, of the dialect, with a look at the transaction around it.
+
+        This runs for each statement, so what it needs is looked up once, and what is usual is
+        decided here.
+        """
+        backend, ends, state_of = self.backend, self._driver.ENDS, self._driver.transaction
+        keeps_reading, call_may_commit = self._driver.KEEPS_READING, self._driver.CALL_MAY_COMMIT
+        changes_session = backend.noted_changes
 
         def watched(cursor: Any, statement: str, *arguments: Any) -> None:
-            context = arguments[-1] if arguments else None
-            # Without a context the dialect is asking the server what it can do.
-            pooled: Any = context and context.root_connection.connection
-            transaction = _of(pooled) if context else None
+            pooled = _pooled_of(arguments[-1] if arguments else None)
+            if pooled is None:
+                execute(cursor, statement, *arguments)
+                return
+            if changes_session is not None and changes_session(statement):
+                backend.note_change(statement, pooled.info)
+            transaction: WatchedTransaction | None = pooled.info.get(TRANSACTION)
             if transaction is None or transaction.outcome is not Outcome.OPEN:
                 execute(cursor, statement, *arguments)
                 return
-            if keeps_reading:
-                note_cursor(transaction.cursors, cursor)
             if transaction.ended:
                 raise broken(transaction.broken_by)
             driver = pooled.dbapi_connection
-            if transaction.procedure is not None:
-                self._check_savepoint(transaction, driver)
-                self._raise_if_ended(transaction)
-            if self._driver.CALL_MAY_COMMIT and transaction.seen_open and CALL.match(statement):
-                _run(driver, f"SAVEPOINT {SAVEPOINT}")
-                transaction.procedure = statement
+            if call_may_commit:
+                self._before(transaction, driver, statement)
             execute(cursor, statement, *arguments)
-            self._after(transaction, driver, statement)
+            if keeps_reading and cursor.description is not None:
+                transaction.note_cursor(cursor)
+            found, seen_open = state_of(driver), transaction.seen_open
+            if found is Transaction.OPEN and (not seen_open or not ends):
+                transaction.seen_open = True
+            elif found is not Transaction.CLOSED or seen_open:
+                self._after(transaction, driver, statement)
 
         return watched
+
+    def _before(self, transaction: WatchedTransaction, driver: Any, statement: str) -> None:
+        """Look whether the last procedure has ended the transaction, or *statement* may do so."""
+        if transaction.procedure is not None:
+            self._check_savepoint(transaction, driver)
+            self._raise_if_ended(transaction)
+        if transaction.seen_open and CALL.match(statement):
+            _run(driver, f"SAVEPOINT {SAVEPOINT}")
+            transaction.procedure = statement
 
     def _after(self, transaction: WatchedTransaction, driver: Any, statement: str) -> None:
         """Look at the transaction after *statement*. Raises when that has ended it."""
@@ -372,12 +396,11 @@ class Watcher:
 
     def _is_over(self, transaction: WatchedTransaction, driver: Any) -> bool:
         """Return whether the driver itself was used to end a transaction that had written."""
-        return (
-            transaction.broken_by is None
-            and transaction.seen_open
-            and not transaction.autocommits
-            and self._driver.transaction(driver) in {Transaction.CLOSED, Transaction.AUTOCOMMIT}
-        )
+        if transaction.broken_by or not transaction.seen_open or transaction.autocommits:
+            return False
+        # Without a set: the hash of an Enum is a function of Python's.
+        found = self._driver.transaction(driver)
+        return found is Transaction.CLOSED or found is Transaction.AUTOCOMMIT
 
     def _report_end(self, transaction: WatchedTransaction, statement: str) -> None:
         """Note and log that *transaction* was ended by *statement*; empty if that is not known."""
@@ -501,13 +524,6 @@ def watch_transactions(engine: Engine, backend: Backend) -> None:
         event.listen(engine, "reset", watcher.release)
 
 
-def note_cursor(cursors: list[weakref.ref[Any]], cursor: Any) -> None:
-    """Add *cursor* to *cursors*, without those that are gone."""
-    if len(cursors) >= MANY_CURSORS:
-        cursors[:] = [each for each in cursors if each() is not None]
-    cursors.append(weakref.ref(cursor))
-
-
 def watcher_of(connection: Connection) -> Watcher | None:
     """Return the watcher of the engine of *connection*; None if it is not ours."""
     return _watcher_of(connection.dialect)
@@ -606,6 +622,19 @@ def _of(pooled: Any) -> WatchedTransaction | None:
         # SQLAlchemy makes such a connection while it asks the server what it can do.
         return None
     return found
+
+
+def _pooled_of(context: ExecutionContext | None) -> Any:
+    """Return the pooled connection of *context*; None while the dialect is asking the server."""
+    if context is None:
+        return None
+    pooled = context.root_connection.connection
+    try:
+        # SQLAlchemy keeps it at the first use.
+        pooled.info  # noqa: B018 - it raises where there is none
+    except NotImplementedError:
+        return None
+    return pooled
 
 
 def _run(connection: Any, statement: str) -> None:

@@ -8,13 +8,15 @@ what this package costs a request that uses no database.
 from io import BytesIO
 from typing import Any
 
-# Keys of the environ that say that a body may follow, although its length is not known.
-UNKNOWN_LENGTH = ("wsgi.input_terminated", "webob.is_body_readable")
-
 
 def mark_empty_body(environ: dict[str, Any]) -> None:
     """Put into *environ* what ``request.make_body_seekable()`` puts there, if it has no body."""
-    if "CONTENT_LENGTH" in environ or any(key in environ for key in UNKNOWN_LENGTH):
+    if (
+        "CONTENT_LENGTH" in environ
+        or "wsgi.input_terminated" in environ
+        or "webob.is_body_readable" in environ
+    ):
+        # There is one, or one may follow although its length is not known.
         return
     environ["CONTENT_LENGTH"] = "0"
     environ["wsgi.input"] = BytesIO()

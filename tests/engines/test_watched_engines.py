@@ -1,7 +1,7 @@
 """What the watcher costs an engine, and what it leaves on a connection that goes back."""
 
-import gc
 import sqlite3
+import weakref
 
 import pytest
 from pyramid.response import Response
@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, event, text
 from webtest import TestApp
 
 from pyramid_aalam_sqa import engine_from_settings, get_sqa
-from pyramid_aalam_sqa.engines.watcher import MANY_CURSORS, note_cursor
+from pyramid_aalam_sqa.engines.watcher import MANY_CURSORS
 from support.apps import with_view
 from support.bound import KEYS
 
@@ -105,23 +105,22 @@ def test_a_connection_whose_cursor_cannot_be_closed_is_thrown_away(serve, sqlite
                 raise sqlite3.OperationalError
 
         stubborn = Stubborn()
-        note_cursor(watched.cursors, stubborn)
+        watched.cursors.append(weakref.ref(stubborn))
 
     assert engine.pool.checkedout() == 0
     with engine.connect() as connection:
         assert connection.connection.dbapi_connection is not before
 
 
-def test_cursors_that_are_gone_are_not_kept_noted():
+def test_cursors_that_are_gone_are_not_kept_noted(serve, sqlite):
     """A request of many statements notes few of them."""
-    cursors = []
-    with sqlite3.connect(":memory:") as connection:
-        kept = connection.cursor()
-        note_cursor(cursors, kept)
+    engine = get_sqa(serve(sqlite.url)).engine
+    with engine.connect() as connection:
+        kept = connection.execute(text("SELECT 1"))
         for _ in range(3 * MANY_CURSORS):
-            note_cursor(cursors, connection.cursor())
-            gc.collect(0)
-    connection.close()
+            connection.execute(text("SELECT 1")).all()
+        noted = connection.connection.info["sqa.transaction"].cursors
+        cursors = {reference() for reference in noted}
 
-    assert len(cursors) <= MANY_CURSORS
-    assert cursors[0]() is kept
+    assert len(noted) <= MANY_CURSORS + 1
+    assert kept.cursor is None or kept.cursor in cursors
