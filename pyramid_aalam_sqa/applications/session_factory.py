@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import URL, Engine
 
 from ..engines import make_engine
 from ..exceptions import SettingError
@@ -130,16 +130,17 @@ def make_engines(settings: Settings) -> dict[str, Engine]:
     would wait for a lock that it holds itself.
     """
     engines: dict[str, Engine] = {}
-    made: list[tuple[Database, Engine]] = []
+    # By URL: of a thousand databases, each is compared with those at the same URL alone.
+    made: dict[URL, list[tuple[Database, Engine]]] = {}
     for key, database in settings.databases.items():
+        others = made.setdefault(database.url, [])
         same = [
             engine
-            for other, engine in made
-            if (other.url, other.options, other.engine)
-            == (database.url, database.options, database.engine)
+            for other, engine in others
+            if (other.options, other.engine) == (database.options, database.engine)
         ]
         engines[key] = same[0] if same else make_engine(database, settings.options_for(key))
-        made.append((database, engines[key]))
+        others.append((database, engines[key]))
     return engines
 
 

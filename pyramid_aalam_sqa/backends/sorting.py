@@ -29,7 +29,6 @@ from sqlalchemy import (
     literal_column,
     type_coerce,
 )
-from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import NullType, TypeEngine
 
@@ -131,6 +130,8 @@ def _by_mysql(column: Column, type_: TypeEngine[Any], dialect: Dialect) -> Compa
     FLOAT than they store. A TIME may be negative or longer than a day, which the drivers write in
     different ways.
     """
+    from sqlalchemy.dialects import mysql  # noqa: PLC0415 - slow, and seldom needed
+
     if isinstance(type_, (mysql.SET, mysql.BIT)) or (isinstance(type_, Enum) and type_.native_enum):
         number = cast(type_coerce(column, NullType()), mysql.BIGINT(unsigned=True))
         return _plain(number, NullType())
@@ -154,6 +155,8 @@ def _by_postgresql(column: Column, type_: TypeEngine[Any], dialect: Dialect) -> 
     Of most types, Python has no object for each value, for example no date before Christ, no time
     24:00 and no infinite timestamp. Every type has a text that PostgreSQL itself reads again.
     """
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - as above
+
     if isinstance(type_, JSON) and not isinstance(type_, postgresql.JSONB):
         raise _unsortable(column, "PostgreSQL does not sort it, but JSONB")
     if isinstance(type_, postgresql.HSTORE):

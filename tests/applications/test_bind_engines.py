@@ -1,5 +1,7 @@
 """The engines of further databases, from the ini file and from directives."""
 
+from dataclasses import replace
+
 import pytest
 from pyramid import testing
 from pyramid.config import Configurator
@@ -9,6 +11,7 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 
 from pyramid_aalam_sqa import (
@@ -19,6 +22,8 @@ from pyramid_aalam_sqa import (
     engine_from_settings,
     get_sqa,
 )
+from pyramid_aalam_sqa.applications import session_factory
+from pyramid_aalam_sqa.settings import settings
 from pyramid_aalam_sqa.settings.reader import read_settings
 from support.bind_files import BIND, URL, files
 from support.bound import KEYS, AuditBase, Author, Base, Entry, Line, do, serving
@@ -259,3 +264,27 @@ def test_what_postgresql_has_deferred_fails_before_the_first_commit(postgresql, 
         with pytest.raises(IntegrityError):
             do(client, write)
     assert Database(settings["sqlalchemy.url"]).rows("SELECT * FROM author") == []
+
+
+def test_a_thousand_databases_are_not_compared_with_each_other(monkeypatch):
+    """Start-up takes as long for each as for the first; databases at one URL share an engine."""
+    compared = []
+
+    class Options(dict):
+        __hash__ = None
+
+        def __eq__(self, other):
+            compared.append(other)
+            return super().__eq__(other)
+
+    monkeypatch.setattr(session_factory, "make_engine", lambda database, options: object())
+    databases = {
+        f"b{number}": settings.Database(make_url(f"sqlite:///{number % 500}"), Options())
+        for number in range(1000)
+    }
+    given = read_settings({"sqlalchemy.url": "sqlite://"})
+    engines = session_factory.make_engines(replace(given, binds=databases))
+
+    # With the default database.
+    assert len(set(engines.values())) == 501
+    assert len(compared) <= 1000
