@@ -243,8 +243,9 @@ class WatchedConnection(pymysql.connections.Connection):  # type: ignore[misc]  
     warning alone. What its cursors raise while they are closed is only logged by SQLAlchemy.
     """
 
-    # PyMySQL's own: the result that is being read.
+    # PyMySQL's own: the result that is being read, and the status of the server's last answer.
     _result: Any
+    server_status: Any
     # The first error that came while a cursor was closed.
     unheard_error: BaseException | None = None
     # Whether the server has no transaction here. The status alone does not say so: a SELECT begins
@@ -268,7 +269,7 @@ class WatchedConnection(pymysql.connections.Connection):  # type: ignore[misc]  
     def _execute_command(self, command: int, sql: Any) -> None:
         """Send *sql*. All that PyMySQL sends goes through this method."""
         self.clean = False
-        super()._execute_command(command, sql)
+        super()._execute_command(command, sql)  # pyright: ignore[reportAttributeAccessIssue]  # it has no types
 
     def commit(self) -> None:
         """Send COMMIT, and note that nothing was sent since."""

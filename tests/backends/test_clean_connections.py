@@ -3,6 +3,7 @@
 import ast
 import inspect
 from contextlib import closing
+from types import ModuleType
 
 import pymysql.connections
 import pytest
@@ -68,6 +69,38 @@ def test_whatever_is_sent_ends_that(engine, driver, use):
     use(driver)
 
     assert not is_clean(engine, driver)
+
+
+@pytest.mark.parametrize("name", drivers("mysql+mysqldb"))
+def test_a_ping_of_mysqlclient_ends_that(mariadb, name):
+    """It is sent as a statement. Nothing is known of a connection while its answer is awaited."""
+    url = make_url(mariadb.url).set(drivername=name)
+    engine = engine_from_settings({"sqlalchemy.url": url})
+    with closing(engine.raw_connection()) as pooled:
+        driver = pooled.dbapi_connection
+        driver.rollback()
+        assert is_clean(engine, driver)
+        assert engine.dialect.do_ping(driver)
+        assert not is_clean(engine, driver)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("name", drivers("mysql+mysqldb"))
+def test_a_module_in_the_place_of_mysqlclient_makes_its_own_connections(mariadb, name):
+    """They know nothing of themselves, so everything is sent on them."""
+    import MySQLdb
+
+    stand_in = ModuleType("stand_in")
+    stand_in.__dict__.update({**vars(MySQLdb), "__name__": "stand_in"})
+    url = make_url(mariadb.url).set(drivername=name)
+    settings = {"sqlalchemy.url": url, "sqlalchemy.module": stand_in}
+    engine = engine_from_settings(settings)
+    with closing(engine.raw_connection()) as pooled:
+        driver = pooled.dbapi_connection
+        driver.rollback()
+        assert type(driver) is MySQLdb.connections.Connection
+        assert not is_clean(engine, driver)
+    engine.dispose()
 
 
 def test_a_commit_that_fails_ends_that(engine, driver, mariadb):
