@@ -10,6 +10,12 @@ OLDEST_PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo
 # come first.
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
+# What happens on the wire. make test-deep runs these without the shortcuts too (sqa.shortcuts).
+WIRE := $(addprefix tests/,engines/test_commit_is_known.py engines/test_ended_below.py \
+	engines/test_interrupts.py engines/test_unheard_errors.py requests/test_outages.py \
+	requests/test_swallowed_errors.py sessions/test_outside_the_transaction.py \
+	sessions/test_commit_end.py)
+
 NO_DRIVERS := echo 'Tests of mysqlclient, psycopg2 and PostgreSQL 16 are skipped: they cannot be installed.'
 
 .DEFAULT_GOAL := help
@@ -41,6 +47,7 @@ tests: $(VENV)/ready-test  ## all tests but the deep ones, with coverage
 
 test-deep: $(VENV)/ready-test  ## the tests that sweep widely: each byte, each hook, many databases
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m deep
+	SQA_TEST_PLAIN=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(WIRE)
 
 test-oldest: $(OLDEST)/ready  ## all tests, with the lowest version of each dependency
 	$(OLDEST)/bin/python -m pytest $(PYTEST_ARGS)

@@ -1,10 +1,14 @@
 """Applications of a few lines, made as a user makes them and disposed at the end of a test."""
 
+import os
 from contextlib import contextmanager
 
 from pyramid.config import Configurator
 
 from pyramid_aalam_sqa import get_sqa
+
+# With SQA_TEST_PLAIN in the environment, the tests run without the shortcuts.
+MODE = {"sqa.shortcuts": "false"} if os.environ.get("SQA_TEST_PLAIN") else {}
 
 
 def make_app(url, *setups, **settings):
@@ -13,7 +17,7 @@ def make_app(url, *setups, **settings):
     Each of *setups* is called with the Configurator after the include, for routes and views.
     *settings* are written as in an ini file, with dots: ``**{"sqa.retry_pause": "0"}``.
     """
-    with Configurator(settings={"sqlalchemy.url": url, **settings}) as config:
+    with Configurator(settings={"sqlalchemy.url": url, **MODE, **settings}) as config:
         config.include("pyramid_aalam_sqa")
         for setup in setups:
             setup(config)
