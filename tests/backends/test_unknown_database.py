@@ -18,7 +18,7 @@ from pyramid_aalam_sqa.sessions.session import JoinedSession
 def test_a_late_session_reads_a_database_that_knows_no_read_only_transaction(sqlite):
     """No read-only statement is sent to an unknown product, and reading works."""
     engine = create_engine(sqlite.url)
-    install_listeners(engine, Backend(engine.url, {"retry_codes": None}))
+    install_listeners(engine, Backend(engine.url, {"retry_codes": None, "shortcuts": True}))
     session = JoinedSession(engine, tm=TransactionManager(explicit=True))
 
     assert session.scalar(text("SELECT 1")) == 1
@@ -38,7 +38,7 @@ def test_a_statement_that_ends_the_transaction_is_known_by_its_text(sqlite):
     sqlite.run("CREATE TABLE note (body)")
     registry.register("sqlite.unknown", __name__, "Unknown")
     engine = create_engine(sqlite.url.replace("sqlite:", "sqlite+unknown:"))
-    install_listeners(engine, Backend(engine.url, {"retry_codes": None}))
+    install_listeners(engine, Backend(engine.url, {"retry_codes": None, "shortcuts": True}))
     session = JoinedSession(engine, tm=TransactionManager(explicit=True))
     session.tm.begin()
     session.execute(text("INSERT INTO note VALUES ('before')"))
@@ -51,7 +51,7 @@ def test_a_statement_that_ends_the_transaction_is_known_by_its_text(sqlite):
 @pytest.fixture
 def unknown(sqlite):
     """What is known of a product of which nothing is known; SQLite stands for it."""
-    return Backend(create_engine(sqlite.url).url, {"retry_codes": None})
+    return Backend(create_engine(sqlite.url).url, {"retry_codes": None, "shortcuts": True})
 
 
 def test_a_database_that_is_not_known_takes_writes_if_it_answers(unknown):
