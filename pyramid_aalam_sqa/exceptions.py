@@ -7,6 +7,7 @@
     ├── BindError            an unknown bind key, or a statement with tables of two databases
     ├── NPlusOneError        an attribute is loaded row by row, each time with one statement
     ├── ProvisioningError    an administrator's step failed, or its result is wrong
+    ├── MigrationError       a revision failed, or the database is not in a state to be migrated
     ├── SandboxError         a test did what its sandbox cannot undo, or left something open
     └── TransactionError     the session was used in a way that its transaction does not allow
         ├── BrokenTransactionError   the database ended the transaction before its commit
@@ -16,7 +17,7 @@
         └── PartialCommitError       one database has committed, and another one has not
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pyramid.exceptions import ConfigurationError
 
@@ -42,6 +43,18 @@ class SandboxError(SqaError):
 
     Raised by ``pyramid_aalam_sqa.testing`` alone.
     """
+
+
+class MigrationError(SqaError):
+    """A revision failed, or the database is not in a state in which it can be migrated.
+
+    ``statements`` are those of the revision, each with what became of it, on databases that do not
+    undo a revision that has failed.
+    """
+
+    def __init__(self, message: str, statements: Sequence[Mapping[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.statements = tuple(statements)
 
 
 class BindError(SqaError):

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pyramid_aalam_sqa
-from pyramid_aalam_sqa import debugging, provisioning, testing
+from pyramid_aalam_sqa import debugging, migrations, provisioning, testing
 from pyramid_aalam_sqa.requests.config import add_sqa_bind, add_sqa_database
 from pyramid_aalam_sqa.requests.request import (
     sqa_after_commit,
@@ -96,6 +96,12 @@ def page():
     ]
     for name in provisioning.__all__:
         lines += with_members(name, getattr(provisioning, name))
+    lines += [
+        "# Migrations\n",
+        f"In `{migrations.__name__}`, [as its page shows](../guide/migrations.md).\n",
+    ]
+    for name in migrations.__all__:
+        lines += with_members(name, getattr(migrations, name))
     lines += [
         "# Debugging\n",
         f"In `{debugging.__name__}`, [as its page shows](../guide/debugging.md).\n",

@@ -6,7 +6,7 @@ from .portal import Session, get_database_name, init_engine
 from .scope import SessionScope, session_scope
 from .session_factory import SessionFactory
 from .stats import Counters, DatabaseStats, Holder, Stats, pool_numbers
-from .tables import create_all, drop_all, reflect
+from .tables import create_all, drop_all, metadatas_of, reflect
 
 __all__ = [
     "APPLICATION_KEY",
@@ -28,6 +28,7 @@ __all__ = [
     "get_database_name",
     "get_sqa",
     "init_engine",
+    "metadatas_of",
     "pool_numbers",
     "reflect",
     "session_scope",

@@ -7,7 +7,7 @@ of its own, because a driver that waits for a silent server cannot be interrupte
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from time import monotonic
 from typing import Any
 
@@ -27,30 +27,47 @@ log = logging.getLogger(__name__)
 # After the policy of the recording.
 OUTERMOST = 1002
 OK, DOWN, SILENT, READ_ONLY, FULL = "ok", "down", "silent", "read-only", "full"
+BEHIND = "behind"
+# The bind key of the default database.
+DEFAULT = "default"
 
 Policy = Callable[[dict[str, Any], Any], Any]
+HeadCheck = Callable[[Any], bool]
 
 
 def add_sqa_health(
-    config: Any, path: str = "/healthz", live: str = "/livez", *, seconds: float = 0.8
+    config: Any,
+    path: str = "/healthz",
+    live: str = "/livez",
+    *,
+    seconds: float = 0.8,
+    migrations: bool | Collection[str] = False,
 ) -> None:
     """Answer at *path* whether the databases can be used, and at *live* that the process lives.
 
     ``config.add_sqa_health()``. Readiness, at *path*, is 200 when each database has answered
     within *seconds* and takes writes, else 503. Its JSON has a word for each bind key: ``ok``,
-    ``down`` (no connection, or an error), ``silent`` (no answer in time), ``read-only`` or
-    ``full`` (all connections of the pool are in use). It is asked with the application's own
-    engine and account; addresses and errors are only in the log. Liveness, at *live*, is 200 and
-    asks no database: a process must not be restarted because its database is down.
+    ``down`` (no connection, or an error), ``silent`` (no answer in time), ``read-only``,
+    ``full`` (all connections of the pool are in use) or ``behind``. With *migrations* a database
+    has to be at its last revision, else it is ``behind``: the default database, or those whose
+    bind keys are given. Their revisions are where ``sqa.migrations`` says. It is asked with the
+    application's own engine and account; addresses and errors are only in the log. Liveness, at
+    *live*, is 200 and asks no database: a process must not be restarted because its database is
+    down.
     """
     discriminator = ("pyramid_aalam_sqa", "health", path)
-    config.action(discriminator, _wrap_policy, (config, path, live, seconds), order=OUTERMOST)
+    keys = (DEFAULT,) if migrations is True else tuple(migrations or ())
+    arguments = (config, path, live, seconds, keys)
+    config.action(discriminator, _wrap_policy, arguments, order=OUTERMOST)
 
 
-def _wrap_policy(config: Any, path: str, live: str, seconds: float) -> None:
+def _wrap_policy(
+    config: Any, path: str, live: str, seconds: float, migrated: Collection[str]
+) -> None:
     registry = config.registry
     policy = registry.queryUtility(IExecutionPolicy, default=default_execution_policy)
-    health = Health(get_sqa(config), seconds)
+    checks = {key: _head_check(registry.settings, key) for key in migrated}
+    health = Health(get_sqa(config), seconds, checks)
 
     def execution_policy(environ: dict[str, Any], router: Any) -> Any:
         asked = environ.get("PATH_INFO")
@@ -63,6 +80,13 @@ def _wrap_policy(config: Any, path: str, live: str, seconds: float) -> None:
     registry.registerUtility(execution_policy, IExecutionPolicy)
 
 
+def _head_check(settings: Mapping[str, Any], key: str) -> HeadCheck:
+    """Return what tells whether the database *key* is at its last revision."""
+    from ..migrations import Heads  # noqa: PLC0415 - Alembic is an extra
+
+    return Heads(settings, key).is_at_head
+
+
 def _response(content: dict[str, Any], status: int = 200) -> Response:
     response = Response(json=content, status=status)
     response.cache_control = "no-store"
@@ -72,9 +96,10 @@ def _response(content: dict[str, Any], status: int = 200) -> Response:
 class Health:
     """Asks the databases of one application; questions at the same time share one answer."""
 
-    def __init__(self, sqa: Sqa, seconds: float) -> None:
+    def __init__(self, sqa: Sqa, seconds: float, checks: Mapping[str, HeadCheck]) -> None:
         self._sqa = sqa
         self._seconds = seconds
+        self._checks = checks
         self._lock = threading.Lock()
         self._running: dict[str, Question] = {}
         # The last answer of each database, so that the log has a line when it changes.
@@ -110,7 +135,7 @@ class Health:
         with self._lock:
             running = self._running.get(key)
             if running is None or running.done.is_set():
-                running = self._running[key] = Question(engine)
+                running = self._running[key] = Question(engine, self._checks.get(key))
                 threading.Thread(target=running.ask, name="sqa-health", daemon=True).start()
             return running
 
@@ -118,8 +143,9 @@ class Health:
 class Question:
     """One question to one database."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, is_at_head: HeadCheck | None) -> None:
         self._engine = engine
+        self._is_at_head = is_at_head
         self.done = threading.Event()
         self.state = DOWN
         self.reason = "no answer in time"
@@ -142,14 +168,20 @@ class Question:
         connection = self._engine.raw_connection()
         self._has_connection = True
         try:
-            refuses = backend_of(self._engine).refuses_writes(connection.dbapi_connection)
+            driver = connection.dbapi_connection
+            refuses = backend_of(self._engine).refuses_writes(driver)
+            behind = self._is_at_head is not None and not self._is_at_head(driver)
         except BaseException as error:
             # The driver was asked directly, so that SQLAlchemy does not know that it is broken.
             connection.invalidate(error)
             raise
         finally:
             connection.close()
-        self.state, self.reason = (READ_ONLY, "it takes no writes") if refuses else (OK, "")
+        self.state, self.reason = (OK, "")
+        if refuses:
+            self.state, self.reason = READ_ONLY, "it takes no writes"
+        elif behind:
+            self.state, self.reason = BEHIND, "it is not at its last revision"
 
     def answer(self, deadline: float) -> str:
         """Return the state, or what is known of it at *deadline*."""

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from ..engines import read_password
 from ..exceptions import SettingError, SqaError
 from ..settings import NO_DATABASE, read_section, read_settings
+from . import migration_hooks
 from .provisioning import Provisioning
 from .server import Finding, error_text
 from .show import FROM_DEFAULTS, login_problem, settings_in_effect
@@ -149,6 +150,7 @@ def check(arguments: argparse.Namespace) -> int:
         else:
             server = None
             found = provisioning.check_as_application()
+    found = [*found, *migration_hooks.migration_findings(arguments)]
     status = DIFFERENT if found else OK
     if arguments.json:
         findings = [{"problem": each.problem, "advice": each.advice} for each in found]
@@ -212,12 +214,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(title="commands", metavar="<command>", required=True)
-    for function in (show, create, tables, check, rotate, drop):
+    for function in (show, create, tables, *migration_hooks.COMMANDS, check, rotate, drop):
         text = str(function.__doc__)
         command = commands.add_parser(
             function.__name__, help=text, description=text, epilog=EPILOG, allow_abbrev=False
         )
         command.set_defaults(function=function)
+        if function in migration_hooks.COMMANDS:
+            migration_hooks.add_options(command, function.__name__)
+            continue
         command.add_argument("ini", help="development.ini, or development.ini#name")
         _add_options(command, function.__name__)
     return parser

@@ -9,7 +9,7 @@ The class :class:`Provisioning` does all of it::
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -180,6 +180,26 @@ class Provisioning:
         tables = self._own_tables(metadata)
         with self._server.locked(), self._server.as_owner(owner_password) as engine:
             return create_tables(engine, metadata, self.tenant.schema, tables)
+
+    @contextmanager
+    def as_owner(self, owner_password: str | None = None) -> Iterator[Engine]:
+        """Lend an engine of the owner account, as :meth:`create_tables` uses one.
+
+        Other runs of psqa for this application are kept out only while the account's password is
+        changed, before the block and after it.
+        """
+        owner = ExitStack()
+        with self._server.locked():
+            engine = owner.enter_context(self._server.as_owner(owner_password))
+        try:
+            yield engine
+        finally:
+            with self._server.locked():
+                owner.close()
+
+    def as_application(self) -> AbstractContextManager[Engine]:
+        """Lend an engine of the account that serves; it needs no administrator."""
+        return server_class(self.tenant.url)(self.tenant, None, self.wait).as_application()
 
     def plan_rotation(self) -> Sequence[Step]:
         """Return the steps that change the password of the application's account."""

@@ -163,6 +163,12 @@ SQA_OPTIONS = (
         "dbsession, as in Pyramid's cookiecutter.",
     ),
     Option(
+        "migrations",
+        TEXT,
+        "The folder of Alembic's revisions, as package:folder or as a path; without it, that which "
+        "script_location in [alembic] names.",
+    ),
+    Option(
         "commit_order",
         NAMES,
         "The keys of the databases in the order of their COMMITs. Keys that are not named come "

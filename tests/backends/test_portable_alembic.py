@@ -58,9 +58,9 @@ def alembic(place, tmp_path, monkeypatch):
     [env] = re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     scripts = tmp_path / "migrations"
     (scripts / "versions").mkdir(parents=True)
-    (scripts / "env.py").write_text(env.replace("aalam_base", place.name))
+    (scripts / "env.py").write_text(env)
     (scripts / "script.py.mako").write_text(REVISION)
-    config = Config(output_buffer=io.StringIO(), stdout=io.StringIO())
+    config = Config("development.ini", output_buffer=io.StringIO(), stdout=io.StringIO())
     config.set_main_option("script_location", str(scripts))
     config.set_main_option("path_separator", "os")
 
@@ -91,7 +91,11 @@ def test_alembic_finds_no_difference_and_then_the_new_column(alembic, place):
     alembic(command.check, new)
     written = Path(second.path).read_text()
 
-    assert (written.count("op."), written.count("add_column")) == (1, 1)
+    assert (written.count("op."), written.count("add_column")) == (
+        2 if "batch_alter_table" in written else 1,
+        1,
+    )
+    assert place.name not in written
     assert place.rows("note", "id, user_id, body") == []
     assert place.rows("alembic_version") == [("2",)]
     with pytest.raises(CommandError, match="New upgrade operations"):

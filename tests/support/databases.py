@@ -45,6 +45,10 @@ class Database:
         with self._engine.connect() as connection:
             return [tuple(row) for row in connection.execute(text(statement))]
 
+    def connect(self):
+        """A connection of its own, for what has to stay open."""
+        return self._engine.connect()
+
     def scalar(self, statement):
         return self.rows(statement)[0][0]
 

@@ -1,0 +1,5 @@
+"""The env.py of an application that has none."""
+
+from pyramid_aalam_sqa.migrations import run
+
+run()
