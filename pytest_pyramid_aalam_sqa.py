@@ -76,7 +76,8 @@ def sqa_database(pytestconfig: pytest.Config) -> Iterator[Any]:
     from pyramid_aalam_sqa.testing import database_for_tests  # noqa: PLC0415 - see above
 
     defaults = {
-        "worker": os.environ.get("PYTEST_XDIST_WORKER", ""),
+        # Not from the environment: a test may start a pytest of its own, which is not a worker.
+        "worker": getattr(pytestconfig, "workerinput", {}).get("workerid", ""),
         "reuse": pytestconfig.getoption("sqa_reuse"),
         "admin_url": pytestconfig.getoption("sqa_admin_url"),
     }
