@@ -6,7 +6,9 @@ import random
 from contextlib import ExitStack
 
 import pytest
+from pyramid import threadlocal
 
+from pyramid_aalam_sqa.applications import directory
 from support.apps import application
 from support.databases import MISSING, Database, own_database
 from support.proxied_app import behind_a_proxy
@@ -96,6 +98,13 @@ def notes(database):
     """Return what others see of the table that the views write to."""
     database.run("CREATE TABLE note (body VARCHAR(50))")
     return lambda: [row[0] for row in database.rows("SELECT body FROM note ORDER BY body")]
+
+
+@pytest.fixture
+def alone():
+    """The test begins without applications of other tests, and without a current request."""
+    threadlocal.manager.clear()
+    directory.forget_all()
 
 
 @pytest.fixture

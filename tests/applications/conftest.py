@@ -4,9 +4,7 @@ import itertools
 import os
 
 import pytest
-from pyramid import threadlocal
 
-from pyramid_aalam_sqa.applications import directory
 from support import portal
 from support.applications import mariadb_application
 from support.databases import Database
@@ -15,10 +13,8 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(autouse=True)
-def _alone():
-    """Each test begins without applications of other tests, and without a current request."""
-    threadlocal.manager.clear()
-    directory.forget_all()
+def _alone(alone):
+    """Each test of this room begins so."""
 
 
 @pytest.fixture

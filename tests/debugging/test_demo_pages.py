@@ -141,7 +141,7 @@ def test_without_recording_the_pages_say_so(sqlite):
 
 def test_an_address_of_no_request_is_not_found(visitor, monkeypatch):
     """And the frame of a request that is forgotten says that nothing is known."""
-    monkeypatch.setattr("pyramid_aalam_sqa.demo.sent.MOST", 2)
+    monkeypatch.setattr("pyramid_aalam_sqa.demo.sent.MAX_RECORDINGS", 2)
     visitor.get("/drawers/0123abcd", status=404)
     assert "Nothing is known" in visitor.get("/sent/0123abcd").text
     first, *_, last = [visitor.get("/list?cured=yes") for _ in range(3)]

@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 from pyramid.response import Response
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import Engine, create_engine, event, text
 from webtest import TestApp
 
 from pyramid_aalam_sqa import engine_from_settings, get_sqa
@@ -14,11 +14,18 @@ from support.apps import with_view
 from support.bound import KEYS
 
 
+@pytest.fixture
+def no_listener_on_the_class(monkeypatch):
+    """pyramid_debugtoolbar listens on all engines of the process, once a test has imported it."""
+    monkeypatch.setattr(Engine, "_has_events", False)
+
+
 def is_watched_for_free(engine):
     """Whether SQLAlchemy asks nobody at the steps of a connection of *engine*."""
     return not engine._has_events  # noqa: SLF001 - it has no public name
 
 
+@pytest.mark.usefixtures("no_listener_on_the_class")
 def test_no_engine_has_a_listener_that_makes_each_connection_slower(serve, any_database):
     """All that the package knows of an engine it knows from its dialect and its pool."""
     app = serve(any_database.url, with_view(lambda request: Response()))
@@ -26,6 +33,7 @@ def test_no_engine_has_a_listener_that_makes_each_connection_slower(serve, any_d
     assert is_watched_for_free(get_sqa(app).engine)
 
 
+@pytest.mark.usefixtures("no_listener_on_the_class")
 def test_neither_has_an_engine_of_an_application_with_binds(serve, tmp_path):
     """Tables with a bind key have been declared in this process."""
     settings = {
@@ -39,6 +47,7 @@ def test_neither_has_an_engine_of_an_application_with_binds(serve, tmp_path):
     assert is_watched_for_free(engine_from_settings({"sqlalchemy.url": "sqlite://"}))
 
 
+@pytest.mark.usefixtures("no_listener_on_the_class")
 def test_an_engine_with_one_listener_is_slower():
     """SQLAlchemy still marks an engine in this way; if not, the tests above prove nothing."""
     engine = create_engine("sqlite://")

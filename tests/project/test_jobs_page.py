@@ -38,7 +38,7 @@ def page(database, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def client(database, page):
+def client(alone, database, page):
     """Visit the application of the page."""
     with Configurator(settings={"sqlalchemy.url": database.url}) as config:
         config.include("pyramid_aalam_sqa")

@@ -95,6 +95,7 @@ def test_what_cannot_be_put_back_is_an_error(postgresql, make_site):
         sandbox.client.get("/raw", {"sql": "ALTER TABLE note ADD CHECK (body <> 'old') NOT VALID"})
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_transaction_that_was_left_open_holds_no_lock(site):
     """It is reported, and the tables are put back."""
     from pyramid_aalam_sqa import Session
