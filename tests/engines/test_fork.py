@@ -190,7 +190,7 @@ def run(function, url, fork="python"):
 @pytest.mark.parametrize("function", [prefork, prefork_with_a_budget])
 @pytest.mark.parametrize("fork", FORKS)
 @pytest.mark.parametrize("server", ["mariadb", "postgresql"])
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(2)
 def test_parent_and_children_get_their_own_answers_on_their_own_connections(
     request, server, fork, function
 ):

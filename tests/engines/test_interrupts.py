@@ -78,7 +78,7 @@ def assert_clean(app, database):
 
 
 @interrupts
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(2)
 def test_an_interrupt_during_a_statement_stays_what_it_is(serve, server, interrupt):
     """The request is not tried again, and its connection is not used again."""
     attempts = []
@@ -99,7 +99,7 @@ def test_an_interrupt_during_a_statement_stays_what_it_is(serve, server, interru
 
 
 @interrupts
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(2)
 def test_an_interrupt_during_a_job_stays_what_it_is(serve, server, interrupt):
     """This is true for session_scope() with attempts, and for the session of a thread."""
     app = serve_one(serve, server, with_view(write_next, name="next"))

@@ -119,6 +119,7 @@ def test_alembic_makes_the_tables_and_sees_no_difference(project, names):
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.deep
 def test_alembic_prints_sql_from_the_url_alone(project):
     """sqlalchemy.url is a plain key of the ini file, which env.py reads itself."""
     assert "CREATE TABLE models" in project.alembic("upgrade", "head", "--sql")

@@ -144,6 +144,7 @@ def test_a_short_book_has_no_navigation(visitor):
 
 
 @pytest.mark.parametrize("query", ["page=7", "page=0", "page=x", "per_page=-1", "page=" + "9" * 40])
+@pytest.mark.sweep(4)
 def test_a_page_that_the_book_has_not_is_not_found(long_book, query):
     """The page of the 404 has the same design as all others."""
     for path in ("/", "/entries.json"):
@@ -195,6 +196,7 @@ def test_the_time_of_an_entry_is_shown_in_utc(visitor, database):
         ),
     ],
 )
+@pytest.mark.sweep(6)
 def test_what_cannot_be_stored_comes_back_with_the_reason_at_its_field(
     visitor, database, field, typed, says
 ):
@@ -247,6 +249,7 @@ def test_what_a_guest_writes_is_shown_as_text(visitor, database):
 
 
 @pytest.mark.parametrize("path", ["/", "/rule"])
+@pytest.mark.sweep(2)
 def test_a_form_from_another_site_is_refused(visitor, database, path):
     """A form must contain the token of the visitor's cookie."""
     visitor.get("/")
@@ -260,6 +263,7 @@ def test_a_form_from_another_site_is_refused(visitor, database, path):
 
 
 @pytest.mark.parametrize("answer", ["200", "302"])
+@pytest.mark.sweep(2)
 def test_a_button_with_a_good_answer_stores_its_row(visitor, database, answer):
     """The page says "stored", and the row is stored."""
     press(visitor, "200")
@@ -275,6 +279,7 @@ def test_a_button_with_a_good_answer_stores_its_row(visitor, database, answer):
 
 
 @pytest.mark.parametrize("answer", ["404", "500", "raise"])
+@pytest.mark.sweep(3)
 def test_a_button_with_a_bad_answer_leaves_nothing(visitor, database, answer):
     """The page says "rolled back". The INSERT was sent, but the row is not stored."""
     press(visitor, "200")
@@ -291,6 +296,7 @@ def test_a_button_with_a_bad_answer_leaves_nothing(visitor, database, answer):
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.sweep(5)
 def test_every_button_sends_its_row_to_the_database(visitor, answer):
     """Rows that are rolled back later are sent too: the view does not look at the status."""
     sent = []
@@ -312,6 +318,7 @@ def test_every_button_sends_its_row_to_the_database(visitor, answer):
         ("raise", "500 Server Error"),
     ],
 )
+@pytest.mark.sweep(5)
 def test_the_page_after_a_button_names_the_status_that_was_sent(visitor, answer, says):
     """The page shows the same status that the browser got."""
     response, page = press(visitor, answer)
@@ -385,6 +392,7 @@ def test_the_entries_are_there_as_json(visitor, database):
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/rule/0123abcd", "/static/none.css", "/trials/a/b"])
+@pytest.mark.sweep(4)
 def test_an_address_without_a_page_has_a_page_in_the_same_design(visitor, path):
     """It has the status 404, says so in words, and has a link back."""
     page = visitor.get(path, status=404)

@@ -105,7 +105,7 @@ def post_all(base):
         pytest.param(PATCHED, "postgresql", id="gevent_patched-postgresql"),
     ],
 )
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 def test_each_process_and_each_greenlet_of_a_server_has_its_own_connections(
     request, server, kind, tmp_path
 ):

@@ -241,7 +241,7 @@ def target(request):
 
 @pytest.mark.parametrize("status", [200, 500])
 @pytest.mark.parametrize(("name", "target"), CASES, indirect=["target"])
-@pytest.mark.sweep(91)
+@pytest.mark.sweep(60)
 def test_a_write_is_stored_when_the_status_says_so_and_only_then(serve, name, target, status):
     """A status of 200 to 399 stores the write of every style; any other undoes it."""
     write, after, _ = WAYS[name]
