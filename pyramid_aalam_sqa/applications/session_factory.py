@@ -4,6 +4,7 @@ Callers of :class:`Sqa` do not need it, so it is not public. The application's
 :class:`RegisteredApplication` has it as ``sessions``.
 """
 
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -28,12 +29,19 @@ from ..sessions import (
 from ..settings import DEFAULT_KEY, NO_DATABASE, Database, Settings
 from .stats import Counters
 
+log = logging.getLogger(__name__)
+
 
 class SessionFactory:
     """Makes the engines of one application, and the sessions that use them."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        # Said here, because settings are also read to compare them with those of others.
+        for key in settings.overruled:
+            log.info(
+                "sqlalchemy.%s in the application's section wins over [sqlalchemy] %s", key, key
+            )
         self.counters = Counters()
         # Every engine by its bind key, in the order of COMMITs. The default one is ``default``.
         self.engines: Mapping[str, Engine] = MappingProxyType(make_engines(settings))

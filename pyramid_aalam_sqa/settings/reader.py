@@ -3,7 +3,6 @@
 Every mistake raises a :class:`SettingError` that names the key and says what to write.
 """
 
-import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -22,9 +21,6 @@ from .parsing import (
     read_value,
 )
 from .settings import DEFAULT_KEY, Database, Settings
-
-log = logging.getLogger(__name__)
-
 
 BINDS_PREFIX = "binds."
 
@@ -59,12 +55,11 @@ def read_settings(
     Raises :class:`SettingError` for the first key that is unknown or has a wrong value.
     """
     own = {given.name: given for given in _with_prefix("sqlalchemy.", settings)}
-    for key, value in (section or {}).items():
-        label = f"[sqlalchemy] {key}"
-        if key in own:
-            log.info("sqlalchemy.%s in the application's section wins over %s", key, label)
-        else:
-            own[key] = RawSetting(label, key, value)
+    section = section or {}
+    overruled = tuple(key for key in section if key in own)
+    for key, value in section.items():
+        if key not in overruled:
+            own[key] = RawSetting(f"[sqlalchemy] {key}", key, value)
     sqa = list(_with_prefix("sqa.", settings))
     session = [given for given in sqa if given.name.startswith("session.")]
     sqa_options = _read_group("", SQA_OPTIONS, [given for given in sqa if given not in session])
@@ -80,6 +75,7 @@ def read_settings(
         sqa_options=sqa_options,
         name=name,
         binds=binds,
+        overruled=overruled,
     )
 
 

@@ -43,7 +43,8 @@ class Settings:
     ``database`` is the default database, None if no URL is set. ``binds`` has the other databases
     by their keys. ``session`` has the options of the session class. ``sqa_options`` has the options
     that begin with ``sqa.``. ``name`` is the name of the application's database, None if it has
-    none.
+    none. ``overruled`` has the options of the section ``[sqlalchemy]`` that are not used, because
+    the application's own section has them too.
     """
 
     database: Database | None
@@ -51,6 +52,7 @@ class Settings:
     sqa_options: Mapping[str, Any] = field(repr=False)
     name: str | None = None
     binds: Mapping[str, Database] = field(default_factory=dict)
+    overruled: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def databases(self) -> dict[str, Database]:

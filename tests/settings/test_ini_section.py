@@ -11,8 +11,9 @@ from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
 from pyramid.paster import bootstrap, get_app, get_appsettings
 from pyramid.response import Response
+from sqlalchemy import MetaData
 
-from pyramid_aalam_sqa import SettingError, engine_from_settings, get_sqa
+from pyramid_aalam_sqa import SettingError, engine_from_settings, get_sqa, init_engine
 from support import processes
 
 APPLICATION = """
@@ -115,6 +116,17 @@ def test_the_applications_section_wins_and_the_log_says_so(load, caplog):
     assert lines == [
         "sqlalchemy.url in the application's section wins over [sqlalchemy] url",
     ]
+
+
+def test_the_log_says_it_once_beside_another_application(alone, load, caplog, tmp_path):
+    """The settings are read again, to see whether init_engine() was called with the same ones."""
+    url = f"sqlite:///{tmp_path}/other.sqlite"
+    other = init_engine("aalam_other", MetaData(), settings={"sqlalchemy.url": url})
+    caplog.set_level(logging.INFO)
+    load(MAIN, "sqlalchemy.url = sqlite:///main.sqlite\n", "[sqlalchemy]\nurl = sqlite://\n")
+    other.dispose()
+
+    assert caplog.text.count("wins over") == 1
 
 
 @pytest.mark.parametrize(
