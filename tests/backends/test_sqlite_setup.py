@@ -208,6 +208,7 @@ for number in range(40):
 """
 
 
+@pytest.mark.deep
 def test_many_processes_may_open_a_new_file_at_once(tmp_path):
     """The workers of a new installation all open the file for the first time."""
     arguments = [sys.executable, *QUIET, "-c", OPENER, str(tmp_path), str(time.time() + 2)]

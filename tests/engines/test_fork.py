@@ -190,7 +190,7 @@ def run(function, url, fork="python"):
 @pytest.mark.parametrize("function", [prefork, prefork_with_a_budget])
 @pytest.mark.parametrize("fork", FORKS)
 @pytest.mark.parametrize("server", ["mariadb", "postgresql"])
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 def test_parent_and_children_get_their_own_answers_on_their_own_connections(
     request, server, fork, function
 ):
@@ -248,7 +248,7 @@ def pool_without_engine(url):
 
 
 @pytest.mark.parametrize("function", [pool_of_its_engine, pool_without_engine])
-@pytest.mark.sweep(1)
+@pytest.mark.deep
 def test_a_pool_that_was_kept_from_before_the_fork_lends_the_childs_own_connections(
     mariadb, function
 ):

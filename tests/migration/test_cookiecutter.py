@@ -109,7 +109,7 @@ def test_the_application_s_own_tests_pass_and_leave_no_row(project, database, na
     assert names() == []
 
 
-@pytest.mark.sweep(1)
+@pytest.mark.deep
 def test_alembic_makes_the_tables_and_sees_no_difference(project, names):
     """The engine of engine_from_settings compares and migrates as any other."""
     project.alembic("upgrade", "head")
@@ -126,6 +126,7 @@ def test_alembic_prints_sql_from_the_url_alone(project):
 
 
 @pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+@pytest.mark.deep
 def test_an_env_that_calls_engine_from_config_goes_on_working(project, database, names):
     """Autogenerate and upgrade run on SQLAlchemy's own engine from the same settings."""
     scripts = project.folder / "alembic"
@@ -163,7 +164,7 @@ def test_the_script_stores_all_its_rows_or_none(project, tables, names):
     assert names() == ["one"]
 
 
-@pytest.mark.sweep(1)
+@pytest.mark.deep
 def test_the_shell_stores_what_its_user_commits(project, tables, names):
     """Both names of the session work, in the shell's transaction and in `with request.tm`."""
     printed = project.succeed(

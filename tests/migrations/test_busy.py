@@ -28,6 +28,7 @@ def busy(site, revisions):
     return site
 
 
+@pytest.mark.sweep(1)
 def test_an_open_reader_is_waited_for_and_then_reported(busy, make, server_url):
     """Its database is left as it was, the other is migrated, and a writer waits for the bound."""
     other = make(server_url)

@@ -452,7 +452,7 @@ def test_every_field_and_every_button_has_a_name_to_be_read_out(visitor):
         assert all(page.find(id=tag["aria-labelledby"]) for tag in page.select("[aria-labelledby]"))
 
 
-@pytest.mark.sweep(1)
+@pytest.mark.deep
 def test_several_processes_may_start_at_once_on_an_empty_database(database, tmp_path):
     """Each process creates the missing tables, and none of them fails."""
     start = "import sys; from pyramid.paster import get_app; get_app(sys.argv[1])"

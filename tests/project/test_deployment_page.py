@@ -68,7 +68,7 @@ def at_port(command, port):
     ]
     + [pytest.param("python -m gevent.monkey serve.py", id="gevent")],
 )
-@pytest.mark.sweep(1)
+@pytest.mark.deep
 def test_each_command_serves(command, tmp_path):
     """The application of wsgi.py, or of the ini file, answers from its database."""
     port = free_port()

@@ -46,7 +46,7 @@ def write(request, body):
         pytest.param(range(200, 600), id="all", marks=pytest.mark.deep),
     ],
 )
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 def test_pserve_stores_a_row_exactly_when_the_status_is_below_400(
     database, notes, tmp_path, how, statuses
 ):

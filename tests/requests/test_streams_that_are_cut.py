@@ -36,7 +36,7 @@ def main(_global, **settings):
 
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
-@pytest.mark.sweep(1)
+@pytest.mark.deep
 def test_a_client_sees_that_a_stream_was_cut_by_a_time_limit(request, tmp_path, kind):
     """The server closes the connection without the last chunk, so the client sees the error."""
     database = request.getfixturevalue(kind)

@@ -98,6 +98,7 @@ def greet(listener):
         pass  # The test is over.
 
 
+@pytest.mark.deep
 def test_an_administrators_url_of_another_server_changes_nothing(
     server, decoy, same_names, tmp_path
 ):
