@@ -316,7 +316,7 @@ class Watcher:
         """
         backend, ends, state_of = self.backend, self._driver.ENDS, self._driver.transaction
         keeps_reading, call_may_commit = self._driver.KEEPS_READING, self._driver.CALL_MAY_COMMIT
-        changes_session = backend.noted_changes
+        changes_session, may_commit = backend.noted_changes, self._driver.MAY_COMMIT
 
         def watched(cursor: Any, statement: str, *arguments: Any) -> None:
             pooled = _pooled_of(arguments[-1] if arguments else None)
@@ -329,7 +329,12 @@ class Watcher:
             if transaction is None or transaction.outcome is not Outcome.OPEN:
                 execute(cursor, statement, *arguments)
                 return
-            if transaction.ended:
+            if transaction.ended or (
+                # A part would be stored, and a second attempt would store it twice.
+                transaction.broken_by is not None
+                and not transaction.autocommits
+                and may_commit.match(statement)
+            ):
                 raise broken(transaction.broken_by)
             driver = pooled.dbapi_connection
             if call_may_commit:
