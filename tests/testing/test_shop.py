@@ -61,7 +61,6 @@ def shop(request, tmp_path):
         yield Shop(*urls)
 
 
-@pytest.mark.sweep(1)
 def test_the_shop_s_tests_pass_in_random_order(shop):
     """Requests, jobs, threads, accidents: each test finds the databases empty."""
     assert len(shop.run("-p", "shuffle")) >= 60
