@@ -88,7 +88,7 @@ class Attempt:
 
     outer: "Attempt | None" = None
     may_have_stored = False
-    _token: Token["Attempt | None"] | None = None
+    _token: Token["Attempt | None"]
 
     @property
     def note(self) -> str:
@@ -114,9 +114,8 @@ class Attempt:
         return self
 
     def __exit__(self, *_: object) -> None:
-        token, self._token = self._token, None
-        if token is not None:
-            _attempt.reset(token)
+        _attempt.reset(self._token)
+        del self._token
 
 
 _attempt: ContextVar[Attempt | None] = ContextVar("sqa.attempt", default=None)
@@ -322,7 +321,7 @@ class Watcher:
         changes_session, may_commit = backend.noted_changes, self._driver.MAY_COMMIT
 
         def watched(cursor: Any, statement: str, *arguments: Any) -> None:
-            pooled = _pooled_of(arguments[-1] if arguments else None)
+            pooled = _pooled_of(arguments[-1])
             if pooled is None:
                 execute(cursor, statement, *arguments)
                 return
@@ -632,10 +631,8 @@ def _of(pooled: Any) -> WatchedTransaction | None:
     return found
 
 
-def _pooled_of(context: ExecutionContext | None) -> Any:
+def _pooled_of(context: ExecutionContext) -> Any:
     """Return the pooled connection of *context*; None while the dialect is asking the server."""
-    if context is None:
-        return None
     pooled = context.root_connection.connection
     try:
         # SQLAlchemy keeps it at the first use.
