@@ -22,6 +22,9 @@ ENDS = re.compile(rf"{BLANK}(?:{TRANSACTION_WORDS})\b", re.IGNORECASE | re.DOTAL
 ENDS_ON_MYSQL = re.compile(
     rf"{BLANK}(?:{TRANSACTION_WORDS}|{IMPLICIT_COMMITS})\b", re.IGNORECASE | re.DOTALL
 )
+MAY_COMMIT_ON_MYSQL = re.compile(
+    rf"{BLANK}(?:{TRANSACTION_WORDS}|{IMPLICIT_COMMITS}|CALL)\b", re.IGNORECASE | re.DOTALL
+)
 # On a driver that tells whether a transaction is open: what leaves another one open.
 CHAINS = re.compile(
     rf"{BLANK}(?:COMMIT|END|ROLLBACK|ABORT)\b(?!.*\bNO\s+CHAIN).*\bCHAIN\b",
@@ -46,6 +49,8 @@ class Driver:
 
     # What ends a transaction and is not seen in what the driver says; None where all is seen.
     ENDS: ClassVar[re.Pattern[str] | None] = ENDS
+    # What may end a transaction by COMMIT. It is not sent after an error that has broken it.
+    MAY_COMMIT: ClassVar[re.Pattern[str]] = ENDS
     # Whether a procedure can end the transaction and begin another one.
     CALL_MAY_COMMIT: ClassVar[bool] = False
     # Whether what ends a transaction may leave locks or modes on the connection.
@@ -141,7 +146,7 @@ class PsycopgDriver(Driver):
 class MySQLClientDriver(Driver):
     """mysqlclient, which tells of autocommit alone."""
 
-    ENDS = ENDS_ON_MYSQL
+    ENDS, MAY_COMMIT = ENDS_ON_MYSQL, MAY_COMMIT_ON_MYSQL
     CALL_MAY_COMMIT = KEEPS_STATE = True
 
     def transaction(self, connection: Any) -> Transaction:

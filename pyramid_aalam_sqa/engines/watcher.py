@@ -88,7 +88,7 @@ class Attempt:
 
     outer: "Attempt | None" = None
     may_have_stored = False
-    _token: Token["Attempt | None"] | None = None
+    _token: Token["Attempt | None"]
 
     @property
     def note(self) -> str:
@@ -114,9 +114,8 @@ class Attempt:
         return self
 
     def __exit__(self, *_: object) -> None:
-        token, self._token = self._token, None
-        if token is not None:
-            _attempt.reset(token)
+        _attempt.reset(self._token)
+        del self._token
 
 
 _attempt: ContextVar[Attempt | None] = ContextVar("sqa.attempt", default=None)
@@ -286,9 +285,12 @@ class Watcher:
         """
         return self._shortcuts and self._driver.is_clean(pooled.dbapi_connection)
 
-    def release(self, connection: Any, record: ConnectionPoolEntry | None, *_: object) -> None:
-        """Clean the driver's *connection*, which goes back to its pool. A "checkin" listener.
+    def release(
+        self, connection: Any, record: ConnectionPoolEntry | None, _state: object = None
+    ) -> None:
+        """Clean the driver's *connection*, which goes back to its pool.
 
+        A listener of "checkin", and of "reset", which has a third argument.
         SQLAlchemy believes that a transaction has ended when a listener of its "commit" event
         raises. The driver still has it open, so it is rolled back here. Cursors that were not read
         to their end are closed, for example one that a traceback holds. Otherwise the next user of
@@ -316,10 +318,10 @@ class Watcher:
         """
         backend, ends, state_of = self.backend, self._driver.ENDS, self._driver.transaction
         keeps_reading, call_may_commit = self._driver.KEEPS_READING, self._driver.CALL_MAY_COMMIT
-        changes_session = backend.noted_changes
+        changes_session, may_commit = backend.noted_changes, self._driver.MAY_COMMIT
 
         def watched(cursor: Any, statement: str, *arguments: Any) -> None:
-            pooled = _pooled_of(arguments[-1] if arguments else None)
+            pooled = _pooled_of(arguments[-1])
             if pooled is None:
                 execute(cursor, statement, *arguments)
                 return
@@ -329,7 +331,12 @@ class Watcher:
             if transaction is None or transaction.outcome is not Outcome.OPEN:
                 execute(cursor, statement, *arguments)
                 return
-            if transaction.ended:
+            if transaction.ended or (
+                # A part would be stored, and a second attempt would store it twice.
+                transaction.broken_by is not None
+                and not transaction.autocommits
+                and may_commit.match(statement)
+            ):
                 raise broken(transaction.broken_by)
             driver = pooled.dbapi_connection
             if call_may_commit:
@@ -624,10 +631,8 @@ def _of(pooled: Any) -> WatchedTransaction | None:
     return found
 
 
-def _pooled_of(context: ExecutionContext | None) -> Any:
+def _pooled_of(context: ExecutionContext) -> Any:
     """Return the pooled connection of *context*; None while the dialect is asking the server."""
-    if context is None:
-        return None
     pooled = context.root_connection.connection
     try:
         # SQLAlchemy keeps it at the first use.

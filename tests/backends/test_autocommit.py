@@ -39,3 +39,15 @@ def test_a_rollback_is_sent_although_those_of_autocommit_are_skipped(make, sqlit
         connection.execute(text("INSERT INTO note VALUES (2)"))
 
     assert sqlite.rows("SELECT body FROM note") == [(2,)]
+
+
+def test_autocommit_that_a_statement_has_set_ends_with_its_user(make, mariadb):
+    """Also where nobody was told that it has ended the transaction."""
+    mariadb.run("CREATE TABLE note (body INTEGER)")
+    engine = make(mariadb.url, pool_size="1", max_overflow="0")
+    with engine.connect() as connection:
+        connection.execute(text("SET autocommit = 1"))
+    with engine.connect() as connection:
+        connection.execute(text("INSERT INTO note VALUES (1)"))
+
+    assert mariadb.rows("SELECT body FROM note") == []

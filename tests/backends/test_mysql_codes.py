@@ -23,6 +23,7 @@ class OtherDriversError(Exception):
         (1792, ErrorKind.READ_ONLY_SERVER),
         (1062, None),
         (1064, None),
+        (1290, None),
         (4321, ErrorKind.CONFLICT),
     ],
 )
@@ -45,3 +46,10 @@ def test_no_lock_left_is_the_end_of_the_whole_transaction():
     assert not backend.ended_transaction(
         OtherDriversError(1305, "PROCEDURE a does not exist"), None
     )
+
+
+def test_the_socket_that_a_driver_hides_is_never_taken_for_a_quiet_one():
+    """A connection of mysqlclient may have been closed by the server; it is asked each time."""
+    backend = backend_for(make_url("mysql+mysqldb://host/name"), {"retry_codes": None})
+
+    assert not backend.is_quiet(object())

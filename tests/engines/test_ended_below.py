@@ -1,15 +1,16 @@
 """If a transaction ends below SQLAlchemy, the error says what has ended it and what is stored."""
 
 import re
+import threading
 
 import pytest
 from pyramid.response import Response
 from pyramid_retry import RetryableException
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError, PendingRollbackError
+from sqlalchemy.exc import IntegrityError, OperationalError, PendingRollbackError
 from webtest import TestApp
 
-from pyramid_aalam_sqa import BrokenTransactionError, Session, get_sqa
+from pyramid_aalam_sqa import BrokenTransactionError, Session, get_sqa, session_scope
 from support.apps import with_view
 from support.databases import plain_engine
 from support.drivers import marked
@@ -259,6 +260,98 @@ def test_after_a_truncate_a_conflict_does_not_store_twice(serve, place):
 
     assert len(attempts) == 1
     assert [row[0] for row in database.rows(BODIES)] == ["before"]
+
+
+@pytest.mark.parametrize("end", ["TRUNCATE TABLE other", "CALL commits()", "COMMIT"])
+def test_after_a_swallowed_error_nothing_is_sent_that_would_commit(serve, place, end):
+    """The error has broken the transaction. A part would be stored once for each attempt."""
+    database = place("mariadb")
+    attempts = []
+
+    def view(request):
+        attempts.append(request)
+        session = request.sqa_session
+        session.execute(INSERT, {"body": "lost"})
+        with pytest.raises(OperationalError):
+            session.execute(text("SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1205"))
+        assert session.scalar(text("SELECT count(*) FROM note")) == 1
+        session.execute(text(end))
+        return Response()
+
+    with pytest.raises(BrokenTransactionError, match="1205"):
+        TestApp(serve(database.url, with_view(view), **{"sqa.retry_pause": "0"})).get("/")
+
+    assert len(attempts) == 3
+    assert database.rows(BODIES) == []
+
+
+def test_after_a_swallowed_error_a_file_is_not_committed_either(serve, place):
+    """Another connection has the lock, and lets it go."""
+    database = place("sqlite")
+    engine = get_sqa(serve(database.url)).engine
+    with engine.connect() as reader:
+        reader.execute(text("SELECT * FROM note")).all()
+        database.run("INSERT INTO note VALUES ('other')")
+        with pytest.raises(OperationalError, match="locked"):
+            reader.execute(INSERT, {"body": "lost"})
+        with pytest.raises(BrokenTransactionError, match="locked"):
+            reader.execute(text("COMMIT"))
+
+    assert database.rows(BODIES) == [("other",)]
+
+
+def test_after_a_swallowed_error_a_connection_in_autocommit_goes_on(serve, place):
+    """Each of its statements is stored by itself."""
+    database = place("mariadb")
+    engine = get_sqa(serve(database.url)).engine.execution_options(isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        with pytest.raises(OperationalError):
+            connection.execute(text("SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1205"))
+        connection.execute(text("CREATE TABLE made (body INTEGER)"))
+
+    assert database.rows("SELECT * FROM made") == []
+
+
+def test_a_transaction_that_the_server_has_undone_after_an_error_is_not_stored_in_part(
+    serve, place, caplog
+):
+    """As after a deadlock: the error is the reason, and the request is tried again."""
+    database = place("mariadb")
+    attempts = []
+
+    def view(request):
+        attempts.append(request)
+        session = request.sqa_session
+        session.execute(INSERT, {"body": "lost"})
+        with pytest.raises(OperationalError):
+            session.execute(text("SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213"))
+        # What the server does by itself at a real one.
+        session.connection().connection.dbapi_connection.rollback()
+        session.execute(text("SET @seen = 1"))
+        return Response()
+
+    with pytest.raises(BrokenTransactionError, match="1213"):
+        TestApp(serve(database.url, with_view(view), **{"sqa.retry_pause": "0"})).get("/")
+
+    assert len(attempts) == 3
+    assert database.rows(BODIES) == []
+    assert "stored in part" not in caplog.text
+
+
+def test_a_job_whose_transaction_is_stored_in_part_is_named_by_its_thread(serve, place, caplog):
+    """A job has no path."""
+    database = place("mariadb")
+
+    @session_scope(serve(database.url), attempts=2)
+    def job(session):
+        session.execute(INSERT, {"body": "before"})
+        session.execute(text("TRUNCATE TABLE other"))
+
+    with pytest.raises(BrokenTransactionError, match="TRUNCATE TABLE other"):
+        job()
+
+    assert "stored, or lost, and cannot be undone here" in caplog.text
+    assert f": thread {threading.current_thread().name}" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])

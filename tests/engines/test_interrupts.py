@@ -10,7 +10,7 @@ import greenlet
 import pytest
 from pyramid.response import Response
 from pyramid_retry import IRetryableError
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import Integer, TypeDecorator, create_engine, event, literal, select, text
 from sqlalchemy.exc import DBAPIError
 from webtest import TestApp
 
@@ -243,3 +243,44 @@ def test_an_interrupt_after_the_commit_goes_on_and_the_work_is_stored(serve, ser
     assert get_sqa(app).engine.pool.checkedout() == 0
     assert "the transaction is stored, but something after its commit" in caplog.text
     assert "stored in part" not in caplog.text
+
+
+@pytest.fixture
+def one(serve, server):
+    """An engine with one connection."""
+    return get_sqa(serve_one(serve, server)).engine
+
+
+def test_an_interrupt_while_a_connection_is_made_anew_stays_what_it_is(one):
+    """SQLAlchemy connects again within the statement, when the connection was invalidated."""
+
+    def fail(*_):
+        event.remove(one, "connect", fail)
+        raise SystemExit
+
+    with one.connect() as connection:
+        connection.invalidate()
+        event.listen(one, "connect", fail)
+        with pytest.raises(SystemExit):
+            connection.execute(text("SELECT 1"))
+        assert connection.scalar(text("SELECT 1")) == 1
+
+
+def test_an_interrupt_before_the_first_statement_is_sent_stays_what_it_is(one):
+    """No transaction has begun. The next user gets another connection."""
+
+    class Interrupted(TypeDecorator):
+        impl, cache_ok = Integer, True
+
+        def process_bind_param(self, value, dialect):
+            raise SystemExit
+
+    with one.connect() as connection:
+        before = connection.connection.dbapi_connection
+        with pytest.raises(SystemExit):
+            connection.execute(select(literal(1, Interrupted)))
+
+    assert one.pool.checkedout() == 0
+    with one.connect() as connection:
+        assert connection.connection.dbapi_connection is not before
+        assert connection.scalar(text("SELECT 1")) == 1

@@ -133,3 +133,36 @@ def test_cursors_that_are_gone_are_not_kept_noted(serve, sqlite):
 
     assert len(noted) <= MANY_CURSORS + 1
     assert kept.cursor is None or kept.cursor in cursors
+
+
+def test_a_listener_may_send_statements_before_a_transaction_begins(serve, sqlite):
+    """They belong to no transaction, so they do not change what becomes of the next one."""
+    sqlite.run("CREATE TABLE note (body INTEGER)")
+    engine = get_sqa(serve(sqlite.url)).engine
+    seen = []
+
+    def look(connection):
+        seen.append(connection.exec_driver_sql("PRAGMA foreign_keys").scalar())
+
+    event.listen(engine, "begin", look)
+    with engine.connect() as connection:
+        connection.execute(text("INSERT INTO note VALUES (1)"))
+        connection.commit()
+        connection.execute(text("INSERT INTO note VALUES (2)"))
+
+    assert seen == [1, 1]
+    assert sqlite.rows("SELECT body FROM note") == [(1,)]
+
+
+def test_a_pool_that_commits_what_comes_back_still_does(serve, sqlite):
+    """With pool_reset_on_return="commit", as the creator of the engine has asked for."""
+    sqlite.run("CREATE TABLE note (body INTEGER)")
+    engine = create_engine(sqlite.url, pool_reset_on_return="commit")
+    serve("sqlite://", **{"sqlalchemy.engine": engine})
+    raw = engine.raw_connection()
+    raw.cursor().execute("BEGIN")
+    raw.cursor().execute("INSERT INTO note VALUES (1)")
+    raw.close()
+    engine.dispose()
+
+    assert sqlite.rows("SELECT body FROM note") == [(1,)]

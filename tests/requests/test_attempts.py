@@ -9,7 +9,9 @@ from pyramid.wsgi import wsgiapp2
 from pyramid_retry import BeforeRetry, RetryableException
 from webtest import TestApp
 
+from pyramid_aalam_sqa import get_sqa, session_scope
 from support.apps import with_view
+from support.models import INSERT
 
 
 class Conflict(RetryableException):
@@ -205,3 +207,23 @@ def test_an_execution_policy_of_the_application_may_ask_the_router_for_more(serv
 
     assert TestApp(app).get("/").text == "fine"
     assert seen == [app.registry]
+
+
+def test_a_job_may_call_the_application(serve, database, notes):
+    """The request has a transaction of its own, and ends its session as any request does."""
+
+    def write(request):
+        request.sqa_session.execute(INSERT, {"body": "request"})
+        return Response()
+
+    app = serve(database.url, with_view(write))
+
+    @session_scope(app, attempts=2)
+    def job(session):
+        TestApp(app).get("/")
+        session.execute(INSERT, {"body": "job"})
+
+    job()
+
+    assert notes() == ["job", "request"]
+    assert get_sqa(app).engine.pool.checkedout() == 0

@@ -3,6 +3,7 @@
 import pymysql
 import pytest
 from pyramid.response import Response
+from pyramid.router import default_execution_policy
 from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -103,6 +104,23 @@ def test_what_has_no_other_attempt_always_asks(app_of, proxy, attempts, path, se
     assert client.get(path).text == "1"
     assert asked(proxy)[0] == "PING"
     assert len(attempts) <= 1
+
+
+def test_an_application_that_makes_no_other_attempts_always_asks(serve, proxied, proxy):
+    """It has set Pyramid's own execution policy instead of the one that tries again."""
+
+    def read(request):
+        return Response(str(request.sqa_session.scalar(READ)))
+
+    def setup(config):
+        config.set_execution_policy(default_execution_policy)
+
+    app = serve(proxied[2], with_view(read), setup, **SETTINGS)
+    get_sqa(app).engine.connect().close()
+    proxy.forget()
+    proxy.have("PING", Then.CUT, asked=0)
+
+    assert TestApp(app).get("/").text == "1"
 
 
 def test_the_last_attempt_of_a_request_asks(app_of, proxy, attempts):

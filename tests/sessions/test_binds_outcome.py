@@ -225,6 +225,7 @@ def rest_of(said, before):
 # The commits of a transaction. ----------------------------------------------------------------
 
 
+@pytest.mark.parametrize("mode", ["shortcuts", "plain"])
 def test_two_databases_that_have_just_answered_are_not_asked(visitor, proxies, mode):
     """Their COMMITs come at once, each a round trip; without shortcuts both are asked before."""
     visitor.visit()

@@ -499,3 +499,15 @@ def test_a_statement_on_a_closed_follower_is_refused_in_the_transaction(client):
 
     with pytest.raises(OutsideTransactionError, match="was closed"):
         do(client, close)
+
+
+def test_an_object_is_got_from_the_database_that_its_caller_names(client):
+    """As with SQLAlchemy alone; what is no model is SQLAlchemy's own error."""
+
+    def get(request):
+        session = request.sqa_session
+        with pytest.raises(InvalidRequestError):
+            session.get(int, 1)
+        return session.get(Author, 1, bind_arguments={"bind_key": "audit"}).name
+
+    assert do(client, get).text == "audit"

@@ -1,11 +1,15 @@
 """Greenlets of one thread have their own sessions, even if gevent has not patched Python."""
 
+import gc
 import subprocess
 import sys
 import textwrap
 
+import greenlet
 import pytest
 
+from pyramid_aalam_sqa import Session, get_sqa
+from support.models import INSERT
 from support.processes import HERE, QUIET
 
 START = """
@@ -107,3 +111,20 @@ def test_the_session_of_a_thread_stays_the_same_when_greenlets_are_imported(sqli
     printed, _ = run(code, sqlite.url, patched=False)
 
     assert printed == ["True", "True"]
+
+
+def test_a_greenlet_that_its_caller_keeps_gives_its_connection_back_too(sqlite, serve, caplog):
+    """When another greenlet of the thread needs a session."""
+    sqlite.run("CREATE TABLE note (body VARCHAR(50))")
+    app = serve(sqlite.url)
+    kept = greenlet.greenlet(lambda: Session(app).execute(INSERT, {"body": "lost"}) and None)
+    kept.switch()
+    assert get_sqa(app).engine.pool.checkedout() == 1
+
+    greenlet.greenlet(lambda: Session(app)() and None).switch()
+    gc.collect()
+
+    assert kept.dead
+    assert get_sqa(app).engine.pool.checkedout() == 0
+    assert sqlite.rows("SELECT body FROM note") == []
+    assert "was not closed, and what it did on sqlite:///" in caplog.text
