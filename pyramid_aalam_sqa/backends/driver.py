@@ -22,6 +22,7 @@ ENDS = re.compile(rf"{BLANK}(?:{TRANSACTION_WORDS})\b", re.IGNORECASE | re.DOTAL
 ENDS_ON_MYSQL = re.compile(
     rf"{BLANK}(?:{TRANSACTION_WORDS}|{IMPLICIT_COMMITS})\b", re.IGNORECASE | re.DOTALL
 )
+MAY_COMMIT_ANYWHERE = ENDS
 MAY_COMMIT_ON_MYSQL = re.compile(
     rf"{BLANK}(?:{TRANSACTION_WORDS}|{IMPLICIT_COMMITS}|CALL)\b", re.IGNORECASE | re.DOTALL
 )
@@ -50,7 +51,7 @@ class Driver:
     # What ends a transaction and is not seen in what the driver says; None where all is seen.
     ENDS: ClassVar[re.Pattern[str] | None] = ENDS
     # What may end a transaction by COMMIT. It is not sent after an error that has broken it.
-    MAY_COMMIT: ClassVar[re.Pattern[str]] = ENDS
+    MAY_COMMIT: ClassVar[re.Pattern[str]] = MAY_COMMIT_ANYWHERE
     # Whether a procedure can end the transaction and begin another one.
     CALL_MAY_COMMIT: ClassVar[bool] = False
     # Whether what ends a transaction may leave locks or modes on the connection.

@@ -291,6 +291,7 @@ class Watcher:
         """Clean the driver's *connection*, which goes back to its pool.
 
         A listener of "checkin", and of "reset", which has a third argument.
+
         SQLAlchemy believes that a transaction has ended when a listener of its "commit" event
         raises. The driver still has it open, so it is rolled back here. Cursors that were not read
         to their end are closed, for example one that a traceback holds. Otherwise the next user of
