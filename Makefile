@@ -44,6 +44,7 @@ tests: $(VENV)/ready-test  ## all tests but the deep ones
 
 test-deep: $(VENV)/ready-test  ## the tests that sweep widely: each byte, each hook, many databases
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m deep
+	SQA_TEST_PLAIN=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(WIRE)
 
 # Tracing makes the tests half as fast again, so make test does without.
 coverage: $(VENV)/ready-test  ## all tests, the deep ones too: they run every line and branch
