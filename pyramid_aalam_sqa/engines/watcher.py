@@ -30,6 +30,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Dialect, Engine, ExecutionContext
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import ConnectionPoolEntry
+from zope.interface import alsoProvides
 
 from ..backends import CALL, READS, UNDOES, Backend, Transaction, driver_of
 from ..exceptions import (
@@ -38,6 +39,7 @@ from ..exceptions import (
     BrokenTransactionError,
     CommitNotAllowedError,
 )
+from ..interfaces import IDatabaseUnavailable
 from .pool import rolls_back_on_return
 
 log = logging.getLogger(__name__)
@@ -461,6 +463,7 @@ class Watcher:
             transaction.discard = True
             error = BrokenTransactionError(SERVER_HUNG_UP)
             mark_error_retryable(error)
+            alsoProvides(error, IDatabaseUnavailable)
             raise error
         self._driver.finish_results(driver)
         if transaction.procedure is not None:
@@ -620,6 +623,8 @@ def broken(reason: BaseException | None) -> BrokenTransactionError:
     refusal.reason = refusal.__cause__ = reason
     if IRetryableError.providedBy(reason):
         mark_error_retryable(refusal)
+    if IDatabaseUnavailable.providedBy(reason):
+        alsoProvides(refusal, IDatabaseUnavailable)
     return refusal
 
 

@@ -5,12 +5,18 @@ A proxy has the accidents. An independent connection says what is true.
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 import pytest
+from pyramid.response import Response
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from webtest import TestApp
 
+from support.apps import with_view
+from support.models import INSERT
 from support.proxied_app import visitors
 from support.proxy import GREETING, LOGIN, Proxy, Then
 
@@ -302,6 +308,27 @@ def near(server, pages, mode):
     with visitors(server, server.url) as make:
         settings = {"sqa.shortcuts": str(mode == "shortcuts")}
         yield partial(make, pages=pages, settings=settings)
+
+
+@pytest.mark.parametrize("caught", [False, True], ids=["unseen", "caught by the view"])
+def test_the_last_attempt_is_a_503_if_its_connection_is_killed(
+    serve, server, number_of, kill, caught
+):
+    """Nothing is stored, and the client is told to come again, whatever the view does then."""
+    server.run("CREATE TABLE note (body VARCHAR(50))")
+
+    def view(request):
+        request.sqa_session.execute(INSERT, {"body": "lost"})
+        kill(number_of(request))
+        if caught:
+            with suppress(DBAPIError):
+                request.sqa_session.scalar(text("SELECT 1"))
+        return Response()
+
+    client = TestApp(serve(server.url, with_view(view), **{"retry.attempts": "1"}))
+
+    assert client.get("/", status=503).headers["Retry-After"]
+    assert server.rows("SELECT body FROM note") == []
 
 
 @pytest.mark.parametrize("place", ["read", "written"])
