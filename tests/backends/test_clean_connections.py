@@ -151,8 +151,9 @@ def test_all_that_pymysql_sends_goes_through_one_method():
     tree = ast.parse(inspect.getsource(pymysql.connections))
 
     assert callers_of("_write_bytes", tree) == {"write_packet", "_execute_command", "close"}
-    # Beside the statement itself: the login, and the file of LOAD DATA LOCAL after its statement.
-    assert callers_of("write_packet", tree) == {
-        *("_execute_command", "_request_authentication", "_process_auth", "_send_local_file"),
-        *("_read_load_local_packet",),
+    # Beside the statement itself: the login, and the file of LOAD DATA LOCAL after its statement,
+    # which PyMySQL 1.2.0 sends in a method of another name.
+    files = {"_send_local_file", "_read_load_local_packet", "send_data"}
+    assert callers_of("write_packet", tree) - files == {
+        *("_execute_command", "_request_authentication", "_process_auth"),
     }
