@@ -53,8 +53,8 @@ coverage: $(VENV)/ready-test  ## all tests, the deep ones too: they run every li
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-oldest: $(OLDEST)/ready  ## all tests, with the lowest version of each dependency
-	$(OLDEST)/bin/python -m pytest $(PYTEST_ARGS)
+test-oldest: $(OLDEST)/ready  ## all tests but the deep ones, with the lowest version of each dependency
+	$(OLDEST)/bin/python -m pytest $(PYTEST_ARGS) -m "not deep"
 
 format: $(VENV)/ready-test  ## format the code, and repair what ruff can repair
 	$(BIN)/ruff format .
