@@ -10,7 +10,7 @@ from pyramid.response import Response
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.pool import NullPool
 
-from pyramid_aalam_sqa import ProvisioningError
+from pyramid_aalam_sqa import OutcomeUnknownError, ProvisioningError
 from pyramid_aalam_sqa.provisioning import Provisioning
 from pyramid_aalam_sqa.provisioning.mysql.server import MySQLServer
 from support.mysql_accounts import PASSWORD, as_account, denied
@@ -86,12 +86,16 @@ def count(request):
 
 
 def test_a_request_at_the_moment_of_the_drop_is_a_503(created, admin):
-    """Whatever its connection is doing: logging in, reading, waiting."""
+    """Whatever its connection is doing: logging in, reading, waiting. A COMMIT may be unknown."""
     answers = Queue()
 
     def visit(client, stop):
         while not stop.is_set():
-            answers.put(client.get("/count", expect_errors=True).status_int)
+            try:
+                answers.put(client.get("/count", expect_errors=True).status_int)
+            except OutcomeUnknownError:
+                # The connection was ended between COMMIT and its answer.
+                answers.put("unknown")
 
     for _ in range(3):
         assert created.psqa("create").status == 0
@@ -112,7 +116,7 @@ def test_a_request_at_the_moment_of_the_drop_is_a_503(created, admin):
         answers.queue.clear()
 
         assert set(first) == {200}
-        assert seen == {200, 503}
+        assert {200, 503} <= seen <= {200, 503, "unknown"}
 
 
 def test_connections_that_do_not_end_are_told(created, server):

@@ -9,7 +9,7 @@ from pyramid.response import Response
 from sqlalchemy import text
 from webtest import TestApp
 
-from pyramid_aalam_sqa import get_sqa
+from pyramid_aalam_sqa import OutcomeUnknownError, get_sqa
 
 
 def application(settings):
@@ -50,7 +50,7 @@ def test_drop_with_a_connected_application_leaves_nothing_and_it_answers_503(sit
 
 
 def test_a_request_at_the_moment_of_the_drop_is_a_503(site):
-    """Whatever its connection is doing: logging in, reading, waiting."""
+    """Whatever its connection is doing: logging in, reading, waiting. A COMMIT may be unknown."""
 
     def count(request):
         statement = text("SELECT count(*) FROM note a, note b")
@@ -58,7 +58,11 @@ def test_a_request_at_the_moment_of_the_drop_is_a_503(site):
 
     def visit(client, stop):
         while not stop.is_set():
-            answers.put(client.get("/", expect_errors=True).status_int)
+            try:
+                answers.put(client.get("/", expect_errors=True).status_int)
+            except OutcomeUnknownError:
+                # The connection was ended between COMMIT and its answer.
+                answers.put("unknown")
 
     answers = Queue()
     for _ in range(3):
@@ -84,7 +88,7 @@ def test_a_request_at_the_moment_of_the_drop_is_a_503(site):
         answers.queue.clear()
 
         assert set(first) == {200}
-        assert seen == {200, 503}
+        assert {200, 503} <= seen <= {200, 503, "unknown"}
 
 
 def test_drop_lets_nobody_in_before_it_ends_the_connections(site):
