@@ -139,8 +139,8 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(reason.removeprefix("Skipped: "))
 
 
-# The files that take longest for the tests they have: begun last, one of two workers would be
-# idle meanwhile.
+# The files that take longest for the tests they have: if they are begun last, the other
+# workers are idle meanwhile.
 LONG = ("cookiecutter", "sqlite_load", "concurrency", "demo", "outcome", "threads", "fork", "leaks")
 
 

@@ -10,7 +10,7 @@ from .lines import Line
 
 @dataclass(slots=True)
 class Statement:
-    """One statement as it was sent to the driver, and what came of it.
+    """One statement as it was sent to the driver, and how it ended.
 
     *duration* is the seconds until the driver had an answer. *rows* is the number of rows that
     were written or found; it is None where the driver does not say. *parameters* is what the

@@ -11,10 +11,8 @@ away.
 
 import random
 
-from pyramid_retry import mark_error_retryable
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
-from zope.interface import alsoProvides
 
 from ..backends import (
     Backend,
@@ -32,7 +30,7 @@ from ..exceptions import (
     OutsideTransactionError,
     TransactionError,
 )
-from ..interfaces import IDatabaseUnavailable
+from .marks import mark
 from .watcher import (
     Outcome,
     WatchedTransaction,
@@ -150,14 +148,6 @@ def _raise_unknown(context: ExceptionContext, transaction: WatchedTransaction) -
         )
         unknown.reason = context.sqlalchemy_exception or context.original_exception
         raise unknown from unknown.reason
-
-
-def mark(error: BaseException, kind: ErrorKind) -> None:
-    """Mark *error*, of the driver, for pyramid_retry and for our exception view."""
-    if kind.retryable:
-        mark_error_retryable(error)
-    if kind.unavailable:
-        alsoProvides(error, IDatabaseUnavailable)
 
 
 # Seconds. A thread that sleeps serves no other request, so the pause is short.

@@ -25,21 +25,20 @@ from time import monotonic
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
-from pyramid_retry import IRetryableError, mark_error_retryable
+from pyramid_retry import mark_error_retryable
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Dialect, Engine, ExecutionContext
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import ConnectionPoolEntry
-from zope.interface import alsoProvides
 
-from ..backends import CALL, READS, UNDOES, Backend, Transaction, driver_of
+from ..backends import CALL, READS, UNDOES, Backend, ErrorKind, Transaction, driver_of
 from ..exceptions import (
     COMMIT_BY_HAND,
     WRITE_OUTSIDE_TRANSACTION,
     BrokenTransactionError,
     CommitNotAllowedError,
 )
-from ..interfaces import IDatabaseUnavailable
+from .marks import copy_marks, mark
 from .pool import rolls_back_on_return
 
 log = logging.getLogger(__name__)
@@ -462,8 +461,7 @@ class Watcher:
             # would look like that of a lost answer.
             transaction.discard = True
             error = BrokenTransactionError(SERVER_HUNG_UP)
-            mark_error_retryable(error)
-            alsoProvides(error, IDatabaseUnavailable)
+            mark(error, ErrorKind.DISCONNECT)
             raise error
         self._driver.finish_results(driver)
         if transaction.procedure is not None:
@@ -621,10 +619,7 @@ def broken(reason: BaseException | None) -> BrokenTransactionError:
         f"An error has ended this transaction before its end: {reason}"
     )
     refusal.reason = refusal.__cause__ = reason
-    if IRetryableError.providedBy(reason):
-        mark_error_retryable(refusal)
-    if IDatabaseUnavailable.providedBy(reason):
-        alsoProvides(refusal, IDatabaseUnavailable)
+    copy_marks(reason, refusal)
     return refusal
 
 

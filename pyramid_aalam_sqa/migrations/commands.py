@@ -12,7 +12,7 @@ from alembic.util import CommandError
 from ..exceptions import MigrationError
 from ..provisioning import Finding, UsageError, find_metadatas, print_wrapped
 from .drift import migration_findings
-from .migrate import CURRENT, FAILED, NOT_THERE, Order, Outcome, Target, reason_of
+from .migrate import CURRENT, FAILED, NOT_THERE, Order, Outcome, Target, look_at, reason_of
 from .processes import Workers, most_jobs
 from .report import Reporter, is_bad, print_table, sentence, write_json
 from .scripts import GIVEN
@@ -134,11 +134,9 @@ def _survey(inis: Iterable[str], order: Order) -> Iterator[tuple[str, Outcome]]:
 
 
 def _look(target: Target, heads: Sequence[str], outcome: Outcome) -> None:
-    standing = target.standing()
+    standing = look_at(target, outcome)
     if standing is None:
-        outcome.state = NOT_THERE
         return
-    outcome.before = outcome.after = str(standing)
     if standing.mark:
         outcome.state, outcome.statements = HALF_WAY, target.statements()
     elif standing.is_at(heads):

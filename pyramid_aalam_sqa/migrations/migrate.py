@@ -295,13 +295,21 @@ def _run(target: Target, engine: Engine, order: Order) -> None:
             return
 
 
-def _write_sql(target: Target, folder: Path, outcome: Outcome) -> None:
-    """Write what would be done into a file in *folder*; the database is only read."""
+def look_at(target: Target, outcome: Outcome) -> Standing | None:
+    """Return where the database stands, and note it in *outcome*; None if it is not there."""
     standing = target.standing()
     if standing is None:
         outcome.state = NOT_THERE
+    else:
+        outcome.before = outcome.after = str(standing)
+    return standing
+
+
+def _write_sql(target: Target, folder: Path, outcome: Outcome) -> None:
+    """Write what would be done into a file in *folder*; the database is only read."""
+    standing = look_at(target, outcome)
+    if standing is None:
         return
-    outcome.before = outcome.after = str(standing)
     if standing.mark:
         raise half_way(standing, target.statements())
     order, config = target.order, target.scripts.config

@@ -69,8 +69,8 @@ class Provisioning:
     the database and its account are named by ``sqlalchemy.url``. *admin_url* is the URL of an
     administrator's account; without it the administrator logs in through the server's socket. With
     *bind_key* all of it is about the bind of that key, and the administrator is that of the bind's
-    server. *wait* is how many seconds to wait for another run of psqa, for a lock that somebody
-    holds, and for the application's connections to end.
+    server. *wait* is how many seconds to wait for another run of psqa, for a lock that another
+    connection holds, and for the application's connections to end.
 
     Raises :class:`SettingError` when the settings name no application or no account. Every method
     raises :class:`ProvisioningError` when the server refuses a step of the administrator, and

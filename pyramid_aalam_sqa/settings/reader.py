@@ -58,8 +58,7 @@ def read_settings(
     section = section or {}
     overruled = tuple(key for key in section if key in own)
     for key, value in section.items():
-        if key not in overruled:
-            own[key] = RawSetting(f"[sqlalchemy] {key}", key, value)
+        own.setdefault(key, RawSetting(f"[sqlalchemy] {key}", key, value))
     sqa = list(_with_prefix("sqa.", settings))
     session = [given for given in sqa if given.name.startswith("session.")]
     sqa_options = _read_group("", SQA_OPTIONS, [given for given in sqa if given not in session])

@@ -36,6 +36,16 @@ class Lender(Protocol):
         """Take the connection back from its user."""
 
 
+def rows_of(driver: Any, statement: str) -> list[Any]:
+    """Send *statement* on the real connection *driver*, and return its rows."""
+    cursor = driver.cursor()
+    try:
+        cursor.execute(statement)
+        return list(cursor.fetchall()) if cursor.description else []
+    finally:
+        cursor.close()
+
+
 class LentConnection:
     """A connection of the driver, lent to one user. What is not defined here is the driver's own.
 

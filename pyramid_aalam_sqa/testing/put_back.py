@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL, Engine
 from sqlalchemy.pool import Pool
 
 from ..exceptions import SandboxError
+from .lent import rows_of
 
 COULD_NOT = "The tables could not be put back after the test: {}"
 NUMBER = re.compile(r"\bAUTO_INCREMENT=(\d+)")
@@ -147,12 +148,7 @@ class ServerCopy(ABC):
 
     def ask(self, statement: str) -> list[Any]:
         """Send a statement and return its rows."""
-        cursor = self._driver.cursor()
-        try:
-            cursor.execute(statement)
-            return list(cursor.fetchall()) if cursor.description else []
-        finally:
-            cursor.close()
+        return rows_of(self._driver, statement)
 
     def _has_rows(self, table: str) -> bool:
         return bool(self.ask(f"SELECT 1 FROM {table} LIMIT 1"))

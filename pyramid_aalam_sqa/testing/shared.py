@@ -19,7 +19,7 @@ from sqlalchemy.engine import Engine
 
 from ..backends import CALL, backend_of
 from ..exceptions import SandboxError
-from .lent import LentConnection
+from .lent import LentConnection, rows_of
 from .products import READS, product_of
 
 # The savepoint that proves at the end of a test that its transaction was never ended.
@@ -377,12 +377,7 @@ class SharedConnection:
         self._send(f"SAVEPOINT {GUARD}")
 
     def _send(self, statement: str) -> list[Any]:
-        cursor = self._driver.cursor()
-        try:
-            cursor.execute(statement)
-            return list(cursor.fetchall()) if cursor.description else []
-        finally:
-            cursor.close()
+        return rows_of(self._driver, statement)
 
     def _check_deferred(self, lent: LentConnection) -> None:
         """Raise what COMMIT would raise over a deferred constraint."""

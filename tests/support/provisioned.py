@@ -18,7 +18,7 @@ from pyramid.response import Response
 from sqlalchemy import text
 from webtest import TestApp
 
-from pyramid_aalam_sqa import get_sqa
+from pyramid_aalam_sqa import OutcomeUnknownError, get_sqa
 from pyramid_aalam_sqa.provisioning.cli import main
 from support.processes import TRACED
 
@@ -141,3 +141,11 @@ class Provisioned:
 def ask(request):
     """A view that needs a connection."""
     return Response(str(request.sqa_session.scalar(text("SELECT 41 + 1"))))
+
+
+def status_or_unknown(client, path):
+    """Visit *path* and return the status; "unknown" if the answer to the COMMIT was lost."""
+    try:
+        return client.get(path, expect_errors=True).status_int
+    except OutcomeUnknownError:
+        return "unknown"

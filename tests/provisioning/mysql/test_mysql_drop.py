@@ -10,11 +10,11 @@ from pyramid.response import Response
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.pool import NullPool
 
-from pyramid_aalam_sqa import OutcomeUnknownError, ProvisioningError
+from pyramid_aalam_sqa import ProvisioningError
 from pyramid_aalam_sqa.provisioning import Provisioning
 from pyramid_aalam_sqa.provisioning.mysql.server import MySQLServer
 from support.mysql_accounts import PASSWORD, as_account, denied
-from support.provisioned import ask
+from support.provisioned import ask, status_or_unknown
 
 
 def test_drop_with_a_connected_application_is_a_503_for_its_next_request(created, admin):
@@ -91,11 +91,7 @@ def test_a_request_at_the_moment_of_the_drop_is_a_503(created, admin):
 
     def visit(client, stop):
         while not stop.is_set():
-            try:
-                answers.put(client.get("/count", expect_errors=True).status_int)
-            except OutcomeUnknownError:
-                # The connection was ended between COMMIT and its answer.
-                answers.put("unknown")
+            answers.put(status_or_unknown(client, "/count"))
 
     for _ in range(3):
         assert created.psqa("create").status == 0

@@ -9,7 +9,8 @@ from pyramid.response import Response
 from sqlalchemy import text
 from webtest import TestApp
 
-from pyramid_aalam_sqa import OutcomeUnknownError, get_sqa
+from pyramid_aalam_sqa import get_sqa
+from support.provisioned import status_or_unknown
 
 
 def application(settings):
@@ -58,11 +59,7 @@ def test_a_request_at_the_moment_of_the_drop_is_a_503(site):
 
     def visit(client, stop):
         while not stop.is_set():
-            try:
-                answers.put(client.get("/", expect_errors=True).status_int)
-            except OutcomeUnknownError:
-                # The connection was ended between COMMIT and its answer.
-                answers.put("unknown")
+            answers.put(status_or_unknown(client, "/"))
 
     answers = Queue()
     for _ in range(3):
