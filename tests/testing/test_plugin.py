@@ -2,8 +2,13 @@
 
 import subprocess
 import sys
+import textwrap
 
 import pytest
+
+# A run inside this process forgets the modules that it has imported. SQLAlchemy does not forget the
+# functions that such a module has registered, so this one is imported before.
+import sqlalchemy.dialects.postgresql  # noqa: F401 - see above
 
 pytest_plugins = ["pytester"]
 
@@ -151,3 +156,49 @@ def test_queryguard_works_beside_it(project):
     done = project.runpytest_subprocess("-p", "queryguard")
 
     done.assert_outcomes(passed=1)
+
+
+@pytest.mark.deep
+def test_a_test_that_hangs_is_named_and_the_next_one_is_clean(pytester):
+    """pytest-timeout ends it, also while a thread of the server goes on in a view."""
+    pytest.importorskip("pytest_timeout")
+    hang = """
+    def write(request):
+        if "hang" in request.params:
+            request.sqa_session.execute(text("INSERT INTO note VALUES ('hung')"))
+            Event().wait(20)
+"""
+    app = APP.replace("    def write(request):\n", hang)
+    pytester.makeconftest("from threading import Event\n" + textwrap.dedent(app))
+    pytester.makeini("[pytest]\ntimeout = 2")
+    pytester.makepyfile("""
+        from urllib.request import urlopen
+        from sqlalchemy import text
+
+        def test_a_view_that_hangs(sqa_client):
+            sqa_client.get("/?hang=1")
+
+        def test_after_it(sqa_session, sqa_client):
+            assert sqa_session.scalar(text("SELECT count(*) FROM note")) == 0
+            assert sqa_client.get("/").status_int == 200
+
+        def test_a_browser_that_waits(sqa_server):
+            urlopen(f"{sqa_server}/?hang=1")
+
+        def test_after_the_browser(sqa_session, sqa_client):
+            assert sqa_session.scalar(text("SELECT count(*) FROM note")) == 0
+            assert sqa_client.get("/").status_int == 200
+    """)
+    done = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+
+    # The thread that is still in the view has a connection: an error at the end of the same test.
+    done.assert_outcomes(passed=2, failed=2, errors=1)
+    done.stdout.fnmatch_lines_random(
+        [
+            "FAILED *::test_a_view_that_hangs*",
+            "FAILED *::test_a_browser_that_waits*",
+            "*Failed: Timeout *2*",
+            "ERROR *::test_a_browser_that_waits*",
+            "*SandboxError*a connection is in use by GET /*",
+        ]
+    )
