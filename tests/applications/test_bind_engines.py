@@ -241,7 +241,7 @@ def test_a_script_has_the_engine_of_a_bind(tmp_path):
         engine_from_settings(settings, bind_key="")
 
 
-def test_an_order_without_a_database_is_no_error():
+def test_an_order_without_a_database_is_allowed():
     """The application starts. An error is raised only when a view uses the session."""
     assert read_settings({"sqa.commit_order": "default"}).databases == {}
 

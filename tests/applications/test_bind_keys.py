@@ -208,7 +208,7 @@ def test_an_insert_of_many_cannot_be_sent_where_it_would_not_go(tmp_path):
     assert Database(f"sqlite:///{tmp_path}/audit.sqlite").rows("SELECT name FROM entry") == [("y",)]
 
 
-def test_ddl_and_what_is_no_statement_find_their_way(tmp_path):
+def test_ddl_finds_its_way_and_other_objects_are_refused(tmp_path):
     """CREATE TABLE goes to the table's database. SQLAlchemy refuses what it cannot execute."""
     from sqlalchemy import DDL
     from sqlalchemy.exc import ArgumentError, SADeprecationWarning

@@ -53,7 +53,7 @@ def test_any_declarative_base_will_do(make, sqlite):
     engine.dispose()
 
 
-def test_what_is_no_declarative_base_is_refused():
+def test_a_class_that_is_not_a_declarative_base_is_refused():
     """The error says what to write."""
     with pytest.raises(SettingError, match="write the declarative base of the models"):
         init_engine("aalam_base", object())

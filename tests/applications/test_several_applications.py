@@ -50,7 +50,7 @@ def test_two_applications_in_one_process_have_their_own(tmp_path, monkeypatch):
     }
 
 
-def test_between_several_applications_nobody_guesses(tmp_path):
+def test_between_several_applications_the_package_does_not_guess(tmp_path):
     """Code that does not belong to one of them must give the name."""
     one, two = (
         configured({"sqa.provider": "aalam", "sqa.app": app, "sqlalchemy.url": "sqlite://"}, "json")

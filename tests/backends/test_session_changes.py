@@ -359,7 +359,7 @@ def test_a_connection_that_is_lost_as_it_is_made_writable_again_goes_back_too(ma
     proxy.close()
 
 
-def test_a_connection_that_is_lost_while_it_refuses_writes_goes_back_all_the_same(mariadb, visits):
+def test_a_connection_that_is_lost_while_it_refuses_writes_still_goes_back(mariadb, visits):
     """Making it writable again fails, but its place in the pool becomes free."""
     visit = visits(mariadb.url)
     with visit.engine.connect() as connection:

@@ -210,7 +210,7 @@ def test_an_application_without_a_database_is_ready():
     client.get("/healthz", status=404)
 
 
-def test_it_is_no_request(sqlite, serve):
+def test_it_is_not_counted_as_a_request(sqlite, serve):
     """No tween, no veto, no retry, no recording; the other paths are as they were."""
     seen = []
 

@@ -455,7 +455,7 @@ def test_with_raise_the_second_load_is_an_error(serve, sqlite):
     assert statements.count == 2
 
 
-def test_off_there_is_no_warning(serve, sqlite, caplog):
+def test_off_nothing_is_warned_of(serve, sqlite, caplog):
     """It is the default."""
     serve_shop(serve, sqlite.url, shelves_with_products).get("/")
 

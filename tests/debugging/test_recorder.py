@@ -189,7 +189,7 @@ def test_a_stream_is_recorded_until_its_last_row(recording):
     assert statements.ends[-1].kind == "ROLLBACK"
 
 
-def test_a_body_that_is_no_stream_is_left_as_it_is(recording):
+def test_a_body_that_is_not_a_stream_is_not_changed(recording):
     """Its length too."""
     recording.do(lambda request: Response(app_iter=iter([b"12", b"3"]), content_length=3))
 

@@ -67,7 +67,7 @@ def test_statements_are_counted_and_not_kept(sqlite, serve):
     assert TestApp(app).get("/").text == "False"
 
 
-def test_off_there_is_no_such_header(sqlite, serve):
+def test_off_the_header_is_absent(sqlite, serve):
     """It is the default: the header tells strangers how busy the database is."""
     app = serve(sqlite.url, with_view(lambda request: Response("ok")))
 

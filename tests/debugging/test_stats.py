@@ -86,7 +86,7 @@ def test_the_longest_holder_is_named_with_its_route_and_age(sqlite, serve):
     assert of(app).waiting == 0
 
 
-def test_a_connection_that_leaves_its_pool_is_held_by_nobody(sqlite, serve):
+def test_a_connection_that_leaves_its_pool_is_not_counted_as_held(sqlite, serve):
     """Detached or lost, it is not counted any more; a job is named by its thread."""
     app = serve(sqlite.url, **STATS)
     with get_sqa(app).engine.connect() as connection:

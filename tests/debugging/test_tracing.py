@@ -83,7 +83,7 @@ def test_a_commit_that_fails_is_an_error_of_its_span(sqlite, serve, traced):
     assert "sqa.attempt" not in commit.attributes
 
 
-def test_opentelemetry_is_imported_by_nobody_who_does_not_ask(monkeypatch, sqlite, serve):
+def test_opentelemetry_is_imported_only_where_a_setting_asks(monkeypatch, sqlite, serve):
     """Where it is not installed, the call says so."""
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     app = serve(sqlite.url)

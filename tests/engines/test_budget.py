@@ -291,7 +291,7 @@ def test_engines_in_a_budget_keep_few_statements_ready():
     assert own._compiled_cache.capacity == 7  # noqa: SLF001
 
 
-def test_a_disposed_engine_starts_again_as_it_was(files):
+def test_a_disposed_engine_starts_again_with_its_options(files):
     """It keeps all its options."""
     [engine] = files(1, 3, pool_timeout=7, pool_size=2, max_overflow=0, pool_recycle=9)
     before = engine.pool

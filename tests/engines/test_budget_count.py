@@ -121,7 +121,7 @@ def test_a_lost_connection_is_replaced_in_its_own_place(six, mariadb_server):
     use(engine)
 
 
-def test_the_connections_of_an_engine_that_nobody_disposed_end_with_it(files):
+def test_the_connections_of_an_engine_that_was_not_disposed_end_with_it(files):
     """When the engine is freed, the places of its connections are free again."""
     [other] = files(1, 1, pool_timeout=0)
     url = str(other.url).replace("0.sqlite", "9.sqlite")
@@ -137,7 +137,7 @@ def test_the_connections_of_an_engine_that_nobody_disposed_end_with_it(files):
     use(other)
 
 
-def test_a_stale_entry_is_no_connection_to_close(files):
+def test_a_stale_entry_is_not_taken_for_a_connection_to_close(files):
     """Python may be freeing an engine while another thread looks for a place."""
     first, second = files(2, 1)
     use(first)

@@ -319,7 +319,7 @@ def test_a_listener_that_raises_before_commit_leaves_nothing_behind(serve, any_d
 
 
 @pytest.mark.parametrize("number", [2006, 2013, 1213, 1205, 1040])
-def test_the_error_of_a_view_is_no_error_of_the_database(serve, any_database, number):
+def test_the_error_of_a_view_is_not_taken_for_one_of_the_database(serve, any_database, number):
     """KeyError(2006) is not a lost connection: one attempt, no 503, and the pool is kept."""
     attempts = []
 
@@ -336,7 +336,9 @@ def test_the_error_of_a_view_is_no_error_of_the_database(serve, any_database, nu
     assert attempts[0] is attempts[1]
 
 
-def test_a_value_that_cannot_be_bound_is_no_error_of_the_database(serve, any_database):
+def test_a_value_that_cannot_be_bound_is_not_taken_for_an_error_of_the_database(
+    serve, any_database
+):
     """An error that an application's column type raises does not have a code either."""
 
     class Picky(TypeDecorator):

@@ -144,7 +144,7 @@ def test_waiting_for_another_worker_ends_in_one_clear_error(place, monkeypatch, 
     assert there(place) == TABLES
 
 
-def test_nobody_waits_when_nothing_is_missing(place, monkeypatch):
+def test_a_process_does_not_wait_when_nothing_is_missing(place, monkeypatch):
     """At most starts nothing is missing, so the lock is not taken."""
     monkeypatch.setattr(Backend, "TABLE_LOCK_TIMEOUT", 0.1)
     engine = place.engine(**{"sqa.lock_timeout": "0.1"})

@@ -105,7 +105,7 @@ def test_a_file_that_changes_during_the_login_is_read_again(settings, change, fi
     assert tried == ["first", "second", "third"]
 
 
-def test_what_is_not_written_yet_beside_the_file_is_no_password(log_in, change, file):
+def test_an_unfinished_file_beside_the_password_file_is_not_read(log_in, change, file):
     """An empty file with the next password is ignored."""
     file.with_name("password.next").write_text("")
     change("second")

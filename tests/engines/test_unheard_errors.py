@@ -57,7 +57,7 @@ KEPT = []
 
 
 @pytest.mark.parametrize("read", [read_all, read_first, leave_unread])
-def test_a_procedure_that_returns_rows_and_then_fails_is_no_200(
+def test_a_procedure_that_returns_rows_and_then_fails_is_not_a_200(
     serve, application_url, database, read
 ):
     """SQLAlchemy only logs an error of cursor.close(). The rows may be read or not."""
@@ -111,7 +111,7 @@ def test_a_job_is_told_too(serve, application_url, database):
 
 
 @pytest.mark.parametrize("read", [read_all, leave_unread])
-def test_a_second_result_that_was_not_read_is_in_nobodys_way(
+def test_a_second_result_that_was_not_read_does_not_stop_the_next_statement(
     serve, application_url, database, read
 ):
     """The transaction commits although the result was not read."""
@@ -156,7 +156,7 @@ def test_a_statement_between_streamed_rows_is_refused_and_no_row_is_lost(serve, 
     assert database.scalar("SELECT count(*) FROM note") == 1001
 
 
-def test_a_stream_that_is_left_early_is_no_error(serve, database):
+def test_a_stream_may_be_left_early(serve, database):
     """The view has all rows that it wants, and its transaction commits."""
     many(database)
 

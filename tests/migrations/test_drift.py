@@ -202,7 +202,7 @@ def test_a_database_that_is_not_there_is_told_by_the_administrator(make, server_
     assert "s3cr3t" not in str(report)
 
 
-def test_psqa_without_migrations_is_as_it_was(make, tmp_path):
+def test_an_ini_file_without_migrations_has_no_commands_of_them(make, tmp_path):
     """An ini file that names no revisions has no findings about them, and no commands."""
     site = make("sqlite://")
     site.ini.write_text(re.sub("sqa.migrations.*", "", site.ini.read_text()))

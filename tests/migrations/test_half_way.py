@@ -123,7 +123,7 @@ def test_a_downgrade_to_nothing_can_be_repaired(mariadb_site, revisions):
         "op.execute('INSERT INTO note VALUES (1)')\nop.execute('INSERT INTO note VALUES (1)')",
     ],
 )
-def test_a_revision_of_which_nothing_is_stored_may_run_again(code, mariadb_site, revisions):
+def test_a_revision_that_has_stored_nothing_may_run_again(code, mariadb_site, revisions):
     """A first statement that fails, or rows alone, are undone by the server itself."""
     revisions.add_table("1", "note")
     revisions.add("2", code)

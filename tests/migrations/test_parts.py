@@ -322,7 +322,7 @@ def test_a_journal_that_cannot_be_read_is_an_error(mariadb_site, revisions):
     assert "Unknown column" in mariadb_site.migrate()["error"]
 
 
-def test_a_database_that_somebody_has_dropped_is_not_there(mariadb_site, mariadb_server, revisions):
+def test_a_database_that_was_dropped_is_not_there(mariadb_site, mariadb_server, revisions):
     """Its account is let in, and the server says so; without an administrator too."""
     revisions.add_table("1", "note")
     plain = plain_engine(mariadb_server.url(), isolation_level="AUTOCOMMIT")

@@ -47,7 +47,7 @@ def second_page():
         ("q=<\"'>\r\nX: y", "/list?q=%3C%22%27%3E%0D%0AX:%20y&page=2"),
     ],
 )
-def test_the_rest_of_the_query_string_stays_as_it_was_sent(second_page, query, expected):
+def test_the_rest_of_the_query_string_is_not_changed(second_page, query, expected):
     """Repeated names, empty values and bytes that are not text stay the same."""
     assert second_page(PATH_INFO="/list", QUERY_STRING=query) == expected
 

@@ -99,7 +99,7 @@ def test_the_query_string_chooses_the_page(served, query, page, rows):
     ["0", "-1", "+1", "%201", "1.0", "1e1", "", "x", "٣", "%D9%A3", "1%00", "0x1", "1_0", "²"],
 )
 @pytest.mark.parametrize("name", ["page", "per_page"])
-def test_what_is_no_number_is_a_404_or_page_1(served, name, value):
+def test_a_text_in_place_of_a_number_is_a_404_or_page_1(served, name, value):
     """Python and the databases would read some of these texts as numbers."""
     query = f"{name}={value}".encode()
 
@@ -117,7 +117,7 @@ def test_a_page_past_the_end_is_a_404(served, number):
     assert len(statements) == (1 if len(number) < 10 and number != "107374184" else 0)
 
 
-def test_a_page_past_the_end_is_empty_where_that_is_no_error(served):
+def test_a_page_past_the_end_is_empty_without_the_error(served):
     """The empty page knows the number of pages. A number that is too large means page 1."""
     _, answer, _ = ask(served, "mild", b"page=9")
     _, huge, _ = ask(served, "mild", b"page=" + b"9" * 30)

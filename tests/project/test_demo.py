@@ -402,7 +402,7 @@ def test_an_address_without_a_page_has_a_page_in_the_same_design(visitor, path):
     assert page.click("Back to the guest book").request.path == "/"
 
 
-def test_an_address_that_is_no_text_has_no_page_either(visitor):
+def test_an_address_that_cannot_be_decoded_has_no_page_either(visitor):
     """Such an address is a mistake of the visitor, so it is a 404 and not a 500."""
     page = visitor.get("/%ff", status=404)
 

@@ -147,7 +147,7 @@ def test_a_damaged_file_is_found(created, path):
     assert "restore it from a backup" in found(created)
 
 
-def test_a_file_that_is_no_database_is_found(created, path):
+def test_a_file_that_is_not_a_database_is_found(created, path):
     """With what SQLite says of it."""
     path.write_bytes(b"no database" * 100)
 

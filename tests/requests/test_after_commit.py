@@ -220,7 +220,7 @@ def promising(handler, registry):
     return tween
 
 
-def test_there_is_no_after_the_commit_where_there_is_no_transaction(serve_view):
+def test_without_a_transaction_a_call_after_the_commit_is_refused(serve_view):
     """A tween above the transaction gets an error that says so."""
 
     def setup(config):

@@ -134,7 +134,7 @@ def test_a_lock_wait_that_timed_out_is_tried_again(serve_accounts_either_way, ba
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", STYLES)
 @pytest.mark.sweep(12)
-def test_a_snapshot_that_somebody_else_has_overtaken_is_tried_again(
+def test_a_snapshot_that_another_commit_has_overtaken_is_tried_again(
     serve_accounts_either_way, bank, caplog, place, name
 ):
     """MariaDB refuses to change a row that is newer than the transaction's snapshot."""

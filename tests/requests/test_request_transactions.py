@@ -55,7 +55,7 @@ class DataManager:
 
 
 @pytest.mark.parametrize("end", ["commit", "abort"])
-def test_a_transaction_that_nobody_uses_begins_and_ends(tm, end):
+def test_a_transaction_that_is_not_used_begins_and_ends(tm, end):
     """It is the current one in between."""
     begun = tm.begin()
     assert isinstance(begun, Transaction)

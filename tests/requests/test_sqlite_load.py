@@ -131,7 +131,7 @@ def test_eight_threads_store_exactly_what_they_were_told(make, counter, caplog, 
     assert counter.scalar("PRAGMA journal_mode") == mode
 
 
-def test_a_conflict_that_is_never_resolved_stores_nothing_and_is_no_success(make, counter):
+def test_a_conflict_that_is_never_resolved_stores_nothing_and_is_an_error(make, counter):
     """If all attempts fail, the client gets an error."""
     barrier = threading.Barrier(THREADS)
     settings = {**IMPATIENT, "retry.attempts": "1", "meet": lambda: barrier.wait(BOUND)}

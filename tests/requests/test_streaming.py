@@ -191,7 +191,7 @@ def test_a_stream_reads_what_is_committed_and_cannot_write(serve, database):
     assert database.scalar("SELECT count(*) FROM digit") == 10
 
 
-def test_an_entity_of_a_stream_that_is_changed_is_no_lost_write(serve, database):
+def test_an_entity_of_a_stream_that_is_changed_is_not_a_lost_write(serve, database):
     """The change raises an error at the end of the stream."""
 
     def view(request):
@@ -281,7 +281,7 @@ def test_the_connection_is_back_when_the_body_is_dropped(serve):
     assert TestApp(app).get("/count").text == "10"
 
 
-def test_hanging_up_does_not_wait_for_the_rows_that_nobody_reads(mariadb):
+def test_hanging_up_does_not_wait_for_the_rows_that_are_not_read(mariadb):
     """The driver would read all rows before it closes the result, here for half an hour."""
     fill(mariadb)
 

@@ -40,7 +40,7 @@ def test_a_view_that_swallows_a_deadlock_is_tried_again(serve_accounts_either_wa
     assert ["OperationalError 1213" in line for line in retries(caplog)] == [True]
 
 
-def test_a_swallowed_deadlock_that_cannot_be_tried_again_is_no_success(serve_accounts, bank):
+def test_a_swallowed_deadlock_that_cannot_be_tried_again_is_an_error(serve_accounts, bank):
     """The losing request gets an error and stores nothing. The other one stores everything."""
     barrier = threading.Barrier(2)
 
@@ -219,7 +219,7 @@ def save_in_bulk(session):
 
 
 @pytest.mark.parametrize("fail", [flush_a_duplicate, query_with_autoflush, save_in_bulk])
-def test_a_swallowed_failed_flush_stores_nothing_and_is_no_success(serve_accounts, anywhere, fail):
+def test_a_swallowed_failed_flush_stores_nothing_and_is_an_error(serve_accounts, anywhere, fail):
     """SQLAlchemy has rolled back all work of the view before the flush."""
 
     def view(request):
@@ -253,7 +253,7 @@ def test_a_view_that_rolls_back_a_failed_flush_stores_what_comes_after(serve_acc
     assert notes(anywhere) == [3]
 
 
-def test_a_failure_that_made_sqlite_roll_back_is_no_success(serve_accounts, sqlite):
+def test_a_failure_that_made_sqlite_roll_back_is_an_error(serve_accounts, sqlite):
     """ON CONFLICT ROLLBACK ends the transaction, as a full disk does."""
     sqlite.run("CREATE TABLE note (who INTEGER UNIQUE ON CONFLICT ROLLBACK)")
 
@@ -292,7 +292,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_an_error_swallowed_on_postgresql_is_no_success(serve_accounts, ledger, name):
+def test_an_error_swallowed_on_postgresql_is_an_error(serve_accounts, ledger, name):
     """PostgreSQL would accept COMMIT, but roll back all work of the view."""
 
     def view(request):

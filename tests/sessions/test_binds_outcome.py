@@ -366,7 +366,7 @@ def test_what_other_data_managers_say_does_not_try_a_partial_commit_again(visito
     assert told.is_true
 
 
-def test_a_partial_commit_is_a_500_of_which_the_application_can_make_a_page(servers, proxies):
+def test_a_partial_commit_is_a_500_that_an_exception_view_can_show(servers, proxies):
     """It is not a 503, even if a 503 would fit its cause. The page is rendered once."""
     shown = []
 

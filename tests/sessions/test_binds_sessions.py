@@ -255,7 +255,7 @@ def test_what_is_pending_in_a_session_fails_before_others_vote(place, client):
     assert voted == []
 
 
-def test_a_row_that_somebody_else_has_changed_is_a_conflict_in_each_session(tmp_path):
+def test_a_row_that_another_one_has_changed_is_a_conflict_in_each_session(tmp_path):
     """The request is tried again, for a flush in any session."""
 
     class Versions(DeclarativeBase):

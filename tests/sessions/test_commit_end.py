@@ -239,7 +239,7 @@ def test_a_lost_answer_is_unknown_in_a_script_too(visitor, proxy, stored):
     [b"", b"\x01", b"\xfe", b"\x00", b"\xff"],
     ids=["nothing", "rows", "end", "half an OK", "half an error"],
 )
-def test_an_answer_that_makes_no_sense_is_no_answer(visitor, proxy, answer):
+def test_an_answer_that_makes_no_sense_leaves_the_outcome_unknown(visitor, proxy, answer):
     """Only a clear OK or error counts as an answer. Here the server has committed."""
     proxy.have("COMMIT", Then.INSTEAD, instead=answer)
 

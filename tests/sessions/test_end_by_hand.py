@@ -131,7 +131,7 @@ def test_a_begin_block_in_a_view_stores_nothing(serve_seeded, bodies):
 
 
 @pytest.mark.parametrize("end", ["close", "invalidate", "reset"])
-def test_a_session_that_is_thrown_away_after_a_write_is_no_200(serve_seeded, bodies, end):
+def test_a_session_that_is_thrown_away_after_a_write_is_not_a_200(serve_seeded, bodies, end):
     """The write is lost, so the client is not told that all went well."""
 
     def view(request):

@@ -210,7 +210,7 @@ def test_closing_the_session_above_does_not_forget_what_was_changed(serve_seeded
     assert bodies() == ["seed"]
 
 
-def test_a_late_change_that_is_taken_back_is_no_lost_write(serve_seeded):
+def test_a_late_change_that_is_taken_back_is_not_a_lost_write(serve_seeded):
     """A call of session.rollback() shows that the change is not wanted."""
 
     def change_and_roll_back(session):

@@ -144,7 +144,7 @@ def test_the_session_of_a_script_reads_before_its_transaction_and_dies_with_the_
     assert checked_out(client) == 0
 
 
-def test_a_script_that_changes_an_object_where_nobody_commits_is_told_by_the_closer(
+def test_a_script_that_changes_an_object_without_a_commit_is_told_by_the_closer(
     serve_seeded, bodies
 ):
     """The closer is the last place where an error can be raised."""
@@ -216,7 +216,7 @@ def test_the_closer_of_a_script_gives_the_connection_back_when_a_callback_raises
 
 @pytest.mark.parametrize("hook", ["a failing hook", "no commit"])
 @pytest.mark.parametrize("status", [200, 500])
-def test_a_transaction_that_nobody_ends_is_no_200(serve_seeded, bodies, hook, status):
+def test_a_transaction_that_is_never_ended_is_not_a_200(serve_seeded, bodies, hook, status):
     """It happens if a hook fails before the commit, or if code forgets to commit."""
 
     def view(request):

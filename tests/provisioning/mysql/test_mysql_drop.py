@@ -142,7 +142,7 @@ def test_an_administrator_who_may_end_no_connection_is_told(created, server, adm
     assert re.match(r"psqa: KILL CONNECTION \d+: You are not owner of thread", told.err)
 
 
-def test_a_connection_that_has_gone_by_itself_is_no_error(created, server, admin):
+def test_a_connection_that_has_gone_by_itself_is_not_an_error(created, server, admin):
     """It was there when the command looked for it."""
     engine = create_engine(admin.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
 

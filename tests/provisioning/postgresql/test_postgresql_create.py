@@ -150,7 +150,7 @@ def test_a_hostile_account_is_a_name_like_others(site, user):
     ],
 )
 @pytest.mark.sweep(2)
-def test_an_account_that_is_no_applications_is_refused(pair, user, words):
+def test_an_account_that_belongs_to_another_use_is_refused(pair, user, words):
     """Before anything is changed, or removed."""
     provisioning = pair.provisioning(user=user)
     for refused in (provisioning.plan, provisioning.plan_removal, provisioning.check):

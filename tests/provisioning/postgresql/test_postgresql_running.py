@@ -88,7 +88,7 @@ def test_a_request_at_the_moment_of_the_drop_is_a_503(site):
         assert {200, 503} <= seen <= {200, 503, "unknown"}
 
 
-def test_drop_lets_nobody_in_before_it_ends_the_connections(site):
+def test_drop_lets_no_account_in_before_it_ends_the_connections(site):
     """A connection that is made meanwhile would stay otherwise."""
     site.create()
     before = site.as_application("SELECT 1")
