@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from ..settings import DEFAULT_KEY, read_app_settings, read_section, read_settings
 from .configure import Given
+from .metadata import models_of
 from .products import product_of
 from .scripts import GIVEN, find_scripts
 from .standing import standing_of
@@ -30,8 +31,10 @@ def alembic_config(
     *settings* are those of ``get_appsettings()``, or the path of the ini file, with ``#name`` for
     another section than ``[app:main]``. They say where the revisions are: ``sqa.migrations``, or
     ``script_location`` in ``[alembic]``. *connectable* is the engine or the connection to work on;
-    without it the settings name the database. Raises :class:`SettingError` when the settings do not
-    say where the revisions are.
+    without it the settings name the database. ``sqa.base`` names the models, so that
+    ``alembic.command.check()`` raises an error where they and the revisions differ.
+
+    Raises :class:`SettingError` when the settings do not say where the revisions are.
     """
     if isinstance(settings, (str, Path)):
         path, _, name = str(settings).partition("#")
@@ -41,7 +44,9 @@ def alembic_config(
     config = find_scripts(found, bind_key).config
     config.stdout = StringIO()
     read = read_settings(found, read_section(found))
-    config.attributes[GIVEN] = Given(read, bind_key, connectable=connectable)
+    config.attributes[GIVEN] = Given(
+        read, bind_key, connectable=connectable, metadatas=lambda: models_of(read)
+    )
     return config
 
 

@@ -15,8 +15,15 @@ from sqlalchemy.sql.schema import RETAIN_SCHEMA
 
 from ..engines import bind_key_of
 from ..exceptions import SettingError
+from ..provisioning import find_metadatas
+from ..settings import Settings
 
 NameFilter = Callable[[str | None, str, Any], bool]
+
+
+def models_of(settings: Settings) -> Sequence[MetaData]:
+    """Return the MetaData of ``sqa.base``, or nothing: the application is not made for it."""
+    return find_metadatas((), settings, "") if settings.sqa_options["base"] else []
 
 
 def compared_metadata(

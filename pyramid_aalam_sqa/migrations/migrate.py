@@ -23,12 +23,12 @@ from ..provisioning import (
     Tenant,
     UsageError,
     error_text,
-    find_metadatas,
     read_ini,
 )
 from ..settings import DEFAULT_KEY
 from .configure import Given
 from .journal import half_way, read_journal
+from .metadata import models_of
 from .products import Product, product_of
 from .repair import repair
 from .scripts import GIVEN, Scripts, find_scripts, journal_table
@@ -147,15 +147,12 @@ class Target:
         """Return what the env.py is told."""
         order, settings = self.order, self.provisioning.settings
 
-        def metadatas() -> Any:
-            # To upgrade, only the naming convention is needed: the application is not made.
-            return find_metadatas((), settings, self.where) if settings.sqa_options["base"] else []
-
         return Given(
             settings,
             self.key,
             **{
-                "metadatas": metadatas,
+                # To upgrade, only the naming convention is needed.
+                "metadatas": lambda: models_of(settings),
                 "patience": order.patience,
                 "online": order.online,
                 "on_galera": order.on_galera,

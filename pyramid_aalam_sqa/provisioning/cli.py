@@ -1,8 +1,12 @@
-"""The console script psqa: it makes, checks and removes an application's database and accounts."""
+"""The console script psqa: it makes, checks and removes an application's database and accounts.
+
+It writes a new application, too.
+"""
 
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +21,7 @@ from ..engines import read_password
 from ..exceptions import SettingError, SqaError
 from ..settings import NO_DATABASE, read_section, read_settings
 from . import migration_hooks
+from .new import write_application
 from .provisioning import Provisioning
 from .server import Finding, error_text
 from .show import FROM_DEFAULTS, login_problem, settings_in_effect
@@ -36,6 +41,18 @@ The administrator's URL is in the file that --admin-url-file names, or in {ADMIN
 in the environment. Without either, psqa logs in on the server's socket. Exit status: 0 when all
 is well, 1 when something differs, is wrong or was refused, 2 when psqa was called wrongly.
 """
+EPILOG_OF_NEW = """
+The folder must not exist yet. Its name is the name of the application's package. Exit status: 0
+when the application is written, 2 when nothing is written.
+"""
+NEXT = """{count} files are written. Next:
+    cd {folder}
+    pip install --editable ".[testing]"
+    pytest
+    psqa create development.ini
+    psqa upgrade development.ini
+    pserve development.ini --reload
+Its README.md says more."""
 URL_ON_COMMAND_LINE = (
     "a URL on the command line can be read by every user of the system: write it into a file for "
     f"--admin-url-file, or into {ADMIN_URL}. If it had a password, change that password now."
@@ -62,6 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python would complain when it flushes the stream at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NO_READER
+
+
+def new(arguments: argparse.Namespace) -> int:
+    """Write a small complete application, with its tests, to begin from."""
+    count = write_application(arguments.folder.absolute())
+    print_wrapped(NEXT.format(count=count, folder=shlex.quote(str(arguments.folder))))
+    return OK
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -214,6 +238,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(title="commands", metavar="<command>", required=True)
+    text = str(new.__doc__)
+    command = commands.add_parser(
+        new.__name__, help=text, description=text, epilog=EPILOG_OF_NEW, allow_abbrev=False
+    )
+    command.set_defaults(function=new)
+    command.add_argument("folder", type=Path, help="shop, or a path that ends with it")
     for function in (show, create, tables, *migration_hooks.COMMANDS, check, rotate, drop):
         text = str(function.__doc__)
         command = commands.add_parser(
