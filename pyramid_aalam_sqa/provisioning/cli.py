@@ -51,7 +51,7 @@ NEXT = """{count} files are written. Next:
     pytest
     psqa create development.ini
     psqa upgrade development.ini
-    pserve development.ini --reload
+    pserve --reload development.ini
 Its README.md says more."""
 URL_ON_COMMAND_LINE = (
     "a URL on the command line can be read by every user of the system: write it into a file for "

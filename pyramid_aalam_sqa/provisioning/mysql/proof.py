@@ -39,7 +39,7 @@ def other_database(connection: Connection, name: str) -> Iterator[str]:
     if others:
         yield max(others, key=lambda other: _matches(name, other))
         return
-    made = name.replace("_", "x")
+    made = name.replace("_", "x") if "_" in name else f"{name}x"
     execute(connection, Step(f"CREATE DATABASE `{made}`"))
     try:
         yield made

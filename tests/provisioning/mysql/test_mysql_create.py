@@ -3,12 +3,14 @@
 from dataclasses import replace
 
 import pytest
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from pyramid_aalam_sqa.provisioning import Provisioning
 from pyramid_aalam_sqa.provisioning.mysql.accounts import Account, login_fails
 from pyramid_aalam_sqa.provisioning.mysql.grants import read_grants
-from support.mysql_accounts import HOSTILE, PASSWORD, as_account, denied, everything, grants
+from support.mysql_accounts import HOSTILE, PASSWORD, PLAIN, as_account, denied, everything, grants
+from support.provisioned import INI, psqa
 
 
 def test_two_applications_see_nothing_of_each_other(make, server, admin):
@@ -69,6 +71,20 @@ def test_create_makes_the_database_and_both_accounts(created, admin):
         "SELECT DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME "
         "FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = 'aalam_base'"
     ) == [("utf8mb4", "utf8mb4_unicode_ci")]
+
+
+def test_the_first_application_of_a_server_may_have_a_name_of_one_word(
+    make, server, admin, tmp_path
+):
+    """It is proved that it enters no other database: one is made for that, and removed."""
+    url = make_url(server.url("shop")).set(username="shop", password="s3cret")
+    ini = tmp_path / "shop.ini"
+    ini.write_text(INI.format(url=url.render_as_string(hide_password=False), settings=PLAIN))
+    told = psqa("create", ini, admin_url=server.url())
+
+    assert (told.status, told.err) == (0, "")
+    assert told.lines[-1] == "Proved: shop is denied shopx, and sees no other database."
+    assert admin.rows("SHOW DATABASES LIKE 'shop%'") == [("shop",)]
 
 
 def test_create_twice_changes_nothing(created, admin):
