@@ -13,7 +13,6 @@ from webtest import TestApp
 from pyramid_aalam_sqa import engine_from_settings, get_sqa, init_engine
 from pyramid_aalam_sqa.engines import host_in_use, hosts
 from support.apps import with_view
-from support.databases import Database
 from support.drivers import drivers
 from support.hosts import NAME, SECRET, Pair, silent
 from support.models import INSERT

@@ -1,4 +1,4 @@
-"""Two servers of one application, of which one takes writes, and addresses where nothing answers."""
+"""Two servers of one application, of which one takes writes, and hosts that say nothing."""
 
 import socket
 from contextlib import contextmanager, suppress
@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from support.databases import Database
 
 SECRET = "top-secret"
-NAME = "aalam_base"
+NAME = "aalam_hosts"
 NOTE = "CREATE TABLE note (body VARCHAR(50))"
 
 
