@@ -5,7 +5,7 @@ import threading
 
 import pytest
 from pyramid.response import Response
-from sqlalchemy import MetaData, create_engine, text
+from sqlalchemy import MetaData, create_engine, event, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 from webtest import TestApp
@@ -330,3 +330,20 @@ def test_on_postgresql_the_first_host_that_takes_writes_is_used(
     [line] = [text for text in caplog.messages if "no database" in text]
     assert line.count("session is read-only") == 2
     assert f"{nowhere}: " in line
+
+
+def test_a_listener_of_the_application_is_asked_for_each_host(postgresql, engine, nowhere):
+    """It may put a password there that is made for that host, or connect by itself."""
+    url = postgresql._engine.url  # noqa: SLF001 - the server's address
+    found = engine(
+        nowhere, f"127.0.0.1:{url.port}", url=f"postgresql+psycopg://postgres@/{url.database}"
+    )
+    asked = []
+
+    def listener(_dialect, _record, _args, kwargs):
+        asked.append(f"{kwargs['host']}:{kwargs['port']}")
+
+    event.listen(found, "do_connect", listener)
+    found.connect().close()
+
+    assert asked == [nowhere, f"127.0.0.1:{url.port}"]
