@@ -26,7 +26,7 @@ from ..sessions import (
     unknown_bind,
     with_class,
 )
-from ..settings import DEFAULT_KEY, NO_DATABASE, Database, Settings
+from ..settings import DEFAULT_KEY, NO_DATABASE, Settings
 from .stats import Counters
 
 log = logging.getLogger(__name__)
@@ -139,16 +139,14 @@ def make_engines(settings: Settings) -> dict[str, Engine]:
     """
     engines: dict[str, Engine] = {}
     # By URL: of a thousand databases, each is compared with those at the same URL alone.
-    made: dict[URL, list[tuple[Database, Engine]]] = {}
+    made: dict[URL, list[tuple[tuple[Any, ...], Engine]]] = {}
     for key, database in settings.databases.items():
+        sqa_options = settings.options_for(key)
         others = made.setdefault(database.url, [])
-        same = [
-            engine
-            for other, engine in others
-            if (other.options, other.engine) == (database.options, database.engine)
-        ]
-        engines[key] = same[0] if same else make_engine(database, settings.options_for(key))
-        others.append((database, engines[key]))
+        own = (database.options, database.engine, sqa_options["hosts"])
+        same = [engine for other, engine in others if other == own]
+        engines[key] = same[0] if same else make_engine(database, sqa_options)
+        others.append((own, engines[key]))
     return engines
 
 

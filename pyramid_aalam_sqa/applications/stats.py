@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy.engine import Engine
 
+from ..engines import host_in_use
 from ..exceptions import OutcomeUnknownError, PartialCommitError
 
 
@@ -32,7 +33,8 @@ class DatabaseStats:
     *in_use* and *idle* count the open connections. The other values are None unless ``sqa.stats``
     is on. *waiting* is the number of threads that wait for a connection, or for a new one to be
     opened. *longest* is the holder that has held a connection for the longest time. *commits* and
-    *rollbacks* are counted since the application started.
+    *rollbacks* are counted since the application started. *host* is the host of ``sqa.hosts`` that
+    new connections go to, as ``db1:3306``; None before the first one, and without ``sqa.hosts``.
     """
 
     size: int | None
@@ -42,6 +44,7 @@ class DatabaseStats:
     longest: Holder | None
     commits: int | None
     rollbacks: int | None
+    host: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +122,9 @@ class Counters:
         now: float,
     ) -> DatabaseStats:
         size, in_use, idle = pool_numbers(engine)
+        host = host_in_use(engine)
         if not self.complete:
-            return DatabaseStats(size, in_use, idle, None, None, None, None)
+            return DatabaseStats(size, in_use, idle, None, None, None, None, host)
         own = [(began, who) for its, who, began in holders if its == key]
         longest = min(own, default=None)
         return DatabaseStats(
@@ -131,6 +135,7 @@ class Counters:
             longest=Holder(longest[1], now - longest[0]) if longest else None,
             commits=numbers[key, "commits"],
             rollbacks=numbers[key, "rollbacks"],
+            host=host,
         )
 
 

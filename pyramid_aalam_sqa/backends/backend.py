@@ -106,6 +106,8 @@ class Backend:
     - ``PRODUCT``: its name in messages.
     - ``HAS_HOST``: whether the product is a server, with a host in its URL. If not, the URL names a
       file.
+    - ``DEFAULT_PORT``: the port of a server whose URL names none. Where it is 0, ``sqa.hosts`` is
+      refused.
     - ``MEMORY_PATHS``: paths that mean a database in memory, where the URL names a file.
     - ``NAME_IS_DATABASE``: whether the name of an application is the name of its database. If not,
       it is a schema in the URL's database.
@@ -121,6 +123,8 @@ class Backend:
     Engines:
 
     - ``ENGINE_DEFAULTS``: create_engine options, spelled as in an ini file.
+    - ``WRITER_ARGUMENTS``: arguments with which the driver connects only to a server that takes
+      writes. Where there are none, each server is asked by ``refuses_writes()``.
     - ``REFUSED_MODULES``: packages of other drivers, refused in the option ``module``.
     - ``KNOWN_DRIVERS``: drivers whose arguments and error codes are known here. Others are refused,
       except for an unknown product.
@@ -153,6 +157,7 @@ class Backend:
 
     PRODUCT: ClassVar[str] = "this database"
     HAS_HOST: ClassVar[bool] = True
+    DEFAULT_PORT: ClassVar[int] = 0
     MEMORY_PATHS: ClassVar[frozenset[str | None]] = frozenset()
     NAME_IS_DATABASE: ClassVar[bool] = True
     HAS_ACCOUNTS: ClassVar[bool] = True
@@ -166,6 +171,7 @@ class Backend:
     INTEGER_BITS: ClassVar[int | None] = None
     SORTING: ClassVar[Sorting] = GENERIC_SORTING
     ENGINE_DEFAULTS: ClassVar[Mapping[str, str]] = {"pool_pre_ping": "true", "pool_timeout": "5"}
+    WRITER_ARGUMENTS: ClassVar[Mapping[str, str]] = {}
     KNOWN_DRIVERS: ClassVar[frozenset[str]] = frozenset()
     REFUSED_MODULES: ClassVar[frozenset[str]] = frozenset()
     UNLISTED_CONNECTIONS: ClassVar[int] = 0
@@ -360,6 +366,11 @@ class Backend:
             return True
         answered = code.isalnum() and kind not in {ErrorKind.DISCONNECT, ErrorKind.NO_ANSWER}
         return not answered and code not in self.NOT_SENT_CODES | self.COMMIT_REFUSED_CODES
+
+    def unreachable(self, driver: Any, reason: str) -> Exception:
+        """Return the error of the module *driver* that means: no connection can be made."""
+        error: Exception = driver.OperationalError(reason)
+        return error
 
     @classmethod
     def is_impossible_value(cls, error: DBAPIError) -> bool:

@@ -69,6 +69,26 @@ ESCAPED_BYTES = (b"\0", b"\n", b"\r", b"\x1a", b'"', b"'", b"\\")
 DEFAULT_MAX_PACKET = 16 * 2**20
 
 
+# The rows of the status of a node of Galera that has lost its cluster, two of them.
+LOST_CLUSTER = (
+    "VARIABLE_NAME = 'wsrep_ready' AND VARIABLE_VALUE = 'OFF' "
+    "OR VARIABLE_NAME = 'wsrep_provider_name' AND VARIABLE_VALUE <> ''"
+)
+
+
+# Why a server may take no writes: it is a replica; it is a reader of Amazon Aurora; it has lost its
+# cluster. The two servers read each other's part as a comment, as below.
+IS_READ_ONLY = (
+    "SELECT CONCAT_WS(' ', @@global.read_only, @@global.innodb_read_only /*M! , (SELECT COUNT(*) "  # noqa: S608 - of constants
+    f"DIV 2 FROM information_schema.GLOBAL_STATUS WHERE {LOST_CLUSTER}) */ /*!50720 , (SELECT "
+    f"COUNT(*) DIV 2 FROM performance_schema.global_status WHERE {LOST_CLUSTER}) */)"
+)
+
+
+# The number of a server that cannot be reached.
+UNREACHABLE = 2003
+
+
 # One statement, because each round trip delays every new connection. The two servers read each
 # other's part as a comment (MariaDB skips 50700 to 99999).
 SESSION_SETUP = (
@@ -83,6 +103,7 @@ class MySQLBackend(Backend):
     """MySQL and MariaDB with bounded waits and a server that refuses bad values."""
 
     PRODUCT = "MySQL or MariaDB"
+    DEFAULT_PORT = 3306
     RESERVED_NAMES = frozenset({"information", "mysql", "performance", "sys", "test"})
     URL_SCHEMES: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("mysql", "mysql2", "pymysql"), "mysql+pymysql"
@@ -113,7 +134,8 @@ class MySQLBackend(Backend):
         **dict.fromkeys(("1205", "3572"), ErrorKind.LOCK_TIMEOUT),
         # 1047: a Galera node that has lost its cluster; 1053, 1927, 3169: shut down or killed.
         **dict.fromkeys(("2006", "2013", "2055", "4031"), ErrorKind.DISCONNECT),
-        **dict.fromkeys(("1047", "1053", "1927", "3169"), ErrorKind.DISCONNECT),
+        # 1180: in the answer to a COMMIT that such a node was just replicating.
+        **dict.fromkeys(("1047", "1053", "1180", "1927", "3169"), ErrorKind.DISCONNECT),
         **dict.fromkeys(("1290", "1792", "1836"), ErrorKind.READ_ONLY_SERVER),
         # An administrator has ended the statement by KILL, and may have ended the connection.
         "1317": ErrorKind.UNREACHABLE,
@@ -128,6 +150,8 @@ class MySQLBackend(Backend):
     LOGIN_REFUSED_CODES = LOGIN_REFUSED_CODES
     # A Galera node that has lost its cluster commits nothing.
     COMMIT_REFUSED_CODES = frozenset({"1047"})
+    # It has sent the transaction to the others, and cannot know whether they have stored it.
+    COMMIT_UNKNOWN_CODES = frozenset({"1180"})
     # 2006: writing to the socket failed; 0: PyMySQL had closed the connection before.
     NOT_SENT_CODES = frozenset({"2006", "0"})
     ACCESS_DENIED_CODES = frozenset({"1044", "1142"})
@@ -237,9 +261,14 @@ class MySQLBackend(Backend):
         code = self.error_code(error)
         return code == "1206" or (code == "1305" and "SAVEPOINT" in str(error))
 
+    def unreachable(self, driver: Any, reason: str) -> Exception:
+        """Return the driver's error with the number of a server that cannot be reached."""
+        error: Exception = driver.OperationalError(UNREACHABLE, reason)
+        return error
+
     def refuses_writes(self, connection: Any) -> bool:
-        """Return whether the server is read-only, as a replica is after a switchover."""
-        return self._ask(connection, "SELECT @@global.read_only").upper() not in {"0", "OFF"}
+        """Return whether the server is read-only, or a node of Galera without its cluster."""
+        return not {"0", "OFF"}.issuperset(self._ask(connection, IS_READ_ONLY).upper().split())
 
     def socket(self, connection: Any) -> Any:
         """Return PyMySQL's socket; None for other drivers, which hide theirs."""

@@ -74,6 +74,7 @@ class PostgreSQLBackend(Backend):
     """PostgreSQL with a bound on each wait."""
 
     PRODUCT = "PostgreSQL"
+    DEFAULT_PORT = 5432
     NAME_IS_DATABASE = False
     RESERVED_NAMES = frozenset({"information", "pg"})
     URL_SCHEMES: ClassVar[Mapping[str, str]] = dict.fromkeys(
@@ -89,6 +90,8 @@ class PostgreSQLBackend(Backend):
         "pool_recycle": "1800",
         "connect_args.connect_timeout": "5",
     }
+    # A server from 14 on says it as it greets; libpq asks an older one.
+    WRITER_ARGUMENTS: ClassVar[Mapping[str, str]] = {"target_session_attrs": "read-write"}
     KNOWN_DRIVERS = frozenset({"psycopg", "psycopg2"})
     REFUSED_MODULES = frozenset({"pg8000"})
     ERROR_KINDS: ClassVar[Mapping[str, ErrorKind]] = {

@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from ..applications import Sqa, get_sqa, pool_numbers
 from ..backends import backend_of
-from ..engines import error_name
+from ..engines import error_name, has_hosts, replace_connections
 from .tap import quietly_on
 
 log = logging.getLogger(__name__)
@@ -160,11 +160,18 @@ class Question:
         except PoolTimeoutError:
             self.state, self.reason = FULL, "all connections are in use"
         except Exception as error:  # noqa: BLE001 - whatever it is, the database is not usable
-            self.reason = error_name(error)
+            self.state, self.reason = DOWN, error_name(error)
         finally:
             self.done.set()
 
     def _ask(self) -> None:
+        if self._refuses() and has_hosts(self._engine):
+            # The pool leads to a server that was the writer before. Another host may be it now.
+            replace_connections(self._engine.pool)
+            self._refuses()
+
+    def _refuses(self) -> bool:
+        """Set ``state`` by what the database says; return whether it takes no writes."""
         connection = self._engine.raw_connection()
         self._has_connection = True
         try:
@@ -182,6 +189,7 @@ class Question:
             self.state, self.reason = READ_ONLY, "it takes no writes"
         elif behind:
             self.state, self.reason = BEHIND, "it is not at its last revision"
+        return refuses
 
     def answer(self, deadline: float) -> str:
         """Return the state, or what is known of it at *deadline*."""

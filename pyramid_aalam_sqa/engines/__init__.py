@@ -14,7 +14,9 @@ from .bind_keys import (
 )
 from .create import make_engine
 from .errors import error_name, pause_after
+from .hosts import has_hosts, host_in_use
 from .password_file import next_password_path, read_password
+from .pool import replace_connections
 from .tables import create_tables, missing_tables
 from .watcher import (
     CONNECTION_ROLLED_BACK,
@@ -47,6 +49,8 @@ __all__ = [
     "current_attempt",
     "error_name",
     "full_name",
+    "has_hosts",
+    "host_in_use",
     "make_engine",
     "mapped_classes",
     "mapping_generation",
@@ -59,6 +63,7 @@ __all__ = [
     "pause_after",
     "raise_if_broken",
     "read_password",
+    "replace_connections",
     "session_of_connection",
     "skips_rollback",
     "tables_in",

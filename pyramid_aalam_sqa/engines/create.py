@@ -14,6 +14,7 @@ from ..exceptions import SettingError
 from ..settings import Database, RawSetting, read_options
 from .errors import install_listeners
 from .forks import one_process, separate_processes
+from .hosts import use_hosts
 from .idle import ping_in_doubt
 from .password_file import use_password_file
 from .pool import BudgetPool
@@ -50,8 +51,11 @@ def make_engine(database: Database, sqa_options: Mapping[str, Any]) -> Engine:
     check_options(backend, database.options)
     options = _with_defaults(database, backend.engine_defaults(), budget)
     engine = _create(database, options)
+    # In this order: each of these do_connect listeners hands the connecting on to the next, and
+    # the backend's, if it has one, connects.
+    if sqa_options["hosts"]:
+        use_hosts(engine, backend, sqa_options["hosts"])
     if path:
-        # First: a backend has a do_connect listener too, and the first one that connects wins.
         use_password_file(engine, path, options["connect_args"])
     backend.prepare(engine, options["connect_args"])
     if sqa_options["shortcuts"]:

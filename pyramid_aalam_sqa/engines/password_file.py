@@ -15,6 +15,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from ..backends import backend_class
 from ..exceptions import SettingError
+from .connecting import connect_through
 
 KEY = "sqa.password_file"
 
@@ -22,8 +23,8 @@ KEY = "sqa.password_file"
 def use_password_file(engine: Engine, path: str, arguments: dict[str, Any]) -> None:
     """Make *engine* log in with the password in the file at *path*.
 
-    *engine* must not have a do_connect listener yet. *arguments* are the driver's. Raises
-    :class:`SettingError` when the URL or *arguments* have a password too.
+    *engine* must not have a do_connect listener yet that connects by itself. *arguments* are the
+    driver's. Raises :class:`SettingError` when the URL or *arguments* have a password too.
     """
     backend = backend_class(engine.dialect.name)
     if not backend.HAS_ACCOUNTS:
@@ -77,7 +78,8 @@ class PasswordFile:
         tried: set[str] = set()
         while True:
             try:
-                return self._connect(dialect, record, args, {**kwargs, "password": password})
+                own = {**kwargs, "password": password}
+                return connect_through(self, dialect, record, args, own)
             except dialect.loaded_dbapi.Error:
                 # After any error: not every driver tells a refused login from other errors.
                 tried.add(str(password))
@@ -101,15 +103,3 @@ class PasswordFile:
         except SettingError:
             found = []  # It was renamed just now, or it is being written.
         return next((each for each in [*found, self._read()] if each not in tried), None)
-
-    def _connect(
-        self, dialect: Dialect, record: object, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> DBAPIConnection:
-        """Connect as SQLAlchemy would: through the other do_connect listeners, then the driver."""
-        listeners: Any = dialect.dispatch
-        for listener in listeners.do_connect:
-            connection = None if listener is self else listener(dialect, record, args, kwargs)
-            if connection is not None:
-                opened: DBAPIConnection = connection
-                return opened
-        return dialect.connect(*args, **kwargs)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, log2
 from threading import Condition, RLock
+from time import time
 from typing import Any
 from weakref import ref
 
@@ -263,6 +264,12 @@ def _use_after(use: float, now: float) -> float:
 def rolls_back_on_return(pool: Pool) -> bool:
     """Tell whether *pool* itself sends ROLLBACK on a connection that comes back to it."""
     return pool._reset_on_return is ResetStyle.reset_rollback  # noqa: SLF001 - no public name
+
+
+def replace_connections(pool: Pool) -> None:
+    """Have each connection of *pool* closed and made anew before it is lent again."""
+    # As SQLAlchemy does when one of them was lost.
+    pool._invalidate_time = time()  # noqa: SLF001 - no public name
 
 
 def _no_pool() -> None:

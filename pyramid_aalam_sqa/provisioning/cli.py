@@ -24,7 +24,7 @@ from . import migration_hooks
 from .new import write_application
 from .provisioning import Provisioning
 from .server import Finding, error_text
-from .show import FROM_DEFAULTS, login_problem, settings_in_effect
+from .show import FROM_DEFAULTS, settings_in_effect, try_login
 from .sources import UsageError, find_metadatas, read_ini
 from .terminal import Progress, print_error, print_wrapped
 
@@ -100,11 +100,10 @@ def show(arguments: argparse.Namespace) -> int:
         f"[app:{arguments.ini.partition('#')[2] or 'main'}]": settings,
     }
     every = list(settings_in_effect(read, sections))
-    problems = {
-        key: login_problem(database, read.options_for(key))
-        for key, database in read.databases.items()
+    found = {
+        key: try_login(database, read.options_for(key)) for key, database in read.databases.items()
     }
-    status = DIFFERENT if any(problems.values()) else OK
+    status = DIFFERENT if any(problem for problem, _host in found.values()) else OK
     if arguments.json:
         return _print_json(
             {
@@ -112,8 +111,8 @@ def show(arguments: argparse.Namespace) -> int:
                     {"key": each.key, "value": each.value, "origin": each.origin} for each in every
                 ],
                 "databases": [
-                    {"key": key, "url": str(read.databases[key]), "problem": problem}
-                    for key, problem in problems.items()
+                    {"key": key, "url": str(read.databases[key]), "problem": problem, "host": host}
+                    for key, (problem, host) in found.items()
                 ],
             },
             status,
@@ -128,7 +127,9 @@ def show(arguments: argparse.Namespace) -> int:
     print_wrapped("")
     for key, database in read.databases.items():
         label = database.name or (key if read.binds else database)
-        print_wrapped(f"{label}: {(problems[key] or 'answers').rstrip('.')}.", indent=4)
+        problem, host = found[key]
+        said = problem or (f"answers at {host}" if host else "answers")
+        print_wrapped(f"{label}: {said.rstrip('.')}.", indent=4)
     return status
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
-from ..backends import read_url
+from ..backends import backend_class, read_url
 from ..engines import (
     bind_key_of,
     create_tables,
@@ -35,6 +35,7 @@ from ..settings import (
     DEFAULT_KEY,
     NO_DATABASE,
     Database,
+    Host,
     Settings,
     read_section,
     read_settings,
@@ -361,8 +362,15 @@ def _administrator_engine(tenant: Tenant, given: str | URL | None) -> Engine | N
         kind.administrator_url(tenant, url),
         {"poolclass": NullPool, "connect_args": dict(kind.ADMINISTRATOR_ARGUMENTS)},
     )
+    named = (
+        url is not None
+        and Host(str(url.host), url.port or backend_class(url.get_backend_name()).DEFAULT_PORT)
+        in tenant.hosts
+    )
     sqa_options = {
         **tenant.sqa_options,
+        # The administrator goes where the application goes if one of its hosts is meant.
+        "hosts": tenant.hosts if named else None,
         "password_file": None,
         "reset_connection": False,
         "statement_timeout": LONGEST_STATEMENT,

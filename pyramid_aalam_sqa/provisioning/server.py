@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from sqlalchemy.engine import URL, Connection, CursorResult, Engine
 from sqlalchemy.exc import DBAPIError
 
-from ..backends import masked
+from ..backends import backend_of, masked
 from ..exceptions import ProvisioningError
 from .tenant import Tenant
 
@@ -114,12 +114,39 @@ class Server(ABC):
         try:
             with self.admin.connect() as connection:
                 if not self._is_proved:
-                    self.prove_same_server(connection)
+                    self._find_own_host(connection)
                     self._is_proved = True
                 yield connection
         except DBAPIError as error:
             msg = f"{masked(self.admin.url)}: {error_text(error)}"
             raise ProvisioningError(msg) from None
+
+    def _find_own_host(self, connection: Connection) -> None:
+        """Prove that the administrator is on the application's server.
+
+        If the application has several hosts, find out which of them it is, and from now on do
+        everything there. Raises ProvisioningError if that host takes no writes.
+        """
+        several = self.tenant
+        reasons = []
+        for host in several.hosts:
+            self.tenant = several.at(host)
+            try:
+                self.prove_same_server(connection)
+            except ProvisioningError as error:
+                reasons.append(str(error))
+                continue
+            if backend_of(connection).refuses_writes(connection.connection.dbapi_connection):
+                msg = (
+                    f"The administrator is on {host}, which takes no writes: {NEEDS_URL} "
+                    "With a host of sqa.hosts in it, the host that takes writes is found."
+                )
+                raise ProvisioningError(msg)
+            return
+        self.tenant = several
+        if reasons:
+            raise ProvisioningError(" ".join(reasons))
+        self.prove_same_server(connection)
 
     @abstractmethod
     def prove(self, owner_password: str | None = None) -> Sequence[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from ..backends import backend_for, is_file, is_memory
-from ..engines import make_engine
+from ..engines import host_in_use, make_engine
 from ..exceptions import ProvisioningError, SettingError
 from ..settings import DEFAULT_KEY, Database, Settings, all_options
 from .server import error_text
@@ -96,24 +96,27 @@ def _place(key: str, order: list[str]) -> tuple[int, str]:
     return (order.index(name) if name in order else len(order), key)
 
 
-def login_problem(database: Database, sqa_options: Mapping[str, Any]) -> str | None:
-    """Return why the application cannot log in to *database*; None when it can."""
+def try_login(database: Database, sqa_options: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return why the application cannot log in to *database*, None when it can, and at which host.
+
+    The host is None unless *sqa_options* have several.
+    """
     path = database.url.database
     if is_file(database.url) and not os.path.lexists(str(path)):
         # To connect would make the file.
-        return f"{path} is not there"
+        return f"{path} is not there", None
     try:
         with _guard(database):
             engine = make_engine(database, {**sqa_options, "max_connections": None})
             try:
                 engine.connect().close()
+                return None, host_in_use(engine)
             finally:
                 engine.dispose()
     except DBAPIError as error:
-        return error_text(error)
+        return error_text(error), None
     except (SettingError, ProvisioningError) as error:
-        return str(error)
-    return None
+        return str(error), None
 
 
 def _guard(database: Database) -> AbstractContextManager[None]:

@@ -1,16 +1,16 @@
 """What psqa has to know of one application: its database, its two accounts, how it logs in."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.pool import NullPool
 
 from ..engines import make_engine
-from ..settings import Database
+from ..settings import Database, Host
 
 # What logs in; :meth:`Tenant.login` sets them itself.
 LOGIN_ARGUMENTS = {"user", "username", "password", "passwd"}
@@ -36,6 +36,16 @@ class Tenant:
     sqa_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     url_key: str = "sqlalchemy.url"
     schema: str | None = None
+
+    @property
+    def hosts(self) -> Sequence[Host]:
+        """The hosts of ``sqa.hosts``, the first of which is in the URL; empty if it is not set."""
+        return self.sqa_options.get("hosts") or ()
+
+    def at(self, host: Host) -> Self:
+        """Return the same application at *host* alone."""
+        url = self.url.set(host=host.name, port=host.port)
+        return replace(self, url=url, sqa_options={**self.sqa_options, "hosts": None})
 
     @contextmanager
     def login(

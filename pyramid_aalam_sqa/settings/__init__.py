@@ -1,5 +1,6 @@
 """Turns the text of the ini file into one frozen Settings object."""
 
+from .hosts import Host
 from .ini import context_in_use, is_loading, read_app_settings, read_section
 from .names import check_name, database_name, is_app, name_in_environment
 from .options import PYRAMID_OPTIONS, all_options
@@ -12,6 +13,7 @@ __all__ = [
     "NO_DATABASE",
     "PYRAMID_OPTIONS",
     "Database",
+    "Host",
     "RawSetting",
     "Settings",
     "all_options",

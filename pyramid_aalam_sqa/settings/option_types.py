@@ -12,6 +12,7 @@ from sqlalchemy import pool
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.orm import Session
 
+from .hosts import Host, read_hosts
 from .names import APP_RULE, PROVIDER_RULE, is_app, is_provider
 
 
@@ -224,6 +225,13 @@ JSON_OBJECT = OptionType('a JSON object, {"name": value}', _json, _is_instance(d
 
 
 NAMES = OptionType("names, separated by spaces", str.split, _is_instance(list, tuple))
+
+
+HOSTS = OptionType(
+    "hosts, separated by spaces, such as db1 db2:3307 [2001:db8::7]:3306",
+    read_hosts,
+    lambda value: isinstance(value, tuple) and all(isinstance(each, Host) for each in value),
+)
 
 
 ATTRIBUTE = OptionType(

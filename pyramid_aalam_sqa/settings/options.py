@@ -16,6 +16,7 @@ from .option_types import (
     DATABASE_URL,
     ECHO,
     FILE,
+    HOSTS,
     JSON_OBJECT,
     LEVEL,
     MODULE,
@@ -144,6 +145,12 @@ SQA_OPTIONS = (
         PASSWORD_FILE,
         "A file with the database's password, used instead of a password in the URL. "
         "It is read for each new connection.",
+    ),
+    Option(
+        "hosts",
+        HOSTS,
+        "The servers of the database. A new connection is made to the first of them that takes "
+        "writes. For a bind write sqa.binds.<key>.hosts.",
     ),
     Option(
         "max_connections",
@@ -292,6 +299,10 @@ SQA_OPTIONS = (
         "wal",
     ),
 )
+
+
+# Those of them that each bind may have for itself, as sqa.binds.<key>.<option>.
+BIND_OPTIONS = tuple(option for option in SQA_OPTIONS if option.key == "hosts")
 
 
 # Settings of pyramid_tm and pyramid_retry. This package checks them and sets their defaults.

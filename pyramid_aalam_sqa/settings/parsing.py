@@ -91,8 +91,8 @@ def read_value(option: Option, item: RawSetting) -> Any:
     if value == "" and option.type is not BLANK_OR_CALLABLE:
         msg = f"{item.label} is blank: write {option.type.write}, or remove the line."
         raise SettingError(msg)
-    # A URL may contain a password, even as the value of an option that is not a URL.
-    hidden = option.secret or (isinstance(value, str) and "://" in value)
+    # A URL, or a part of one, may contain a password, even as the value of another option.
+    hidden = option.secret or (isinstance(value, str) and ("://" in value or "@" in value))
     cause = None
     try:
         return option.type.value(value)

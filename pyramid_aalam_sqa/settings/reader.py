@@ -10,8 +10,9 @@ from typing import Any
 
 from ..backends import is_memory, read_url, with_name
 from ..exceptions import SettingError
+from .hosts import with_hosts
 from .names import database_name, name_in_environment
-from .options import PYRAMID_OPTIONS, SESSION_OPTIONS, SQA_OPTIONS, Option
+from .options import BIND_OPTIONS, PYRAMID_OPTIONS, SESSION_OPTIONS, SQA_OPTIONS, Option
 from .parsing import (
     ENGINE_OPTION_NAMES,
     TEXT_ARGUMENTS,
@@ -61,12 +62,20 @@ def read_settings(
         own.setdefault(key, RawSetting(f"[sqlalchemy] {key}", key, value))
     sqa = list(_with_prefix("sqa.", settings))
     session = [given for given in sqa if given.name.startswith("session.")]
-    sqa_options = _read_group("", SQA_OPTIONS, [given for given in sqa if given not in session])
+    of_binds = [given for given in sqa if given.name.startswith(BINDS_PREFIX)]
+    own_sqa = [given for given in sqa if given not in session and given not in of_binds]
+    sqa_options = _read_group("", SQA_OPTIONS, own_sqa)
     name = _agreed_name(read_name(settings), name)
     bind_settings = [own.pop(each) for each in list(own) if each.startswith(BINDS_PREFIX)]
     inherited = list(own.values())
     database = _read_database(own, name)
     binds = _read_binds(bind_settings, database, inherited)
+    bind_options = _read_bind_options(of_binds, binds)
+    if database is not None and sqa_options["hosts"]:
+        database, sqa_options["hosts"] = with_hosts("sqa.hosts", database, sqa_options["hosts"])
+    for key, options in bind_options.items():
+        label = f"sqa.{BINDS_PREFIX}{key}.hosts"
+        binds[key], options["hosts"] = with_hosts(label, binds[key], options["hosts"])
     _check_commit_order(sqa_options["commit_order"] or (), binds)
     return Settings(
         database=database,
@@ -74,6 +83,7 @@ def read_settings(
         sqa_options=sqa_options,
         name=name,
         binds=binds,
+        bind_options=bind_options,
         overruled=overruled,
     )
 
@@ -164,6 +174,21 @@ def _read_bind(
     if inherited_arguments:
         options["connect_args"] = {**inherited_arguments, **found.options.get("connect_args", {})}
     return replace(found, options=options)
+
+
+def _read_bind_options(
+    given: Iterable[RawSetting], binds: Mapping[str, Database]
+) -> dict[str, dict[str, Any]]:
+    """Return the ``sqa.binds.<key>.`` options of each bind that has some, by its key."""
+    groups: dict[str, list[RawSetting]] = {}
+    for item in given:
+        key, _, option = item.name.removeprefix(BINDS_PREFIX).partition(".")
+        if key not in binds:
+            known = ", ".join(sorted(binds)) or "none"
+            msg = f"{item.label}: there is no bind {key!r}, only: {known}."
+            raise SettingError(msg)
+        groups.setdefault(key, []).append(RawSetting(item.label, option, item.value))
+    return {key: _read_group("", BIND_OPTIONS, items) for key, items in groups.items()}
 
 
 def _is_inherited(

@@ -41,10 +41,11 @@ class Settings:
     """All settings of one application, checked, each value of its type.
 
     ``database`` is the default database, None if no URL is set. ``binds`` has the other databases
-    by their keys. ``session`` has the options of the session class. ``sqa_options`` has the options
-    that begin with ``sqa.``. ``name`` is the name of the application's database, None if it has
-    none. ``overruled`` has the options of the section ``[sqlalchemy]`` that are not used, because
-    the application's own section has them too.
+    by their keys, and ``bind_options`` has their own ``sqa.`` options. ``session`` has the options
+    of the session class. ``sqa_options`` has the options that begin with ``sqa.``. ``name`` is
+    the name of the application's database, None if it has none. ``overruled`` has the options of
+    the section ``[sqlalchemy]`` that are not used, because the application's own section has them
+    too.
     """
 
     database: Database | None
@@ -52,6 +53,7 @@ class Settings:
     sqa_options: Mapping[str, Any] = field(repr=False)
     name: str | None = None
     binds: Mapping[str, Database] = field(default_factory=dict)
+    bind_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     overruled: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
@@ -65,5 +67,6 @@ class Settings:
         """Return the ``sqa.`` options for the database with the key *key*."""
         if key == DEFAULT_KEY:
             return self.sqa_options
-        # password_file has the password of the default database's account only.
-        return {**self.sqa_options, "password_file": None}
+        # These two are about the server and the account of the default database only.
+        own = self.bind_options.get(key, {})
+        return {**self.sqa_options, "password_file": None, "hosts": None, **own}

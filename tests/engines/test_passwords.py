@@ -5,8 +5,8 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 
 from pyramid_aalam_sqa import SettingError, engine_from_settings
+from pyramid_aalam_sqa.engines import password_file
 from pyramid_aalam_sqa.engines.create import make_engine
-from pyramid_aalam_sqa.engines.password_file import PasswordFile
 from pyramid_aalam_sqa.settings.reader import read_settings
 
 
@@ -87,9 +87,9 @@ def test_a_file_that_changes_during_the_login_is_read_again(settings, change, fi
     """The next password has become the password before it was looked for."""
     engine = engine_from_settings(settings)
     beside = file.with_name("password.next")
-    connect, tried = PasswordFile._connect, []  # noqa: SLF001 - the moment of the login
+    connect, tried = password_file.connect_through, []
 
-    def slowly(self, dialect, record, args, kwargs):
+    def slowly(listener, dialect, record, args, kwargs):
         tried.append(kwargs["password"])
         if len(tried) == 1:
             change("second")
@@ -97,9 +97,9 @@ def test_a_file_that_changes_during_the_login_is_read_again(settings, change, fi
         elif len(tried) == 2:
             change("third")
             beside.write_text("third\n")
-        return connect(self, dialect, record, args, kwargs)
+        return connect(listener, dialect, record, args, kwargs)
 
-    monkeypatch.setattr(PasswordFile, "_connect", slowly)
+    monkeypatch.setattr(password_file, "connect_through", slowly)
     engine.connect().close()
 
     assert tried == ["first", "second", "third"]
