@@ -1,11 +1,14 @@
 """The first pages of the documentation, tried as a reader tries them.
 
-The package is a wheel made from this tree, installed into a new environment; the files and the
-commands are the blocks of the pages, used in an empty folder.
+The package is a wheel made from this tree, installed into a new environment, which borrows the
+other packages from that of the tests. The files and the commands are the blocks of the pages, used
+in an empty folder. test_new_application.py does the same for `psqa new`.
 """
 
+import os
 import re
 import subprocess
+import sys
 import tomllib
 import urllib.parse
 import urllib.request
@@ -16,6 +19,7 @@ from support.servers import free_port
 
 README = ROOT / "README.md"
 START = ROOT / "docs" / "start.md"
+PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 PACKAGE = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
 
 
@@ -24,6 +28,9 @@ def serve(page, name, folder, python):
     port = free_port()
     install, command = (code.strip() for code in blocks(page, "console")[:2])
     assert install == f"pip install {PACKAGE} waitress"
+    # Everything is there already, so that no index is asked.
+    without_index = {**os.environ, "PIP_NO_INDEX": "1"}
+    subprocess.run([*PIP, "--python", python, *install.split()[1:]], check=True, env=without_index)
     assert command == f"python -m pyramid.scripts.pserve {name}.ini"
     application, ini = blocks(page, "python")[0], blocks(page, "ini")[0]
     (folder / f"{name}.py").write_text(application)

@@ -1,5 +1,6 @@
 """The wheel and the sdist are complete, clean, and say what they are."""
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -11,7 +12,7 @@ import pytest
 from hatchling.build import build_sdist
 
 import pyramid_aalam_sqa
-from support.pages import ROOT
+from support.pages import ROOT, blocks
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,32 @@ def test_the_sdist_can_be_tested(sdist):
         paths = (ROOT / folder).rglob("*")
         files = {path.relative_to(ROOT).as_posix() for path in paths if path.is_file()}
         assert {name for name in files if not name.endswith(".pyc")} <= names
+
+
+def test_each_link_that_the_package_index_shows_leads_somewhere(metadata):
+    """There are no pages beside the README there, so it names them, and says where they are."""
+    shown = metadata.get_payload()
+    targets = re.findall(r"\]\(([^)]*)\)", shown) + re.findall(r'(?:href|src)="([^"]*)"', shown)
+
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert [target for target in targets if not target.startswith("https://")] == []
+    assert "in the folder `docs` of the source distribution" in shown
+    assert "| start a new application | `psqa new shop` | A new application |" in shown
+    # All else is as it stands in the README.
+    [application] = blocks(ROOT / "README.md", "python")
+    assert application in shown
+
+
+@pytest.mark.deep
+def test_only_an_address_of_the_project_is_missing():
+    """Pyroma asks for what a package index can show. This project has no public address yet."""
+    _, said = run("pyroma", ROOT)
+    wanted = [line for line in said.splitlines() if "should" in line or "does not have" in line]
+
+    assert [re.findall("author-email|'url'", line) for line in wanted] == [
+        ["author-email"],
+        ["'url'"],
+    ]
 
 
 def test_the_metadata_say_who_it_is_for(metadata):
