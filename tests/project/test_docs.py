@@ -17,7 +17,7 @@ from sqlalchemy.engine import Engine
 from webtest import TestApp
 
 from pyramid_aalam_sqa import get_sqa
-from support.pages import ROOT, blocks, write_file
+from support.pages import BLOCK, ROOT, blocks, write_file
 from support.processes import QUIET
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -149,6 +149,10 @@ def test_the_readme_names_every_dependency():
     assert 'pip install "pyramid_aalam_sqa[postgresql]"' in readme
 
 
+def slug(heading):
+    return re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_link_of_a_page_leads_somewhere(page):
     """The linked files and headings exist."""
@@ -160,10 +164,34 @@ def test_every_link_of_a_page_leads_somewhere(page):
             broken.append(target)
         elif anchor:
             headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
-            slugs = [re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in headings]
-            broken += [] if anchor in slugs else [target]
+            broken += [] if anchor in map(slug, headings) else [target]
 
     assert broken == []
+
+
+def after_heading(text, anchor):
+    """Return *text* from the heading with *anchor* on; all of it without an anchor."""
+    for heading in re.finditer(r"^#+ (.+)$", text, re.MULTILINE) if anchor else ():
+        if slug(heading[1]) == anchor:
+            return text[heading.start() :]
+    return text
+
+
+def test_each_wish_leads_to_a_page_whose_first_block_answers_it():
+    """The row names it, and the first block after the link has that name; pip comes before."""
+    table = (ROOT / "README.md").read_text().split("## I want to ...")[1].split("\n## ")[0]
+    wishes = re.findall(r"^\| .+ \| `(.+?)`.* \| \[.+\]\((.+)\) \|$", table, re.MULTILINE)
+    wrong = []
+    for answer, link in wishes:
+        path, _, anchor = link.partition("#")
+        found = BLOCK.findall(after_heading((ROOT / path).read_text(), anchor))
+        first = next(code for _, code in found if not re.fullmatch("pip install .+\n", code))
+        # psqa new, get_sqa, sqa_paginate: without arguments and values, and without the request.
+        name = re.split(r"[(=]| development\.ini| --", answer)[0].strip().rpartition("request.")[2]
+        wrong += [] if name in first else [(answer, link)]
+
+    assert len(wishes) >= 30
+    assert wrong == []
 
 
 def test_the_reference_is_what_the_docstrings_say():
