@@ -9,7 +9,7 @@ import sys
 import tomllib
 
 import pytest
-from paste.deploy import loadapp
+from paste.deploy import loadapp, loadserver
 from pyramid.config import Configurator
 from pyramid.router import Router
 from sqlalchemy import create_engine, text
@@ -220,18 +220,23 @@ def test_the_page_about_a_portal_leads_from_nothing_to_serving(folder, mariadb_s
     (folder / "shop.ini").write_text(server.replace("localhost", port))
     (folder / "development.ini").write_text(development)
     monkeypatch.setenv("SQA_ADMIN_URL", mariadb_server.url())
-    create, tables, _serve = blocks(page, "console")[0].splitlines()
+    password, path, create, tables, serve = blocks(page, "console")[0].splitlines()
+    subprocess.run(["sh", "-c", password], cwd=folder, check=True)
+    monkeypatch.setenv("PYTHONPATH", path.removeprefix("export PYTHONPATH="))
     for command in (create, tables):
         program, *arguments = command.split()
         assert program == "psqa"
+        # -P: the folder is on the path because of the line above, as for the command itself.
         done = subprocess.run(
-            [sys.executable, *QUIET, "-m", "pyramid_aalam_sqa.provisioning.cli", *arguments],
+            [sys.executable, "-P", *QUIET, "-m", "pyramid_aalam_sqa.provisioning.cli", *arguments],
             cwd=folder,
             capture_output=True,
             text=True,
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, "")
+    assert serve == "pserve shop.ini"
+    assert loadserver("config:shop.ini", relative_to=str(folder))
     app = TestApp(loadapp("config:shop.ini", relative_to=str(folder)))
     jobs = importlib.import_module("shop.jobs")
     jobs.restock("tee")
