@@ -13,7 +13,7 @@ from sqlalchemy.pool import AssertionPool, QueuePool
 
 from ..exceptions import SettingError
 from .backend import Backend, ErrorKind
-from .session_changes import SQLITE
+from .session_changes import SQLITE, SQLITE_READING
 from .sorting import SQLITE_SORTING, Sorting
 from .sqlite_schema import AttachedFile
 
@@ -122,6 +122,10 @@ class SQLiteBackend(Backend):
     changes_session = SQLITE
     READ_ONLY_SQL = "PRAGMA query_only = ON"
     READ_WRITE_SQL = "PRAGMA query_only = OFF"
+    READS_APART = True
+    reading_changes = SQLITE_READING
+    SNAPSHOT_SQL = "BEGIN"
+    WRITE_REFUSED_CODES = frozenset({str(sqlite3.SQLITE_READONLY)})
     PRE_COMMIT_SQL = ""
     EXPLAIN_SQL = "EXPLAIN QUERY PLAN"
 
@@ -284,6 +288,8 @@ class SQLiteBackend(Backend):
         deadline = monotonic() + self.sqa_options["lock_timeout"]
         while not self._set_journal_mode(connection, deadline):
             sleep(JOURNAL_RETRY_INTERVAL)
+        if self.reading:
+            connection.execute(self.READ_ONLY_SQL)
 
     def _set_journal_mode(self, connection: sqlite3.Connection, deadline: float) -> bool:
         """Set the journal mode, which is kept in the file; return false to be called again.
