@@ -21,7 +21,7 @@ class ReadingEngines:
         self._lock = threading.Lock()
         # By the engine that writes. Replaced, never changed in place.
         self.made: Mapping[Engine, Engine] = {}
-        # Called with the key and the new engine when one was made.
+        # Called with the name and the new engine when one was made.
         self.listeners: list[Callable[[str, Engine], object]] = []
         # False in a test, which lends connections of the other engines.
         self.apart = True
@@ -37,15 +37,14 @@ class ReadingEngines:
         found = self.made.get(engine)
         return self._make(engine) if found is None else found
 
-    def by_key(self) -> dict[str, Engine]:
-        """Return the engines that were made, by the key of their database."""
-        return {
-            self._keys[engine]: made for engine, made in self.made.items() if made is not engine
-        }
+    def by_name(self) -> dict[str, Engine]:
+        """Return the engines that were made: ``default.reader`` is that of the bind ``default``."""
+        made = [(self._keys[each], found) for each, found in self.made.items() if found is not each]
+        return {reader_name(key): engine for key, engine in made}
 
     def dispose(self) -> None:
         """Close the connections of the engines that were made."""
-        for engine in self.by_key().values():
+        for engine in self.by_name().values():
             engine.dispose()
 
     def _make(self, engine: Engine) -> Engine:
@@ -59,6 +58,11 @@ class ReadingEngines:
                 if reads_apart(database):
                     made = make_reading_engine(database, self._settings.options_for(key))
                     for listener in self.listeners:
-                        listener(key, made)
+                        listener(reader_name(key), made)
                 self.made = {**self.made, engine: made}
             return self.made[engine]
+
+
+def reader_name(key: str) -> str:
+    """Return what the engine for reading is called in statistics and records."""
+    return f"{key}.reader"
