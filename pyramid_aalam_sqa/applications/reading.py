@@ -21,8 +21,8 @@ class ReadingEngines:
         self._lock = threading.Lock()
         # By the engine that writes. Replaced, never changed in place.
         self.made: Mapping[Engine, Engine] = {}
-        # Called with the name and the new engine when one was made.
-        self.listeners: list[Callable[[str, Engine], object]] = []
+        # Called when one was made: with its name, itself, and the engine in whose place it reads.
+        self.listeners: list[Callable[[str, Engine, Engine], object]] = []
         # False in a test, which lends connections of the other engines.
         self.apart = True
 
@@ -58,7 +58,7 @@ class ReadingEngines:
                 if reads_apart(database):
                     made = make_reading_engine(database, self._settings.options_for(key))
                     for listener in self.listeners:
-                        listener(reader_name(key), made)
+                        listener(reader_name(key), made, engine)
                 self.made = {**self.made, engine: made}
             return self.made[engine]
 

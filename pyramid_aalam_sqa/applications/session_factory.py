@@ -56,6 +56,9 @@ class SessionFactory:
         self._session_class = with_class(base, session_class)
         self._bind_session_class = with_class(BindSession, session_class)
         self.reading = ReadingEngines(settings, self.engines)
+        if self._routes:
+            add_reader = self._routes.add_reader
+            self.reading.listeners.append(lambda _, reader, writer: add_reader(reader, writer))
         reading_base = ReadOnlyMultiBindSession if self._routes else ReadOnlySession
         self._reading_class = with_class(reading_base, session_class)
         self._lock = threading.Lock()

@@ -54,9 +54,9 @@ class Stats:
     *databases* has the numbers of each database by its bind key. *retries* counts the failed
     attempts after which another one was made. *unknown_outcomes* counts the COMMITs that were sent
     and never answered. *partial_commits* counts the transactions over several databases that were
-    stored only in part. *unavailable* counts the responses with the status 503. *readers* has the numbers
-    of the pools of read-only requests, once there was such a request: ``default.reader`` is that of
-    the bind key ``default``.
+    stored only in part. *unavailable* counts the responses with the status 503. *readers* has the
+    numbers of the pools of read-only requests, once there was such a request: ``default.reader`` is
+    that of the bind key ``default``.
     """
 
     databases: Mapping[str, DatabaseStats]
@@ -111,10 +111,10 @@ class Counters:
         )
         return Stats(
             pools,
-            *(
-                numbers["", what]
-                for what in ("retries", "unknown_outcomes", "partial_commits", "unavailable")
-            ),
+            retries=numbers["", "retries"],
+            unknown_outcomes=numbers["", "unknown_outcomes"],
+            partial_commits=numbers["", "partial_commits"],
+            unavailable=numbers["", "unavailable"],
             readers=reading,
         )
 

@@ -151,7 +151,8 @@ class Backend:
       server keeps from writing.
     - ``reading_changes(statement)``: as ``changes_session``, on those connections. It knows what
       begins a transaction too, because such a transaction may write.
-    - ``SNAPSHOT_SQL``: begins a transaction there that sees the database as it is now.
+    - ``SNAPSHOT_SQL``: begins a transaction there that sees the database as it is now. Where it is
+      empty, each transaction does, and begin_reading() begins one.
     - ``WRITE_REFUSED_CODES``: the error codes of a write where only reading is allowed.
     - ``PRE_COMMIT_SQL``: sent to each of several databases before the first COMMIT. It fails if the
       server is gone, or if COMMIT would find an error. Empty where the database has no server.
@@ -482,8 +483,11 @@ class Backend:
         """Return whether the driver's *error* says that a write was tried where it may not be."""
         return not self.WRITE_REFUSED_CODES.isdisjoint(self.error_codes(error))
 
-    def begin_stream(self, connection: Any) -> None:
-        """Prepare the driver's *connection*, in AUTOCOMMIT, for rows that are fetched in parts."""
+    def begin_reading(self, connection: Any) -> None:
+        """Let the next statement begin a transaction, where rows in parts need one.
+
+        The driver's *connection* is in AUTOCOMMIT.
+        """
 
     def end_reading(self, connection: Any) -> None:
         """End the transaction on the driver's *connection*, which is in AUTOCOMMIT otherwise."""

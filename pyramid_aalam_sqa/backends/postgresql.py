@@ -119,7 +119,6 @@ class PostgreSQLBackend(Backend):
     READ_ONLY_SQL = "SET TRANSACTION READ ONLY"
     READS_APART = True
     reading_changes = POSTGRESQL_READING
-    SNAPSHOT_SQL = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
     WRITE_REFUSED_CODES = frozenset({"25006"})
     # Checks deferred constraints now; otherwise COMMIT would fail over them.
     PRE_COMMIT_SQL = "SET CONSTRAINTS ALL IMMEDIATE"
@@ -228,7 +227,7 @@ class PostgreSQLBackend(Backend):
     def abandon_result(self, connection: Connection) -> None:
         """Do nothing: the server keeps the rows that were not fetched, and drops them later."""
 
-    def begin_stream(self, connection: Any) -> None:
+    def begin_reading(self, connection: Any) -> None:
         """Let the driver begin a transaction: the server keeps a cursor only inside of one."""
         if connection.info.transaction_status == NO_TRANSACTION:
             connection.autocommit = False
@@ -275,6 +274,8 @@ class PostgreSQLBackend(Backend):
         options: dict[str, Any] = {"lock_timeout": lock, "statement_timeout": statement}
         if self.reading:
             options["default_transaction_read_only"] = "on"
+            # For a snapshot. It makes no difference to a statement by itself.
+            options["default_transaction_isolation"] = "repeatable read"
         if self.schema:
             # Without public: a table that is missing here could be found there by the same name.
             options["search_path"] = f'"{self.schema}"'

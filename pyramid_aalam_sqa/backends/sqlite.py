@@ -250,6 +250,10 @@ class SQLiteBackend(Backend):
     def abandon_result(self, connection: Connection) -> None:
         """Do nothing: SQLite makes rows when they are fetched, and a database in memory is kept."""
 
+    def end_reading(self, connection: Any) -> None:
+        """End the transaction, if the driver has one."""
+        connection.rollback()
+
     def take_table_lock(self, connection: Connection, name: str) -> bool:
         """Begin a transaction with the write lock of the file, which ends with the transaction."""
         driver: Any = connection.connection.dbapi_connection

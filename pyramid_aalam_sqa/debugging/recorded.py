@@ -38,8 +38,8 @@ def recorded(thing: Recordable, *, n_plus_one: str = "off") -> Generator[Stateme
     def listen(tap: Tap) -> None:
         tap.recorders = (*tap.recorders, recorder)
 
-    def listen_to_new(key: str, engine: Engine) -> None:
-        listen(add_tap(databases, key, engine))
+    def listen_to_new(name: str, engine: Engine, _writer: Engine) -> None:
+        listen(add_tap(databases, name, engine))
 
     for tap in databases:
         listen(tap)

@@ -43,7 +43,9 @@ def includeme(config: Any) -> None:
     for tap, key in taps.items():
         prepare(tap, sqa.engines[key])
     # Those of read-only requests are made at their first use.
-    sqa.reading.listeners.append(lambda key, engine: prepare(add_tap(taps, key, engine), engine))
+    sqa.reading.listeners.append(
+        lambda name, engine, _: prepare(add_tap(taps, name, engine), engine)
+    )
     if options["record"]:
         config.add_request_method(sqa_statements, property=True)
     finds = options["record"] or options["n_plus_one"] != "off"

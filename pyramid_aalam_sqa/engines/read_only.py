@@ -63,7 +63,10 @@ class ReadingGuard:
     def begin_snapshot(self, connection: Connection) -> None:
         """Let all that is read on *connection* from now on be as it is at one moment."""
         connection.info[SNAPSHOT] = True
-        connection.exec_driver_sql(self.backend.SNAPSHOT_SQL)
+        if self.backend.SNAPSHOT_SQL:
+            connection.exec_driver_sql(self.backend.SNAPSHOT_SQL)
+        else:
+            self.backend.begin_reading(connection.connection.dbapi_connection)
 
     def release(self, connection: Any, record: ConnectionPoolEntry) -> None:
         """Close the driver's *connection* if it is not as it was lent. A "checkin" listener."""
@@ -93,7 +96,7 @@ class ReadingGuard:
                 backend.note_change(statement, _info_of(pooled))
             streams = context.execution_options.get("stream_results")
             if streams:
-                backend.begin_stream(pooled.dbapi_connection)
+                backend.begin_reading(pooled.dbapi_connection)
             execute(cursor, statement, *arguments)
             if streams or (keeps_reading and cursor.description is not None):
                 # The next user would see the database as it was when this one began to read.

@@ -30,14 +30,15 @@ class ReadOnly:
     snapshot: bool = False
 
     def error(self, what: str) -> ReadOnlyRequestError:
-        """Return the error that says that *what* writes."""
+        """Return the error for *what* was to be written."""
         return ReadOnlyRequestError(
-            f"{self.who} is read-only, and {what} writes: remove that, or sqa_read_only."
+            f"{self.who} is read-only, so this write is refused: {what}. Remove the write, or the "
+            "option sqa_read_only."
         )
 
     def statement_error(self, statement: str | None) -> ReadOnlyRequestError:
         """Return the error for *statement*, of which only the beginning is shown."""
-        return self.error(f"the statement {beginning_of(statement or '')!r}")
+        return self.error(beginning_of(statement or ""))
 
     def check(self, statement: str) -> None:
         """Raise if *statement* may write, as far as its text tells."""

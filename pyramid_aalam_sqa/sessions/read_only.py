@@ -44,6 +44,9 @@ class ReadOnlyMultiBindSession(ReadOnlySession, MultiBindSession):
         super().__init__(*args, **options)
         self._reading = reading
 
+    def _check_bulk_insert(self, statement: Any, params: Any, engine: Engine) -> None:
+        """Do nothing: the write is refused, wherever it would go."""
+
     def get_bind(self, mapper: Any = None, **arguments: Any) -> Engine | Connection:
         """Return the reading engine for the tables of the statement or the mapper."""
         found = super().get_bind(mapper, **arguments)
@@ -52,9 +55,11 @@ class ReadOnlyMultiBindSession(ReadOnlySession, MultiBindSession):
 
 @event.listens_for(ReadOnlySession, "after_begin", propagate=True)
 def _begin_reading(
-    session: ReadOnlySession, _transaction: SessionTransaction, connection: Connection
+    session: ReadOnlySession, transaction: SessionTransaction, connection: Connection
 ) -> None:
-    begin_reading(connection, cast("ReadOnly", session.refusal))
+    # Not for a savepoint.
+    if transaction.parent is None:
+        begin_reading(connection, cast("ReadOnly", session.refusal))
 
 
 @contextmanager

@@ -97,7 +97,7 @@ class JoinedSession(SqaSession):
         """Return the error for objects that were changed where nothing commits them."""
         if self.refusal is None:
             return OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
-        return self.refusal.error(f"a change of {type(next(self.changes())).__name__}")
+        return self.refusal.error(f"a {type(next(self.changes())).__name__} that was changed")
 
     def close(self) -> None:
         """Close the session. Raises :class:`OutsideTransactionError` if it holds a lost write."""
@@ -225,7 +225,7 @@ def _refuse_late_object(session: JoinedSession, instance: object) -> None:
     refusal = session.refusal
     # An object that is stored already may be attached to be read, from a cache for example.
     if refusal is not None and inspect(instance).key is None:
-        what = f"a new {type(instance).__name__}"
+        what = f"a {type(instance).__name__} that was added"
         raise refusal.error(what)
     if refusal is None and session.reads_only:
         raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
