@@ -108,6 +108,25 @@ def test_a_lifted_guard_does_not_reach_the_next_request(serve, noted):
         assert reader(app).pool.checkedin() <= 1
 
 
+ALSO_WRITES = {
+    "mysql": ["CREATE TEMPORARY TABLE t (id INT)", "SELECT id FROM note FOR UPDATE"],
+    "postgresql": ["CREATE TEMPORARY TABLE t (id INT)", "SELECT id FROM note FOR UPDATE"],
+    "sqlite": ["CREATE TEMPORARY TABLE t (id INT)"],
+}
+
+
+def test_a_temporary_table_and_a_lock_count_as_writes(serve, noted):
+    """The documentation says so."""
+
+    def send(request):
+        request.sqa_session.execute(text(request.params["sql"]))
+
+    client = TestApp(serve(noted.url, route(send)))
+    for statement in ALSO_WRITES[noted.kind]:
+        with pytest.raises(ReadOnlyRequestError):
+            client.get("/it", {"sql": statement})
+
+
 def test_a_transaction_of_the_driver_does_not_reach_the_next_request(serve, noted):
     """The application may use the driver's own connection, which no statement shows."""
     begin = {"postgresql": "BEGIN READ WRITE", "sqlite": "BEGIN", "mysql": "START TRANSACTION"}
