@@ -13,6 +13,7 @@
         ├── BrokenTransactionError   the database ended the transaction before its commit
         ├── CommitNotAllowedError    ``session.commit()`` where the transaction decides
         ├── OutsideTransactionError  a write outside the transaction, or a use after the end
+        ├── ReadOnlyRequestError     a write in a request or a view with ``sqa_read_only``
         ├── OutcomeUnknownError      COMMIT was sent, and its answer was lost
         └── PartialCommitError       one database has committed, and another one has not
 """
@@ -90,6 +91,14 @@ class CommitNotAllowedError(TransactionError):
 
 class OutsideTransactionError(TransactionError):
     """The session was used to write outside its transaction, or was used after its end."""
+
+
+class ReadOnlyRequestError(TransactionError):
+    """A request or a view with ``sqa_read_only`` has written, or has tried to.
+
+    The message names the route or the view, and the statement without its values, or the class of
+    the object that was changed. Nothing is stored, and the request is never tried again.
+    """
 
 
 class OutcomeUnknownError(TransactionError):

@@ -9,6 +9,7 @@ from ..exceptions import SettingError
 from ..interfaces import HasRegistry, TransactionManager
 from ..queries import SqaSession
 from ..settings import DEFAULT_KEY, Settings, read_section, read_settings
+from .reading import ReadingEngines
 from .session_factory import SessionFactory
 from .stats import Counters, Stats
 
@@ -29,6 +30,7 @@ class Sqa:
         self.counters: Counters = sessions.counters
         self.settings: Settings = sessions.settings
         self.engines: Mapping[str, Engine] = sessions.engines
+        self.reading: ReadingEngines = sessions.reading
         self.bases: list[MetaData] = []
 
     @property
@@ -59,7 +61,7 @@ class Sqa:
 
         The numbers that take work on each request are None unless ``sqa.stats`` is on.
         """
-        return self.counters.read(self.engines)
+        return self.counters.read(self.engines, self.reading.by_name())
 
     def dispose(self) -> None:
         """Close the connections of this application's engines.

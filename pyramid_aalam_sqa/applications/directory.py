@@ -75,6 +75,8 @@ class RegisteredApplication:
         # a script, which has no include.
         self.package: str | None = None
         self.sqa: Sqa | None = None
+        # Whether a route or a view has sqa_read_only.
+        self.has_read_only = False
         # Settings from add_sqa_bind().
         self.bind_settings: dict[str, object] = {}
         self._settings = settings

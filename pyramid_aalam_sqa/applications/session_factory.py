@@ -14,19 +14,22 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy.engine import URL, Engine
 
-from ..engines import make_engine
+from ..engines import ReadOnly, make_engine
 from ..exceptions import SettingError
 from ..interfaces import TransactionManager
 from ..sessions import (
     BindSession,
     JoinedSession,
     MultiBindSession,
+    ReadOnlyMultiBindSession,
+    ReadOnlySession,
     Routes,
     ScopedSession,
     unknown_bind,
     with_class,
 )
 from ..settings import DEFAULT_KEY, NO_DATABASE, Settings
+from .reading import ReadingEngines
 from .stats import Counters
 
 log = logging.getLogger(__name__)
@@ -52,6 +55,12 @@ class SessionFactory:
         base = MultiBindSession if self._routes else JoinedSession
         self._session_class = with_class(base, session_class)
         self._bind_session_class = with_class(BindSession, session_class)
+        self.reading = ReadingEngines(settings, self.engines)
+        if self._routes:
+            add_reader = self._routes.add_reader
+            self.reading.listeners.append(lambda _, reader, writer: add_reader(reader, writer))
+        reading_base = ReadOnlyMultiBindSession if self._routes else ReadOnlySession
+        self._reading_class = with_class(reading_base, session_class)
         self._lock = threading.Lock()
         self._scoped_sessions: dict[str | None, ScopedSession] = {}
         # Both sides are weak references, because a session keeps its transaction manager alive.
@@ -98,6 +107,17 @@ class SessionFactory:
         self._sessions[tm] = weakref.ref(session)
         return session
 
+    def make_reading_session(self, tm: TransactionManager, refusal: ReadOnly) -> ReadOnlySession:
+        """Return a new session for a read-only request, which joins no transaction of *tm*.
+
+        A write is refused with what *refusal* says.
+        """
+        options: dict[str, Any] = {**self._session_options, "tm": tm, "refusal": refusal}
+        if self._routes is None:
+            return self._reading_class(self.reading.engine_of(self.engine_for()), **options)
+        options |= {"routes": self._routes, "follow": self._make_bind_session}
+        return self._reading_class(reading=self.reading.engine_of, **options)
+
     def bind_session(self, session: JoinedSession, bind_key: str) -> JoinedSession:
         """Return the session that uses only the database *bind_key*, in *session*'s transaction.
 
@@ -125,6 +145,7 @@ class SessionFactory:
         for key, database in self.settings.databases.items():
             if not database.engine:
                 self.engines[key].dispose()
+        self.reading.dispose()
 
     def _make_bind_session(self, leader: MultiBindSession, bind_key: str) -> BindSession:
         options = {**self._session_options, "tm": leader.tm, "window": leader.window}

@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
@@ -54,7 +54,9 @@ class Stats:
     *databases* has the numbers of each database by its bind key. *retries* counts the failed
     attempts after which another one was made. *unknown_outcomes* counts the COMMITs that were sent
     and never answered. *partial_commits* counts the transactions over several databases that were
-    stored only in part. *unavailable* counts the responses with the status 503.
+    stored only in part. *unavailable* counts the responses with the status 503. *readers* has the
+    numbers of the pools of read-only requests, once there was such a request: ``default.reader`` is
+    that of the bind key ``default``.
     """
 
     databases: Mapping[str, DatabaseStats]
@@ -62,6 +64,7 @@ class Stats:
     unknown_outcomes: int
     partial_commits: int
     unavailable: int
+    readers: Mapping[str, DatabaseStats] = field(default_factory=dict)
 
 
 class Counters:
@@ -97,20 +100,22 @@ class Counters:
         with self._lock:
             self._holders.pop(id(entry), None)
 
-    def read(self, engines: Mapping[str, Engine]) -> Stats:
-        """Return the current numbers."""
+    def read(self, engines: Mapping[str, Engine], readers: Mapping[str, Engine]) -> Stats:
+        """Return the current numbers of *engines* and *readers*, and of the application."""
         now = monotonic()
         with self._lock:
             numbers, holders = Counter(self._numbers), list(self._holders.values())
+        pools, reading = (
+            {key: self._read_pool(key, each, numbers, holders, now) for key, each in group.items()}
+            for group in (engines, readers)
+        )
         return Stats(
-            {
-                key: self._read_pool(key, each, numbers, holders, now)
-                for key, each in engines.items()
-            },
-            *(
-                numbers["", what]
-                for what in ("retries", "unknown_outcomes", "partial_commits", "unavailable")
-            ),
+            pools,
+            retries=numbers["", "retries"],
+            unknown_outcomes=numbers["", "unknown_outcomes"],
+            partial_commits=numbers["", "partial_commits"],
+            unavailable=numbers["", "unavailable"],
+            readers=reading,
         )
 
     def _read_pool(

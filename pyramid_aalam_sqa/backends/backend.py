@@ -147,6 +147,13 @@ class Backend:
       session_changes.py.
     - ``READ_ONLY_SQL``: makes the transaction that has just begun refuse writes.
     - ``READ_WRITE_SQL``: undoes it where it holds for the connection; empty where it does not.
+    - ``READS_APART``: whether read-only requests can have connections of their own, which the
+      server keeps from writing.
+    - ``reading_changes(statement)``: as ``changes_session``, on those connections. It knows what
+      begins a transaction too, because such a transaction may write.
+    - ``SNAPSHOT_SQL``: begins a transaction there that sees the database as it is now. Where it is
+      empty, each transaction does, and begin_reading() begins one.
+    - ``WRITE_REFUSED_CODES``: the error codes of a write where only reading is allowed.
     - ``PRE_COMMIT_SQL``: sent to each of several databases before the first COMMIT. It fails if the
       server is gone, or if COMMIT would find an error. Empty where the database has no server.
     - ``DEFERS_CHECKS``: whether COMMIT may find an error in what was written, a deferred constraint
@@ -184,6 +191,10 @@ class Backend:
     changes_session: ClassVar[SessionChanges | None] = None
     READ_ONLY_SQL: ClassVar[str] = ""
     READ_WRITE_SQL: ClassVar[str] = ""
+    READS_APART: ClassVar[bool] = False
+    reading_changes: ClassVar[SessionChanges | None] = None
+    SNAPSHOT_SQL: ClassVar[str] = ""
+    WRITE_REFUSED_CODES: ClassVar[frozenset[str]] = frozenset()
     PRE_COMMIT_SQL: ClassVar[str] = "SELECT 1"
     DEFERS_CHECKS: ClassVar[bool] = True
     EXPLAIN_SQL: ClassVar[str] = "EXPLAIN"
@@ -202,6 +213,8 @@ class Backend:
         self.schema = schema
         # How the keys of this database's settings begin, for error messages.
         self.prefix = prefix
+        # Whether the engine is for read-only requests: in AUTOCOMMIT, and kept from writing.
+        self.reading = False
         self.retry_codes: frozenset[str] = frozenset(sqa_options["retry_codes"] or ())
 
     # URLs.
@@ -268,7 +281,8 @@ class Backend:
         Also undo make_read_only() then, and refuse new connections in AUTOCOMMIT. *engine* may be
         one that the application has made.
         """
-        event.listen(engine, "connect", self._refuse_autocommit)
+        if not self.reading:
+            event.listen(engine, "connect", self._refuse_autocommit)
         event.listen(engine, "checkin", self._on_return)
 
     def driver_arguments(self, driver: Any) -> frozenset[str] | None:
@@ -465,6 +479,22 @@ class Backend:
             connection.info.setdefault(ON_RETURN, ALLOW_WRITES)
             connection.exec_driver_sql(self.READ_ONLY_SQL)
 
+    def refuses_write(self, error: BaseException) -> bool:
+        """Return whether the driver's *error* says that a write was tried where it may not be."""
+        return not self.WRITE_REFUSED_CODES.isdisjoint(self.error_codes(error))
+
+    def begin_reading(self, connection: Any) -> None:
+        """Let the next statement begin a transaction, where rows in parts need one.
+
+        The driver's *connection* is in AUTOCOMMIT.
+        """
+
+    def end_reading(self, connection: Any) -> None:
+        """End the transaction on the driver's *connection*, which is in AUTOCOMMIT otherwise."""
+        cursor = connection.cursor()
+        cursor.execute("ROLLBACK")
+        cursor.close()
+
     def _on_return(self, connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
         """Do what was noted for a connection that comes back to the pool. A "checkin" listener."""
         todo = record.info.pop(ON_RETURN, None)
@@ -494,6 +524,8 @@ class Backend:
     @property
     def noted_changes(self) -> SessionChanges | None:
         """What finds the statements for :meth:`note_change`; None where none needs to be noted."""
+        if self.reading:
+            return self.reading_changes
         return None if self.is_memory(self.url) else self.changes_session
 
     def note_change(self, statement: str, info: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from .pymysql_driver import (
     socket_of,
     time_limit,
 )
-from .session_changes import MYSQL
+from .session_changes import MYSQL, MYSQL_READING
 from .sorting import MYSQL_SORTING, Sorting
 
 # Characters in the name of a lock of GET_LOCK().
@@ -94,8 +94,8 @@ UNREACHABLE = 2003
 SESSION_SETUP = (
     "SET {autocommit}sql_mode = '{sql_mode}', time_zone = '{time_zone}', "
     "innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock} "
-    "/*M! , tx_isolation = 'READ-COMMITTED', max_statement_time = {statement} */ "
-    "/*!50720 , transaction_isolation = 'READ-COMMITTED', max_execution_time = {statement_ms} */"
+    "/*M! , tx_isolation = '{level}', max_statement_time = {statement}{mariadb} */ "
+    "/*!50720 , transaction_isolation = '{level}', max_execution_time = {statement_ms}{mysql} */"
 )
 
 
@@ -161,6 +161,10 @@ class MySQLBackend(Backend):
     # For the session, not for one transaction: DDL would end a read-only transaction, and run.
     READ_ONLY_SQL = "SET SESSION TRANSACTION READ ONLY"
     READ_WRITE_SQL = "SET SESSION TRANSACTION READ WRITE"
+    READS_APART = True
+    reading_changes = MYSQL_READING
+    SNAPSHOT_SQL = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+    WRITE_REFUSED_CODES = frozenset({"1290", "1792", "1836"})
     DEFERS_CHECKS = False
 
     # What max_allowed_packet is on the server; None before the first connection.
@@ -187,7 +191,8 @@ class MySQLBackend(Backend):
         self.connect_timeout = float({**arguments, **self.url.query}.get("connect_timeout") or 5)
         # Before SQLAlchemy's own listener, which reads sql_mode to learn how to quote.
         event.listen(engine, "connect", self._set_up, insert=True)
-        event.listen(engine, "checkin", _restore_autocommit)
+        if not self.reading:
+            event.listen(engine, "checkin", _restore_autocommit)
         if self.sqa_options["max_connections"]:
             event.listen(engine, "close", close_and_wait)
         connect = PyMySQLConnect(self.sqa_options)
@@ -308,9 +313,14 @@ class MySQLBackend(Backend):
     def _set_up(self, connection: DBAPIConnection, _record: Any) -> None:
         """Send what a new connection needs, in one statement."""
         statement = ceil(self.sqa_options["statement_timeout"] * 1000)
+        # PyMySQLConnect leaves out PyMySQL's own statement for it unless the settings ask.
+        sets_autocommit = self.reading or _leaves_autocommit(connection)
         text = SESSION_SETUP.format(
-            # PyMySQLConnect leaves out PyMySQL's own statement for it unless the settings ask.
-            autocommit="autocommit = 0, " if _leaves_autocommit(connection) else "",
+            autocommit=f"autocommit = {self.reading:d}, " if sets_autocommit else "",
+            # A statement by itself sees the same at both levels; a snapshot needs the higher one.
+            level="REPEATABLE-READ" if self.reading else "READ-COMMITTED",
+            mariadb=", tx_read_only = 1" if self.reading else "",
+            mysql=", transaction_read_only = 1" if self.reading else "",
             sql_mode=self.sqa_options["mysql.sql_mode"],
             time_zone=self.sqa_options["mysql.time_zone"],
             lock=max(1, ceil(self.sqa_options["lock_timeout"])),

@@ -14,7 +14,7 @@ from sqlalchemy.schema import CreateSchema
 
 from .backend import Backend, ErrorKind
 from .psycopg_driver import bounded_connect, time_limit
-from .session_changes import POSTGRESQL
+from .session_changes import POSTGRESQL, POSTGRESQL_READING
 from .sorting import POSTGRESQL_SORTING, Sorting
 
 # Seconds that the driver waits longer than the server works on a statement, as PyMySQL does.
@@ -66,6 +66,8 @@ OPTIONS_ADVICE = (
 
 # What psycopg and libpq call PQTRANS_INERROR: a statement failed, and only a rollback can follow.
 TRANSACTION_FAILED = 3
+# The same for no transaction, PQTRANS_IDLE.
+NO_TRANSACTION = 0
 # The first libpq with require_auth.
 REQUIRE_AUTH_SINCE = 160000
 
@@ -115,6 +117,9 @@ class PostgreSQLBackend(Backend):
     IMPOSSIBLE_VALUE_CODES = frozenset({"22003", "22007", "22008", "22021", "22P02", "22P05"})
     changes_session = POSTGRESQL
     READ_ONLY_SQL = "SET TRANSACTION READ ONLY"
+    READS_APART = True
+    reading_changes = POSTGRESQL_READING
+    WRITE_REFUSED_CODES = frozenset({"25006"})
     # Checks deferred constraints now; otherwise COMMIT would fail over them.
     PRE_COMMIT_SQL = "SET CONSTRAINTS ALL IMMEDIATE"
 
@@ -222,6 +227,20 @@ class PostgreSQLBackend(Backend):
     def abandon_result(self, connection: Connection) -> None:
         """Do nothing: the server keeps the rows that were not fetched, and drops them later."""
 
+    def begin_reading(self, connection: Any) -> None:
+        """Let the driver begin a transaction: the server keeps a cursor only inside of one."""
+        if connection.info.transaction_status == NO_TRANSACTION:
+            connection.autocommit = False
+
+    def end_reading(self, connection: Any) -> None:
+        """End the transaction, whichever side has begun it."""
+        if connection.autocommit:
+            # psycopg2 knows of no transaction here, and would send nothing.
+            super().end_reading(connection)
+        else:
+            connection.rollback()
+            connection.autocommit = True
+
     def take_table_lock(self, connection: Connection, name: str) -> bool:
         """Take an advisory lock that ends with the transaction."""
         # AUTOCOMMIT would end the lock at once. From REPEATABLE READ up, a transaction would see
@@ -252,7 +271,11 @@ class PostgreSQLBackend(Backend):
         # At least 1: PostgreSQL reads 0 as no limit, also where the setting says not to wait.
         lock = max(1, ceil(self.sqa_options["lock_timeout"] * 1000))
         statement = ceil(self.sqa_options["statement_timeout"] * 1000)
-        options = {"lock_timeout": lock, "statement_timeout": statement}
+        options: dict[str, Any] = {"lock_timeout": lock, "statement_timeout": statement}
+        if self.reading:
+            options["default_transaction_read_only"] = "on"
+            # For a snapshot. It makes no difference to a statement by itself.
+            options["default_transaction_isolation"] = "repeatable read"
         if self.schema:
             # Without public: a table that is missing here could be found there by the same name.
             options["search_path"] = f'"{self.schema}"'

@@ -36,6 +36,7 @@ class SessionChanges:
     """
 
     def __init__(self, first_words: str, anywhere: str) -> None:
+        self._patterns = first_words, anywhere
         self._found = re.compile(
             rf"(?:\A|;){BEFORE}(?:{first_words})|{anywhere}", re.IGNORECASE | re.DOTALL
         ).search
@@ -46,6 +47,11 @@ class SessionChanges:
         if len(statement) > LONGEST_REMEMBERED:
             return self._is_change(statement)
         return self._remembered(statement)
+
+    def or_begins(self, first_words: str) -> "SessionChanges":
+        """Return one that finds statements which begin with *first_words* too."""
+        own, anywhere = self._patterns
+        return SessionChanges(f"{own}|{first_words}", anywhere)
 
     def _is_change(self, statement: str) -> bool:
         return self._found(statement) is not None
@@ -75,3 +81,10 @@ SQLITE = SessionChanges(
     r"CREATE\s+\w+\s+(?:IF\s+NOT\s+EXISTS\s+)?\"?temp\"?\s*\.",
     r"\bload_extension\s*\(",
 )
+
+
+# On a connection that is kept from writing, each of these may begin a transaction that writes. SET
+# TRANSACTION holds for the next statement there, which may be another request's.
+MYSQL_READING = MYSQL.or_begins(r"(?:BEGIN|START|SET\s+TRANSACTION)\b")
+POSTGRESQL_READING = POSTGRESQL.or_begins(r"(?:BEGIN|START)\b")
+SQLITE_READING = SQLITE.or_begins(r"(?:BEGIN|SAVEPOINT)\b")

@@ -13,7 +13,7 @@ from sqlalchemy.pool import AssertionPool, QueuePool
 
 from ..exceptions import SettingError
 from .backend import Backend, ErrorKind
-from .session_changes import SQLITE
+from .session_changes import SQLITE, SQLITE_READING
 from .sorting import SQLITE_SORTING, Sorting
 from .sqlite_schema import AttachedFile
 
@@ -122,6 +122,10 @@ class SQLiteBackend(Backend):
     changes_session = SQLITE
     READ_ONLY_SQL = "PRAGMA query_only = ON"
     READ_WRITE_SQL = "PRAGMA query_only = OFF"
+    READS_APART = True
+    reading_changes = SQLITE_READING
+    SNAPSHOT_SQL = "BEGIN"
+    WRITE_REFUSED_CODES = frozenset({str(sqlite3.SQLITE_READONLY)})
     PRE_COMMIT_SQL = ""
     EXPLAIN_SQL = "EXPLAIN QUERY PLAN"
 
@@ -246,6 +250,10 @@ class SQLiteBackend(Backend):
     def abandon_result(self, connection: Connection) -> None:
         """Do nothing: SQLite makes rows when they are fetched, and a database in memory is kept."""
 
+    def end_reading(self, connection: Any) -> None:
+        """End the transaction, if the driver has one."""
+        connection.rollback()
+
     def take_table_lock(self, connection: Connection, name: str) -> bool:
         """Begin a transaction with the write lock of the file, which ends with the transaction."""
         driver: Any = connection.connection.dbapi_connection
@@ -284,6 +292,8 @@ class SQLiteBackend(Backend):
         deadline = monotonic() + self.sqa_options["lock_timeout"]
         while not self._set_journal_mode(connection, deadline):
             sleep(JOURNAL_RETRY_INTERVAL)
+        if self.reading:
+            connection.execute(self.READ_ONLY_SQL)
 
     def _set_journal_mode(self, connection: sqlite3.Connection, deadline: float) -> bool:
         """Set the journal mode, which is kept in the file; return false to be called again.

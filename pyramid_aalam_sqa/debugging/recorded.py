@@ -13,7 +13,7 @@ from ..interfaces import HasRegistry
 from .lazy_loads import mark_lazy_loads
 from .recording import Recorder
 from .statements import Statements
-from .tap import Tap, tap_of, taps_of
+from .tap import Tap, add_tap, tap_of, taps_of
 
 Recordable = HasRegistry | Session | scoped_session[Any] | Engine | Sqa
 
@@ -34,12 +34,23 @@ def recorded(thing: Recordable, *, n_plus_one: str = "off") -> Generator[Stateme
     databases, thread = _databases_of(thing)
     recorder = Recorder(databases, thread=thread, mode=n_plus_one)
     mark_lazy_loads()
-    for tap in databases:
+
+    def listen(tap: Tap) -> None:
         tap.recorders = (*tap.recorders, recorder)
+
+    def listen_to_new(name: str, engine: Engine, _writer: Engine) -> None:
+        listen(add_tap(databases, name, engine))
+
+    for tap in databases:
+        listen(tap)
+    # An engine for read-only requests may be made in the block.
+    made = _listeners_of(thing)
+    made.append(listen_to_new)
     try:
         yield recorder.statements
     finally:
-        for tap in databases:
+        made.remove(listen_to_new)
+        for tap in list(databases):
             tap.recorders = tuple(each for each in tap.recorders if each is not recorder)
         recorder.finish("")
 
@@ -55,4 +66,15 @@ def _databases_of(thing: Any) -> tuple[dict[Tap, str], int | None]:
         return found, threading.get_ident()
     if isinstance(thing, Engine):
         return {tap_of(thing): "default"}, None
-    return taps_of(thing if isinstance(thing, Sqa) else get_sqa(thing)), None
+    return taps_of(_sqa_of(thing)), None
+
+
+def _listeners_of(thing: Any) -> list[Any]:
+    """Return the list of those who are told of new engines; of one engine there are none."""
+    if isinstance(thing, (Session, scoped_session, Engine)):
+        return []
+    return _sqa_of(thing).reading.listeners
+
+
+def _sqa_of(thing: Any) -> Sqa:
+    return thing if isinstance(thing, Sqa) else get_sqa(thing)

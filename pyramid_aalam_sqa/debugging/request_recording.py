@@ -8,13 +8,14 @@ from pyramid.interfaces import IExecutionPolicy
 from pyramid.response import FileResponse
 from pyramid.router import default_execution_policy
 from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from ..applications import Sqa, get_sqa
 from ..exceptions import SettingError
 from .lazy_loads import mark_lazy_loads
 from .recording import MOST_KEPT, Recorder, of_context
 from .statements import Contents, Statements, counted
-from .tap import Tap, current_route, taps_of
+from .tap import Tap, add_tap, current_route, taps_of
 
 # The recording of a request, in its environ.
 STATEMENTS = "sqa.statements"
@@ -33,10 +34,18 @@ def includeme(config: Any) -> None:
     sqa = get_sqa(config)
     options = sqa.settings.sqa_options
     taps = taps_of(sqa)
-    for tap in taps:
+
+    def prepare(tap: Tap, engine: Engine) -> None:
         tap.slow_statement = options["slow_statement"]
         if options["stats"]:
-            _count(tap, sqa)
+            _count(tap, engine, sqa)
+
+    for tap, key in taps.items():
+        prepare(tap, sqa.engines[key])
+    # Those of read-only requests are made at their first use.
+    sqa.reading.listeners.append(
+        lambda name, engine, _: prepare(add_tap(taps, name, engine), engine)
+    )
     if options["record"]:
         config.add_request_method(sqa_statements, property=True)
     finds = options["record"] or options["n_plus_one"] != "off"
@@ -191,11 +200,10 @@ def _recorder_of(request: Any) -> Iterator[Recorder]:
         own.finish("")
 
 
-def _count(tap: Tap, sqa: Sqa) -> None:
-    """Count what happens on the engine of *tap*, and note who holds its connections."""
+def _count(tap: Tap, engine: Engine, sqa: Sqa) -> None:
+    """Count what happens on *engine*, of *tap*, and note who holds its connections."""
     counters = tap.counters = sqa.counters
     counters.complete = True
-    engine = sqa.engines[tap.key]
 
     def take(_connection: object, entry: object, _proxy: object) -> None:
         counters.hold(tap.key, entry, current_route())

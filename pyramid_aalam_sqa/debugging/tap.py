@@ -20,7 +20,7 @@ from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.exc import DBAPIError
 
 from ..applications import Counters, Sqa
-from ..engines import Outcome, error_name, outcome_on, skips_rollback
+from ..engines import Outcome, error_name, outcome_on, sends_nothing, skips_rollback
 from ..exceptions import NPlusOneError
 from .lazy_loads import LAZY_LOAD, LazyLoad
 from .lines import Line, find_line
@@ -111,6 +111,8 @@ class Tap:
         dialect = cast("Engine", self._engine()).dialect
 
         def transact(pooled: Any) -> Any:
+            if sends_nothing(dialect, pooled):
+                return original(pooled)
             place = _place(pooled)
             begun = place in self._begun
             if kind == "BEGIN":
@@ -342,10 +344,16 @@ def tap_of(engine: Engine) -> Tap:
 def taps_of(sqa: Sqa) -> dict[Tap, str]:
     """Return the taps of the application's engines, with the keys of their databases."""
     found: dict[Tap, str] = {}
-    for key, engine in sqa.engines.items():
-        tap = tap_of(engine)
-        tap.key = found.setdefault(tap, key)
+    for key, engine in (*sqa.engines.items(), *sqa.reading.by_name().items()):
+        add_tap(found, key, engine)
     return found
+
+
+def add_tap(taps: dict[Tap, str], key: str, engine: Engine) -> Tap:
+    """Add the tap of *engine* to *taps*, unless it is there, and return it."""
+    tap = tap_of(engine)
+    tap.key = taps.setdefault(tap, key)
+    return tap
 
 
 def quietly_on(engine: Engine, act: Callable[[], Any]) -> Any:

@@ -170,7 +170,7 @@ def explain(request: Any) -> dict[str, Any]:
     """
     item = _find_statement(request)
     sqa: Sqa = request.registry.parent_registry[REGISTRY_KEY]
-    engine = sqa.engines[item.database]
+    engine = {**sqa.engines, **sqa.reading.by_name()}[item.database]
     backend = backend_of(engine)
     found: dict[str, Any] = {"statement": item, "sql": highlighted, "error": None}
     with engine.connect() as connection, connection.begin() as transaction:

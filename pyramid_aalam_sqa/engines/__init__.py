@@ -12,11 +12,13 @@ from .bind_keys import (
     tables_of_mapper,
     tables_with_bind_key,
 )
-from .create import make_engine
+from .create import make_engine, make_reading_engine, reads_apart
 from .errors import error_name, pause_after
 from .hosts import has_hosts, host_in_use
 from .password_file import next_password_path, read_password
 from .pool import replace_connections
+from .read_only import begin_reading, sends_nothing
+from .refusals import ReadOnly
 from .tables import create_tables, missing_tables
 from .watcher import (
     CONNECTION_ROLLED_BACK,
@@ -41,8 +43,10 @@ __all__ = [
     "CONNECTION_ROLLED_BACK",
     "Attempt",
     "Outcome",
+    "ReadOnly",
     "WatchedTransaction",
     "attempt_note",
+    "begin_reading",
     "bind_key_of",
     "check_before_commit",
     "create_tables",
@@ -52,6 +56,7 @@ __all__ = [
     "has_hosts",
     "host_in_use",
     "make_engine",
+    "make_reading_engine",
     "mapped_classes",
     "mapping_generation",
     "may_have_stored",
@@ -63,7 +68,9 @@ __all__ = [
     "pause_after",
     "raise_if_broken",
     "read_password",
+    "reads_apart",
     "replace_connections",
+    "sends_nothing",
     "session_of_connection",
     "skips_rollback",
     "tables_in",

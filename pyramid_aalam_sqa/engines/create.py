@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import create_engine, event
@@ -9,7 +10,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
-from ..backends import backend_for, check_options, check_ready_engine
+from ..backends import Backend, backend_class, backend_for, check_options, check_ready_engine
 from ..exceptions import SettingError
 from ..settings import Database, RawSetting, read_options
 from .errors import install_listeners
@@ -18,6 +19,7 @@ from .hosts import use_hosts
 from .idle import ping_in_doubt
 from .password_file import use_password_file
 from .pool import BudgetPool
+from .read_only import install_reading_listeners
 
 # Options of QueuePool that other pools may not have.
 QUEUE_POOL_OPTIONS = {"pool_size", "max_overflow", "pool_timeout"}
@@ -49,12 +51,49 @@ def make_engine(database: Database, sqa_options: Mapping[str, Any]) -> Engine:
         install_listeners(database.engine, backend)
         return database.engine
     check_options(backend, database.options)
+    engine = _prepared(database, backend, budget)
+    install_listeners(engine, backend)
+    separate_processes(engine, backend)
+    return engine
+
+
+def make_reading_engine(database: Database, sqa_options: Mapping[str, Any]) -> Engine:
+    """Return a second engine of *database*, for read-only requests, with a pool of its own.
+
+    The server refuses each write on its connections. They are in AUTOCOMMIT, so that a statement
+    needs no BEGIN and no COMMIT.
+    """
+    backend = backend_for(database.url, sqa_options, database.name, database.prefix)
+    backend.reading = True
+    budget = _budget_options(database, sqa_options, backend.UNLISTED_CONNECTIONS)
+    reading = replace(database, options={**database.options, "isolation_level": "AUTOCOMMIT"})
+    engine = _prepared(reading, backend, budget)
+    install_reading_listeners(engine, backend)
+    separate_processes(engine, backend)
+    return engine
+
+
+def reads_apart(database: Database) -> bool:
+    """Tell whether read-only requests can have connections to *database* of their own.
+
+    They cannot where the application has made the engine or the pool, nor where the database is in
+    the memory of one connection.
+    """
+    backend = backend_class(database.url.get_backend_name())
+    ready = database.engine is not None or "pool" in database.options
+    return backend.READS_APART and not ready and not backend.is_memory(database.url)
+
+
+def _prepared(database: Database, backend: Backend, budget: Mapping[str, Any]) -> Engine:
+    """Return a new engine of *database*, whose connections are set up as *backend* does it."""
+    sqa_options = backend.sqa_options
     options = _with_defaults(database, backend.engine_defaults(), budget)
     engine = _create(database, options)
     # In this order: each of these do_connect listeners hands the connecting on to the next, and
     # the backend's, if it has one, connects.
     if sqa_options["hosts"]:
         use_hosts(engine, backend, sqa_options["hosts"])
+    path = sqa_options["password_file"]
     if path:
         use_password_file(engine, path, options["connect_args"])
     backend.prepare(engine, options["connect_args"])
@@ -62,8 +101,6 @@ def make_engine(database: Database, sqa_options: Mapping[str, Any]) -> Engine:
         ping_in_doubt(engine, backend)
     if sqa_options["reset_connection"]:
         event.listen(engine, "checkin", _close_connection)
-    install_listeners(engine, backend)
-    separate_processes(engine, backend)
     return engine
 
 

@@ -46,11 +46,12 @@ def install_listeners(engine: Engine, backend: Backend) -> None:
         return
     attach_backend(engine, backend)
     watch_transactions(engine, backend)
-    event.listen(engine, "handle_error", _classify)
+    event.listen(engine, "handle_error", classify)
     backend.watch_connections(engine)
 
 
-def _classify(context: ExceptionContext) -> None:
+def classify(context: ExceptionContext) -> None:
+    """Mark the error of *context* for those who read it above. A "handle_error" listener."""
     if context.is_pre_ping:
         # The pool replaces the connection, and the application does not see the error.
         return
@@ -77,6 +78,8 @@ def _classify_driver_error(
     kind = backend.classify_context(context)
     read_only = {ErrorKind.READ_ONLY_SERVER, ErrorKind.READ_ONLY_DATABASE}
     if transaction and transaction.read_only and kind in read_only:
+        if transaction.refusal is not None:
+            raise transaction.refusal.statement_error(context.statement)
         raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
     if kind and kind.drops_pool:
         context.is_disconnect = True

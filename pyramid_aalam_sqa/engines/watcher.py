@@ -15,7 +15,6 @@ tried again when something may be stored.
 """
 
 import logging
-import re
 import threading
 import weakref
 from collections.abc import Iterable
@@ -40,6 +39,7 @@ from ..exceptions import (
 )
 from .marks import copy_marks, mark
 from .pool import rolls_back_on_return
+from .refusals import ReadOnly, beginning_of
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +155,7 @@ class WatchedTransaction:
         "procedure",
         "quiet",
         "read_only",
+        "refusal",
         "seen_open",
     )
 
@@ -163,6 +164,8 @@ class WatchedTransaction:
         # The transaction of a session that this one belongs to, weakly: it holds the connection.
         self.owner: weakref.ref[SessionTransaction] | None = None
         self.read_only = False
+        # What refuses each write, in a read-only request.
+        self.refusal: ReadOnly | None = None
         # Whether its owner allows a COMMIT now, and reports by itself what becomes of it.
         self.may_commit = True
         self.quiet = False
@@ -320,7 +323,7 @@ class Watcher:
         """
         backend, ends, state_of = self.backend, self._driver.ENDS, self._driver.transaction
         keeps_reading, call_may_commit = self._driver.KEEPS_READING, self._driver.CALL_MAY_COMMIT
-        changes_session, may_commit = backend.noted_changes, self._driver.MAY_COMMIT
+        changes_session = backend.noted_changes
 
         def watched(cursor: Any, statement: str, *arguments: Any) -> None:
             pooled = _pooled_of(arguments[-1])
@@ -333,13 +336,8 @@ class Watcher:
             if transaction is None or transaction.outcome is not Outcome.OPEN:
                 execute(cursor, statement, *arguments)
                 return
-            if transaction.ended or (
-                # A part would be stored, and a second attempt would store it twice.
-                transaction.broken_by is not None
-                and not transaction.autocommits
-                and may_commit.match(statement)
-            ):
-                raise broken(transaction.broken_by)
+            if transaction.ended or transaction.broken_by or transaction.refusal:
+                self._refuse(transaction, statement)
             driver = pooled.dbapi_connection
             if call_may_commit:
                 self._before(transaction, driver, statement)
@@ -353,6 +351,19 @@ class Watcher:
                 self._after(transaction, driver, statement)
 
         return watched
+
+    def _refuse(self, transaction: WatchedTransaction, statement: str) -> None:
+        """Raise if *statement* must not be sent: after an error, or in a read-only request."""
+        guarded = transaction.read_only and self.backend.READ_ONLY_SQL
+        if transaction.refusal is not None and not guarded:
+            transaction.refusal.check(statement)
+        if transaction.ended or (
+            # A part would be stored, and a second attempt would store it twice.
+            transaction.broken_by is not None
+            and not transaction.autocommits
+            and self._driver.MAY_COMMIT.match(statement)
+        ):
+            raise broken(transaction.broken_by)
 
     def _before(self, transaction: WatchedTransaction, driver: Any, statement: str) -> None:
         """Look whether the last procedure has ended the transaction, or *statement* may do so."""
@@ -421,7 +432,7 @@ class Watcher:
             transaction.seen_open = False
             return
         text = ENDED_BELOW.format(
-            _shown(statement) or "the driver's own commit() or rollback()",
+            beginning_of(statement) or "the driver's own commit() or rollback()",
             IS_LOST if undone else MAY_BE_STORED,
         )
         transaction.broken_by = BrokenTransactionError(text)
@@ -649,11 +660,6 @@ def _run(connection: Any, statement: str) -> None:
         cursor.execute(statement)
     finally:
         cursor.close()
-
-
-def _shown(statement: str) -> str:
-    """Return the beginning of *statement* as far as it cannot hold a value."""
-    return re.split(r"['\"(=]", statement.strip(), maxsplit=1)[0][:80].strip()
 
 
 def report_unknown(transaction: WatchedTransaction) -> str:

@@ -20,6 +20,7 @@ from .debugging_hooks import ROOM, add_sqa_health, is_wanted, n_plus_one_deriver
 from .json_renderer import add_json_adapters
 from .lifetime import ending_policy
 from .policy import attempts_policy
+from .read_only import ReadOnlyPredicate, read_only_deriver
 from .request import (
     sqa_after_commit,
     sqa_paginate,
@@ -79,6 +80,8 @@ def includeme(config: Any) -> None:
     )
     config.action((REGISTRY_KEY, "json"), _add_json_renderer, (config,), order=PHASE0_CONFIG)
     config.add_view_deriver(retry_deriver, "sqa_retry")
+    config.add_view_deriver(read_only_deriver, "sqa_read_only")
+    config.add_route_predicate("sqa_read_only", ReadOnlyPredicate)
     config.add_view_deriver(n_plus_one_deriver, "sqa_n_plus_one")
     config.action((REGISTRY_KEY, "policy"), _wrap_policy, (config,), order=LAST_CONFIG)
     if config.registry.settings.get("pyramid.tweens"):

@@ -17,7 +17,7 @@ from pyramid.threadlocal import manager
 from ..engines import Attempt, Outcome, WatchedTransaction, current_attempt
 from ..exceptions import SESSION_ENDED, OutsideTransactionError
 from ..interfaces import TransactionManager
-from ..sessions import JoinedSession
+from ..sessions import JoinedSession, ReadOnlySession
 from .addresses import path_of
 
 log = logging.getLogger(__name__)
@@ -295,6 +295,10 @@ class EndingBody:
 
 
 def _end_with_body(response: Any, lifetime: Lifetime) -> None:
+    for session in lifetime.sessions:
+        if isinstance(session, ReadOnlySession):
+            # As a COMMIT gives back those of other requests.
+            session.give_back()
     length = response.content_length
     response.app_iter = EndingBody(response.app_iter, lifetime)
     # WebOb removes the length when app_iter is set.

@@ -12,6 +12,7 @@ from transaction.interfaces import NoTransaction
 
 from ..interfaces import TransactionManager
 from .lifetime import environs_of_thread
+from .read_only import READING, forget_changes, refuse_changes
 from .request import ENVIRON_SESSION
 
 log = logging.getLogger(__name__)
@@ -59,13 +60,18 @@ def rollback_tween_factory(handler: Callable[[Any], Any], registry: object) -> C
 
     def rollback_tween(request: Any) -> Any:
         try:
-            return handler(request)
+            response = handler(request)
+            if READING in request.__dict__:
+                refuse_changes(request)
         except Exception as error:
+            if READING in request.__dict__:
+                forget_changes(request)
             # A session in the environ is a test's, which looks at it after the request.
             ours = is_tm_active(request) and ENVIRON_SESSION not in request.environ
             if ours and not _shares_transaction(request) and not commits(request, error):
                 _roll_back(request, error)
             raise
+        return response
 
     return rollback_tween
 

@@ -29,6 +29,7 @@ from ..queries import SqaSession
 from ..sessions import JoinedSession
 from .addresses import address_of
 from .lifetime import ACTIVE, end_with_request, environs_of_thread, lifetime_of
+from .read_only import reading_of, reading_session
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -124,7 +125,12 @@ class _SessionsByKey(Mapping[str, Session]):
 
 def _joined_session(request: Any) -> JoinedSession:
     """Return the session of the request's transaction manager, made at the first call."""
-    sessions, tm = application_of(request).sessions, request.tm
+    application = application_of(request)
+    if application.has_read_only:
+        reading = reading_of(request)
+        if reading is not None:
+            return reading_session(request, reading)
+    sessions, tm = application.sessions, request.tm
     existing = sessions.find_session(tm)
     if existing is not None:
         # A subrequest in the same transaction: two sessions would commit one after the other.
@@ -203,7 +209,13 @@ def sqa_stream(request: Any, statement: Select[Any], *, size: int = 500) -> Iter
         return iter(given.execute(statement))
     # This manager never begins a transaction, so the session can only read.
     tm = cast("TransactionManager", transaction.TransactionManager(explicit=True))
-    rows = _stream_rows(application_of(request).sessions.make_session(tm), statement, size)
+    sessions, reading = application_of(request).sessions, reading_of(request)
+    session = (
+        sessions.make_session(tm)
+        if reading is None
+        else sessions.make_reading_session(tm, reading.refusal)
+    )
+    rows = _stream_rows(session, statement, size)
     lifetime_of(request).streams.append(rows)
     return rows
 

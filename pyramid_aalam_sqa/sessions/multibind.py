@@ -4,7 +4,7 @@ One session leads: it routes statements, holds the connections, and its data man
 The others follow: each uses one database only, on the leader's connection to it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import SessionTransaction
 
+from ..engines import ReadOnly
 from ..exceptions import BindError, OutsideTransactionError
 from .commits import commit_in_order, detach_connections, disable_own_commit, prepare_commit
 from .data_manager import CLOSED_IN_TRANSACTION, JoinedDataManager
@@ -115,6 +116,12 @@ class MultiBindSession(RoutingSession, JoinedSession):
         mine = super().has_lost_write
         return mine or any(each.has_lost_write for each in self.followers.values())
 
+    def changes(self) -> Iterator[object]:
+        """Yield the objects that a flush of this session or of a following one would write."""
+        yield from super().changes()
+        for session in self.followers.values():
+            yield from session.changes()
+
     def rollback(self) -> None:
         """Undo the work in all databases, of this session and of those that follow it."""
         super().rollback()
@@ -160,6 +167,11 @@ class BindSession(JoinedSession):
         super().__init__(join_transaction_mode="rollback_only", **options)
         self.leader = leader
         self.bind_key = bind_key
+
+    @property
+    def refusal(self) -> "ReadOnly | None":  # type: ignore[override]  # the leader decides
+        """What refuses each write of the leader, and so of this session."""
+        return self.leader.refusal
 
     def get_bind(
         self,

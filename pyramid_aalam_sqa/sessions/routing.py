@@ -44,8 +44,19 @@ class Routes:
         self._generation = mapping_generation()
         self._known: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()
         self._checked: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()
+        # The engine that writes, by the one that read-only requests read from instead.
+        self._writers: WeakKeyDictionary[Engine, Engine] = WeakKeyDictionary()
         for engine in set(engines.values()):
             listen_for_statements(engine, _RoutingCheck(self))
+
+    def add_reader(self, reader: Engine, writer: Engine) -> None:
+        """Check the statements of *reader* as those of *writer*, in whose place it reads."""
+        self._writers[reader] = writer
+        listen_for_statements(reader, _RoutingCheck(self))
+
+    def writer_of(self, engine: Engine) -> Engine:
+        """Return the engine in whose place *engine* reads, or *engine* itself."""
+        return self._writers.get(engine, engine)
 
     def engine_for(self, key: str) -> Engine:
         """Return the engine with the bind key *key*.
@@ -137,7 +148,7 @@ class _RoutingCheck:
         connection = context.root_connection
         # Only statements that a session of these routes has routed, or that its flush sends.
         if context.execution_options.get(ROUTED) is routes or _is_flushing(connection, routes):
-            routes.check_tables(compiled, connection.engine)
+            routes.check_tables(compiled, routes.writer_of(connection.engine))
 
 
 def _is_flushing(connection: Connection, routes: Routes) -> bool:

@@ -8,15 +8,15 @@ its end the session cannot be used.
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar, cast
 
-from sqlalchemy import event
+from sqlalchemy import event, inspect
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, SessionTransaction
 from transaction.interfaces import NoTransaction
 
-from ..engines import WatchedTransaction, own_transaction
+from ..engines import ReadOnly, WatchedTransaction, own_transaction
 from ..exceptions import (
     COMMIT_BY_HAND,
     SESSION_ENDED,
@@ -24,6 +24,7 @@ from ..exceptions import (
     CommitNotAllowedError,
     OutsideTransactionError,
     SettingError,
+    TransactionError,
 )
 from ..interfaces import TransactionManager
 from ..queries import SqaSession
@@ -45,6 +46,8 @@ class JoinedSession(SqaSession):
     """
 
     data_manager_class: type[JoinedDataManager] = JoinedDataManager
+    # What refuses each write, while a read-only request or view uses the session.
+    refusal: ReadOnly | None = None
 
     def __init__(
         self,
@@ -82,16 +85,26 @@ class JoinedSession(SqaSession):
     @property
     def has_lost_write(self) -> bool:
         """Whether objects were changed outside a transaction, where nothing commits them."""
-        if not self.reads_only:
-            return False
-        return bool(self.new or self.deleted or any(map(self.is_modified, self.dirty)))
+        return self.reads_only and next(self.changes(), None) is not None
+
+    def changes(self) -> Iterator[object]:
+        """Yield the objects that a flush would write."""
+        yield from self.new
+        yield from self.deleted
+        yield from filter(self.is_modified, self.dirty)
+
+    def late_write(self) -> TransactionError:
+        """Return the error for objects that were changed where nothing commits them."""
+        if self.refusal is None:
+            return OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
+        return self.refusal.error(f"a {type(next(self.changes())).__name__} that was changed")
 
     def close(self) -> None:
         """Close the session. Raises :class:`OutsideTransactionError` if it holds a lost write."""
-        lost = self.has_lost_write
+        lost = self.late_write() if self.has_lost_write else None
         super().close()
-        if lost:
-            raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
+        if lost is not None:
+            raise lost
 
     def end(self) -> None:
         """Close the session as :meth:`close` does; it cannot be used again."""
@@ -203,21 +216,32 @@ def _own(session: JoinedSession, transaction: SessionTransaction, connection: Co
         connection, transaction, read_only=session.reads_only, may_commit=session.committing
     )
     if watched is not None:
+        watched.refusal = session.refusal
         session.transactions.append(watched)
 
 
 @event.listens_for(JoinedSession, "before_attach", propagate=True)
+def _refuse_late_object(session: JoinedSession, instance: object) -> None:
+    refusal = session.refusal
+    # An object that is stored already may be attached to be read, from a cache for example.
+    if refusal is not None and inspect(instance).key is None:
+        what = f"a {type(instance).__name__} that was added"
+        raise refusal.error(what)
+    if refusal is None and session.reads_only:
+        raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
+
+
 @event.listens_for(JoinedSession, "before_flush", propagate=True)
 def _refuse_late_write(session: JoinedSession, *_: object) -> None:
-    if session.reads_only:
-        raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
+    if session.reads_only or session.refusal is not None:
+        raise session.late_write()
 
 
 @event.listens_for(JoinedSession, "before_commit", propagate=True)
 def _refuse_commit_by_hand(session: JoinedSession) -> None:
     if session.in_nested_transaction():
         return
-    if session.reads_only:
+    if session.reads_only and session.refusal is None:
         raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)
     if not session.committing:
         raise CommitNotAllowedError(COMMIT_BY_HAND)

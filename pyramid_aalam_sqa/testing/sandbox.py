@@ -87,7 +87,11 @@ def isolated(app: HasRegistry, *, commits: bool = False) -> Iterator[Sandbox]:
         for key in sandbox.engines:
             ends.enter_context(lend(sandbox, key))
         ends.enter_context(sandbox.outcomes.watch(app))
-        listeners = application_of(app).sessions.retry_listeners
+        sessions = application_of(app).sessions
+        # Read-only requests read on the connections that are lent, in transactions of their own.
+        ends.callback(setattr, sessions.reading, "apart", sessions.reading.apart)
+        sessions.reading.apart = False
+        listeners = sessions.retry_listeners
         listeners.append(sandbox.outcomes.tell_retry)
         ends.callback(listeners.remove, sandbox.outcomes.tell_retry)
         ends.callback(sandbox.session.close)

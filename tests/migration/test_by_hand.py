@@ -29,7 +29,7 @@ from support.accounts import (
 from support.pages import ROOT
 from support.retried import page_for_everything
 from support.servers import free_port
-from support.ways import WAYS, table_of_notes
+from support.ways import WAYS, prepare
 
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six")
 README = " ".join((ROOT / "README.md").read_text().split())
@@ -93,7 +93,7 @@ def ways_that_store(make, database):
 
 def test_the_readme_says_how_many_ways_to_write_are_stored(stacks, mariadb):
     """By hand, only what the unit of work of the ORM has written is stored."""
-    table_of_notes(mariadb)
+    prepare(mariadb)
     ours, other = (ways_that_store(stacks[name], mariadb) for name in STACKS)
     total, stored = len(other), sum(other.values())
 

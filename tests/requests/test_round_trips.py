@@ -132,7 +132,13 @@ def hear(kind, serve, request):
         "sqlalchemy.binds.audit.pool_size": "2",
         "sqa.mysql.tls": "off",
     }
-    app = serve(url, *(with_view(view, name=view.__name__) for view in VIEWS), **settings)
+    app = serve(
+        url,
+        *(with_view(view, name=view.__name__) for view in VIEWS),
+        with_view(read, name="read_only", sqa_read_only=True),
+        with_view(read, name="snapshot", sqa_read_only="snapshot"),
+        **settings,
+    )
     assert len(set(get_sqa(app).engines.values())) == 2
 
     def visit(name):
@@ -154,6 +160,18 @@ def test_a_unit_of_work_costs_its_statement_and_one_more(hear, kind, name, words
     begin = ["BEGIN"] if kind == "postgresql" and words else []
 
     assert hear(name) == [*begin, *words.split()]
+
+
+def test_a_read_only_request_costs_its_statement_alone(hear):
+    """It has neither BEGIN nor COMMIT: one round trip, where a bare driver needs two."""
+    assert hear("read_only") == ["SELECT"]
+
+
+def test_a_snapshot_costs_its_begin_and_its_end(hear, kind):
+    """No more than a transaction that only reads."""
+    begin = {"mariadb": "START", "postgresql": "BEGIN"}[kind]
+
+    assert hear("snapshot") == [begin, "SELECT", "ROLLBACK"]
 
 
 def test_two_databases_cost_twice_as_much(hear, kind):

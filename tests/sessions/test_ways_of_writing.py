@@ -6,25 +6,17 @@ from sqlalchemy import text
 from webtest import TestApp
 
 from support.apps import with_view
-from support.ways import BEFORE, WAYS, table_of_notes
-
-CASES = [
-    pytest.param(name, kind, id=f"{name}-{kind}")
-    for name, (_, _, only) in WAYS.items()
-    for kind in only
-]
+from support.ways import BEFORE, CASES, WAYS, prepare
 
 
 @pytest.fixture
 def target(request):
     """The database that a case names."""
-    database = request.getfixturevalue(request.param)
-    table_of_notes(database)
-    return database
+    return prepare(request.getfixturevalue(request.param))
 
 
 @pytest.mark.parametrize("status", [200, 500])
-@pytest.mark.parametrize(("name", "target"), CASES, indirect=["target"])
+@pytest.mark.parametrize(("name", "target"), CASES, indirect=["target"], ids=map("-".join, CASES))
 @pytest.mark.sweep(60)
 def test_a_write_is_stored_when_the_status_says_so_and_only_then(serve, name, target, status):
     """A status of 200 to 399 stores the write of every style; any other undoes it."""

@@ -1,4 +1,4 @@
-"""Every way to write with a session, and what the table of notes contains after it."""
+"""Every way to write, each with the table that it leaves behind."""
 
 from sqlalchemy import delete, insert, text, update
 
@@ -214,12 +214,16 @@ def write_beside_ddl(session):
     session.execute(text("INSERT INTO note (id, body) VALUES (2, 'new')"))
 
 
-def table_of_notes(database):
-    """Make the table with one row, and what a way of one product needs."""
+CASES = [(name, kind) for name, (_, _, only) in WAYS.items() for kind in only]
+
+
+def prepare(database):
+    """Make the table, with one row, and the procedure that the ways use."""
     database.run("CREATE TABLE note (id INTEGER PRIMARY KEY, body VARCHAR(50) NOT NULL)")
     database.run("INSERT INTO note (id, body) VALUES (1, 'before')")
-    if database.kind == "mysql":
+    if database.kind in {"mysql", "mariadb"}:
         database.run(
             "CREATE PROCEDURE add_note(IN i INT, IN b VARCHAR(50)) "
             "INSERT INTO note (id, body) VALUES (i, b)"
         )
+    return database

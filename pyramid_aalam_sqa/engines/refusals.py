@@ -1,0 +1,54 @@
+"""What refuses the writes of a read-only request, and the words for it."""
+
+import re
+from dataclasses import dataclass
+
+from ..backends import READS
+from ..exceptions import ReadOnlyRequestError
+
+# Statements that read, or that change only their own transaction or connection.
+HARMLESS = re.compile(
+    r"\s*\(*\s*(?:VALUES|TABLE|SAVEPOINT|RELEASE|ROLLBACK\s+(?:WORK\s+|TRANSACTION\s+)?TO|"
+    r"DECLARE|FETCH|MOVE|CLOSE|SET|PRAGMA)\b",
+    re.IGNORECASE,
+)
+# A common table expression may write.
+WITH = re.compile(r"\s*\(*\s*WITH\b", re.IGNORECASE)
+WRITES = re.compile(r"\b(?:INSERT|UPDATE|DELETE|MERGE|REPLACE)\b", re.IGNORECASE)
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
+LONGEST_SHOWN = 80
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOnly:
+    """A request or a view that may not write.
+
+    *who* is its name in messages. With *snapshot* it reads the database as it was at one moment.
+    """
+
+    who: str
+    snapshot: bool = False
+
+    def error(self, what: str) -> ReadOnlyRequestError:
+        """Return the error for *what* was to be written."""
+        return ReadOnlyRequestError(
+            f"{self.who} is read-only, so this write is refused: {what}. Remove the write, or the "
+            "option sqa_read_only."
+        )
+
+    def statement_error(self, statement: str | None) -> ReadOnlyRequestError:
+        """Return the error for *statement*, of which only the beginning is shown."""
+        return self.error(beginning_of(statement or ""))
+
+    def check(self, statement: str) -> None:
+        """Raise if *statement* may write, as far as its text tells."""
+        if READS.match(statement) or HARMLESS.match(statement):
+            return
+        if WITH.match(statement) and not WRITES.search(QUOTED.sub("", statement)):
+            return
+        raise self.statement_error(statement)
+
+
+def beginning_of(statement: str) -> str:
+    """Return the beginning of *statement* as far as it cannot hold a value."""
+    return re.split(r"['\"(=]", statement.strip(), maxsplit=1)[0][:LONGEST_SHOWN].strip()
