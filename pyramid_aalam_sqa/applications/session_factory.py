@@ -23,6 +23,7 @@ from ..sessions import (
     MultiBindSession,
     Routes,
     ScopedSession,
+    SessionKeeper,
     unknown_bind,
     with_class,
 )
@@ -75,7 +76,8 @@ class SessionFactory:
 
     def find_session(self, tm: TransactionManager) -> JoinedSession | None:
         """Return the session of *tm*; None if there is none, or if it has ended."""
-        reference = self._sessions.get(_manager_of_this_thread(tm))
+        tm = _manager_of_this_thread(tm)
+        reference = tm.kept.get(self) if isinstance(tm, SessionKeeper) else self._sessions.get(tm)
         session = reference() if reference else None
         return None if session is None or session.ended else session
 
@@ -95,7 +97,10 @@ class SessionFactory:
             # This session is not bound to an engine: it asks the routes for each statement.
             options |= {"routes": self._routes, "follow": self._make_bind_session}
             session = self._session_class(**options)
-        self._sessions[tm] = weakref.ref(session)
+        if isinstance(tm, SessionKeeper):
+            tm.kept[self] = weakref.ref(session)
+        else:
+            self._sessions[tm] = weakref.ref(session)
         return session
 
     def bind_session(self, session: JoinedSession, bind_key: str) -> JoinedSession:

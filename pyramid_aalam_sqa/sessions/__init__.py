@@ -1,5 +1,6 @@
 """Sessions that take part in a transaction, on one database or several."""
 
+from .keeper import SessionKeeper
 from .multibind import BindSession, MultiBindSession
 from .routing import Routes, unknown_bind
 from .session import JoinedSession, with_class
@@ -12,6 +13,7 @@ __all__ = [
     "MultiBindSession",
     "Routes",
     "ScopedSession",
+    "SessionKeeper",
     "refuse_bind_keys",
     "unknown_bind",
     "with_class",
