@@ -257,7 +257,7 @@ class Backend:
         )
 
     def watch_connections(self, engine: Engine) -> None:
-        """Refuse new connections in AUTOCOMMIT. *engine* may be one that the application has made."""
+        """Refuse new connections of *engine*, which may be the application's own, in AUTOCOMMIT."""
         event.listen(engine, "connect", self._refuse_autocommit)
 
     def driver_arguments(self, driver: Any) -> frozenset[str] | None:

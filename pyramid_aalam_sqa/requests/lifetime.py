@@ -40,6 +40,9 @@ BEGUN = "sqa.begun"
 # WebOb takes the number out of it each time.
 FIRST_ERROR_STATUS = "400"
 
+# Python 3.11 takes long to find a member in its Enum.
+STORED = Outcome.STORED
+
 # The types of a body that does not read from a session while it is sent.
 COMPLETE = (list, tuple, type(None))
 
@@ -85,7 +88,7 @@ class Lifetime(Attempt):
         environs = environs_of_thread()
         for environ in environs:
             make_last_attempt(environ)
-        if transaction.outcome is Outcome.STORED and self.sessions:
+        if transaction.outcome is STORED and self.sessions:
             # pyramid_tm removes its mark before it commits.
             final = not environs or ACTIVE not in environs[-1]
             if final and transaction.session in self.sessions:
