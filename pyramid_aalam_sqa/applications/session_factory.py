@@ -8,11 +8,13 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Mapping
+from inspect import signature
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy.engine import URL, Engine
+from sqlalchemy.orm import Session
 
 from ..engines import ReadOnly, make_engine
 from ..exceptions import SettingError
@@ -25,6 +27,7 @@ from ..sessions import (
     ReadOnlySession,
     Routes,
     ScopedSession,
+    SessionKeeper,
     unknown_bind,
     with_class,
 )
@@ -52,6 +55,14 @@ class SessionFactory:
         self._session_options = dict(settings.session)
         # The application's own session class, from sqa.session.class_.
         session_class = self._session_options.pop("class_")
+        if session_class is Session:
+            # Each argument costs, so what SQLAlchemy does by itself is not asked for.
+            usual = signature(Session).parameters
+            self._session_options = {
+                name: value
+                for name, value in self._session_options.items()
+                if value is not usual[name].default
+            }
         base = MultiBindSession if self._routes else JoinedSession
         self._session_class = with_class(base, session_class)
         self._bind_session_class = with_class(BindSession, session_class)
@@ -84,7 +95,8 @@ class SessionFactory:
 
     def find_session(self, tm: TransactionManager) -> JoinedSession | None:
         """Return the session of *tm*; None if there is none, or if it has ended."""
-        reference = self._sessions.get(_manager_of_this_thread(tm))
+        tm = _manager_of_this_thread(tm)
+        reference = tm.kept.get(self) if isinstance(tm, SessionKeeper) else self._sessions.get(tm)
         session = reference() if reference else None
         return None if session is None or session.ended else session
 
@@ -97,14 +109,22 @@ class SessionFactory:
         transaction.
         """
         tm = _manager_of_this_thread(tm)
-        options: dict[str, Any] = {**self._session_options, "tm": tm, "window": window}
+        options = self._session_options
         if self._routes is None:
-            session = self._session_class(self.engine_for(), **options)
+            session = self._session_class(self.engine_for(), tm=tm, window=window, **options)
         else:
             # This session is not bound to an engine: it asks the routes for each statement.
-            options |= {"routes": self._routes, "follow": self._make_bind_session}
-            session = self._session_class(**options)
-        self._sessions[tm] = weakref.ref(session)
+            session = self._session_class(
+                tm=tm,
+                window=window,
+                routes=self._routes,
+                follow=self._make_bind_session,
+                **options,
+            )
+        if isinstance(tm, SessionKeeper):
+            tm.kept[self] = weakref.ref(session)
+        else:
+            self._sessions[tm] = weakref.ref(session)
         return session
 
     def make_reading_session(self, tm: TransactionManager, refusal: ReadOnly) -> ReadOnlySession:

@@ -1,7 +1,17 @@
 """What is particular to each database product: its URLs, defaults, errors and quirks."""
 
 from .backend import Backend, ErrorKind
-from .driver import CALL, ENDS, READS, UNDOES, Transaction, driver_of
+from .driver import (
+    CALL,
+    ENDS,
+    IS_AUTOCOMMIT,
+    IS_CLOSED,
+    IS_OPEN,
+    IS_UNKNOWN,
+    READS,
+    UNDOES,
+    driver_of,
+)
 from .mysql import MySQLBackend
 from .pymysql_driver import LOCAL_HOSTS
 from .registry import (
@@ -22,6 +32,10 @@ from .urls import is_file, is_memory, masked, read_url, with_name
 __all__ = [
     "CALL",
     "ENDS",
+    "IS_AUTOCOMMIT",
+    "IS_CLOSED",
+    "IS_OPEN",
+    "IS_UNKNOWN",
     "LOCAL_HOSTS",
     "READS",
     "RESERVED_NAMES",
@@ -30,7 +44,6 @@ __all__ = [
     "Comparable",
     "ErrorKind",
     "MySQLBackend",
-    "Transaction",
     "attach_backend",
     "backend_class",
     "backend_for",

@@ -276,14 +276,8 @@ class Backend:
         )
 
     def watch_connections(self, engine: Engine) -> None:
-        """Close each connection of *engine* that note_change() was called for, when it comes back.
-
-        Also undo make_read_only() then, and refuse new connections in AUTOCOMMIT. *engine* may be
-        one that the application has made.
-        """
-        if not self.reading:
-            event.listen(engine, "connect", self._refuse_autocommit)
-        event.listen(engine, "checkin", self._on_return)
+        """Refuse new connections of *engine*, which may be the application's own, in AUTOCOMMIT."""
+        event.listen(engine, "connect", self._refuse_autocommit)
 
     def driver_arguments(self, driver: Any) -> frozenset[str] | None:
         """Return the names of the arguments of connect() in the module *driver*.
@@ -495,8 +489,11 @@ class Backend:
         cursor.execute("ROLLBACK")
         cursor.close()
 
-    def _on_return(self, connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
-        """Do what was noted for a connection that comes back to the pool. A "checkin" listener."""
+    def on_return(self, connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+        """Do what was noted for a connection that comes back to the pool.
+
+        Close it if note_change() was called for it, or undo make_read_only().
+        """
         todo = record.info.pop(ON_RETURN, None)
         # The pool has closed it already if the record has no connection.
         if todo is None or connection is None or record.dbapi_connection is None:

@@ -45,6 +45,11 @@ class Transaction(Enum):
     UNKNOWN = "the driver cannot say"
 
 
+# What runs for each statement uses these names: Python 3.11 takes as long to find a member in its
+# Enum as to call three functions.
+IS_OPEN, IS_CLOSED, IS_AUTOCOMMIT, IS_UNKNOWN = Transaction
+
+
 class Driver:
     """A driver that says nothing: what ends a transaction is seen by the text of a statement."""
 
@@ -63,7 +68,7 @@ class Driver:
 
     def transaction(self, connection: Any) -> Transaction:
         """Return what the driver's *connection* says of its transaction."""
-        return Transaction.UNKNOWN
+        return IS_UNKNOWN
 
     def is_clean(self, connection: Any) -> bool:
         """Return whether the server has surely no transaction on the driver's *connection*.
@@ -102,9 +107,9 @@ class SQLiteDriver(Driver):
     def transaction(self, connection: Any) -> Transaction:
         """Return what ``in_transaction`` says."""
         if connection.in_transaction:
-            return Transaction.OPEN
+            return IS_OPEN
         # None is how SQLAlchemy tells the driver of AUTOCOMMIT.
-        return Transaction.AUTOCOMMIT if connection.isolation_level is None else Transaction.CLOSED
+        return IS_AUTOCOMMIT if connection.isolation_level is None else IS_CLOSED
 
     def is_clean(self, connection: Any) -> bool:
         """Return what ``in_transaction`` says. The driver itself sends no ROLLBACK then."""
@@ -123,12 +128,8 @@ class PsycopgDriver(Driver):
         """Return what libpq says."""
         status = self._status(connection)
         if status == self.IDLE:
-            return Transaction.AUTOCOMMIT if connection.autocommit else Transaction.CLOSED
-        return (
-            Transaction.OPEN
-            if status in {self.IN_TRANSACTION, self.IN_ERROR}
-            else Transaction.UNKNOWN
-        )
+            return IS_AUTOCOMMIT if connection.autocommit else IS_CLOSED
+        return IS_OPEN if status in {self.IN_TRANSACTION, self.IN_ERROR} else IS_UNKNOWN
 
     def is_clean(self, connection: Any) -> bool:
         """Return what libpq says. The driver itself sends no ROLLBACK then."""
@@ -153,7 +154,7 @@ class MySQLClientDriver(Driver):
     def transaction(self, connection: Any) -> Transaction:
         """Return what the server said of autocommit after the last statement."""
         is_autocommit = connection.open and connection.get_autocommit()
-        return Transaction.AUTOCOMMIT if is_autocommit else Transaction.UNKNOWN
+        return IS_AUTOCOMMIT if is_autocommit else IS_UNKNOWN
 
     def is_clean(self, connection: Any) -> bool:
         """Return what a connection that was made here has noted of itself."""
@@ -179,8 +180,8 @@ class PyMySQLDriver(MySQLClientDriver):
         """Return what the server said after the last statement that was not a SELECT."""
         status = connection.server_status
         if status & self.IN_TRANSACTION:
-            return Transaction.OPEN
-        return Transaction.AUTOCOMMIT if status & self.AUTOCOMMIT else Transaction.CLOSED
+            return IS_OPEN
+        return IS_AUTOCOMMIT if status & self.AUTOCOMMIT else IS_CLOSED
 
     def is_intact(self, connection: Any) -> bool:
         """Return whether it is open: PyMySQL closes it when it is interrupted while it reads."""

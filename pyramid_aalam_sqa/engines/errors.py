@@ -15,9 +15,9 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
 
 from ..backends import (
+    IS_CLOSED,
     Backend,
     ErrorKind,
-    Transaction,
     attach_backend,
     backend_of,
     driver_of,
@@ -102,7 +102,7 @@ def _has_rolled_back(context: ExceptionContext, connection: Connection) -> bool:
     driver = driver_of(context.dialect)
     if not driver.KNOWS_ITS_COMMIT:
         return False
-    return driver.transaction(connection.connection.dbapi_connection) is Transaction.CLOSED
+    return driver.transaction(connection.connection.dbapi_connection) is IS_CLOSED
 
 
 def _breaks(

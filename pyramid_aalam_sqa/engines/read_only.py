@@ -83,6 +83,7 @@ class ReadingGuard:
                 record.invalidate()
         except Exception as error:  # noqa: BLE001 - the pool must get its place back
             record.invalidate(error)
+        self.backend.on_return(connection, record)
 
     def _around(self, execute: Any) -> Any:
         """Return *execute*, of the dialect, which notes what a statement leaves behind."""
@@ -131,7 +132,6 @@ def install_reading_listeners(engine: Engine, backend: Backend) -> None:
     event.listen(engine, "handle_error", _refuse_write)
     event.listen(engine, "handle_error", classify)
     event.listen(engine, "checkin", guard.release)
-    backend.watch_connections(engine)
 
 
 def begin_reading(connection: Connection, refusal: ReadOnly) -> None:

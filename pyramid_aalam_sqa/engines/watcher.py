@@ -26,11 +26,23 @@ from weakref import WeakKeyDictionary
 
 from pyramid_retry import mark_error_retryable
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Dialect, Engine, ExecutionContext
+from sqlalchemy.engine import Connection, Dialect, Engine
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from ..backends import CALL, READS, UNDOES, Backend, ErrorKind, Transaction, driver_of
+from ..backends import (
+    CALL,
+    IS_AUTOCOMMIT,
+    IS_CLOSED,
+    IS_OPEN,
+    IS_UNKNOWN,
+    READS,
+    UNDOES,
+    Backend,
+    ErrorKind,
+    backend_of,
+    driver_of,
+)
 from ..exceptions import (
     COMMIT_BY_HAND,
     WRITE_OUTSIDE_TRANSACTION,
@@ -78,6 +90,10 @@ class Outcome(Enum):
     STORED = "COMMIT was answered with success"
     REFUSED = "COMMIT was answered with an error, or was not sent"
     ROLLED_BACK = "ROLLBACK was sent"
+
+
+# Python 3.11 takes as long to find a member in its Enum as to call three functions.
+OPEN, UNKNOWN, STORED, REFUSED, ROLLED_BACK = Outcome
 
 
 class Attempt:
@@ -160,7 +176,7 @@ class WatchedTransaction:
     )
 
     def __init__(self) -> None:
-        self.outcome = Outcome.OPEN
+        self.outcome = OPEN
         # The transaction of a session that this one belongs to, weakly: it holds the connection.
         self.owner: weakref.ref[SessionTransaction] | None = None
         self.read_only = False
@@ -224,11 +240,12 @@ class Watcher:
         Raises :class:`BrokenTransactionError` when a session still owns a transaction there that
         was rolled back by hand. The session would not commit the new one.
         """
-        last: WatchedTransaction | None = pooled.info.get(TRANSACTION)
+        info = pooled.info
+        last: WatchedTransaction | None = info.get(TRANSACTION)
         if last is not None and last.is_owned:
             raise BrokenTransactionError(CONNECTION_ROLLED_BACK)
         self._begin(pooled)
-        pooled.info[TRANSACTION] = transaction = WatchedTransaction()
+        info[TRANSACTION] = transaction = WatchedTransaction()
         if last is not None:
             transaction.cursors = last.cursors
         self._look(transaction, pooled.dbapi_connection)
@@ -236,40 +253,40 @@ class Watcher:
     def do_commit(self, pooled: Any) -> None:
         """Send COMMIT unless it must not be sent, and note what becomes of the transaction."""
         transaction = _of(pooled)
-        if transaction is None or transaction.outcome is not Outcome.OPEN:
+        if transaction is None or transaction.outcome is not OPEN:
             self._commit(pooled)
             return
         try:
             self.check_commit(transaction, pooled.dbapi_connection)
         except BaseException:
-            transaction.outcome = Outcome.REFUSED
+            transaction.outcome = REFUSED
             self._undo(transaction, pooled)
             raise
-        transaction.outcome = Outcome.UNKNOWN
+        transaction.outcome = UNKNOWN
         try:
             self._commit(pooled)
-            transaction.outcome = Outcome.STORED
+            transaction.outcome = STORED
         except BaseException as error:
             transaction.outcome = self._outcome_of(error, pooled.dbapi_connection)
-            if transaction.outcome is Outcome.REFUSED:
+            if transaction.outcome is REFUSED:
                 self._undo(transaction, pooled)
-            elif transaction.outcome is Outcome.STORED:
+            elif transaction.outcome is STORED:
                 note = transaction.note or attempt_note()
                 log.error("The transaction is stored, and %r came after it: %s", error, note)
             raise
         finally:
             attempt = _attempt.get()
-            if attempt is not None and transaction.outcome is not Outcome.REFUSED:
+            if attempt is not None and transaction.outcome is not REFUSED:
                 attempt.note_commit(transaction)
 
     def do_rollback(self, pooled: Any) -> None:
         """Send ROLLBACK; report what is stored although it was to be rolled back."""
         transaction = _of(pooled)
-        if transaction is None or transaction.outcome is not Outcome.OPEN:
+        if transaction is None or transaction.outcome is not OPEN:
             if not self.skips_rollback(pooled):
                 self._rollback(pooled)
             return
-        transaction.outcome = Outcome.ROLLED_BACK
+        transaction.outcome = ROLLED_BACK
         driver = pooled.dbapi_connection
         if transaction.procedure is not None:
             self._check_savepoint(transaction, driver)
@@ -289,12 +306,15 @@ class Watcher:
         """
         return self._shortcuts and self._driver.is_clean(pooled.dbapi_connection)
 
+    def take_back(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        """Do what has to be done for a connection that goes back. A "checkin" listener."""
+        self.release(connection, record)
+        self.backend.on_return(connection, record)
+
     def release(
         self, connection: Any, record: ConnectionPoolEntry | None, _state: object = None
     ) -> None:
-        """Clean the driver's *connection*, which goes back to its pool.
-
-        A listener of "checkin", and of "reset", which has a third argument.
+        """Clean the driver's *connection*, which goes back to its pool. A "reset" listener.
 
         SQLAlchemy believes that a transaction has ended when a listener of its "commit" event
         raises. The driver still has it open, so it is rolled back here. Cursors that were not read
@@ -306,7 +326,7 @@ class Watcher:
         if record is None or transaction is None or connection is None:
             return
         try:
-            if transaction.outcome is Outcome.OPEN:
+            if transaction.outcome is OPEN:
                 connection.rollback()
             for reference in transaction.cursors:
                 cursor = reference()
@@ -326,14 +346,17 @@ class Watcher:
         changes_session = backend.noted_changes
 
         def watched(cursor: Any, statement: str, *arguments: Any) -> None:
-            pooled = _pooled_of(arguments[-1])
-            if pooled is None:
+            pooled = arguments[-1].root_connection.connection
+            try:
+                info = pooled.info
+            except NotImplementedError:
+                # The dialect is asking the server what it can do.
                 execute(cursor, statement, *arguments)
                 return
             if changes_session is not None and changes_session(statement):
-                backend.note_change(statement, pooled.info)
-            transaction: WatchedTransaction | None = pooled.info.get(TRANSACTION)
-            if transaction is None or transaction.outcome is not Outcome.OPEN:
+                backend.note_change(statement, info)
+            transaction: WatchedTransaction | None = info.get(TRANSACTION)
+            if transaction is None or transaction.outcome is not OPEN:
                 execute(cursor, statement, *arguments)
                 return
             if transaction.ended or transaction.broken_by or transaction.refusal:
@@ -345,9 +368,9 @@ class Watcher:
             if keeps_reading and cursor.description is not None:
                 transaction.note_cursor(cursor)
             found, seen_open = state_of(driver), transaction.seen_open
-            if found is Transaction.OPEN and (not seen_open or not ends):
+            if found is IS_OPEN and (not seen_open or not ends):
                 transaction.seen_open = True
-            elif found is not Transaction.CLOSED or seen_open:
+            elif found is not IS_CLOSED or seen_open:
                 self._after(transaction, driver, statement)
 
         return watched
@@ -397,12 +420,12 @@ class Watcher:
     ) -> bool:
         """Ask the driver for its transaction. Return whether it is over without us."""
         found = self._driver.transaction(driver)
-        if found is Transaction.OPEN:
+        if found is IS_OPEN:
             transaction.seen_open = True
-        elif found is Transaction.UNKNOWN:
+        elif found is IS_UNKNOWN:
             if statement is not None and not READS.match(statement):
                 transaction.seen_open = True
-        elif found is Transaction.AUTOCOMMIT:
+        elif found is IS_AUTOCOMMIT:
             if statement is None:
                 transaction.autocommits = True
             elif transaction.autocommits:
@@ -418,9 +441,8 @@ class Watcher:
         """Return whether the driver itself was used to end a transaction that had written."""
         if transaction.broken_by or not transaction.seen_open or transaction.autocommits:
             return False
-        # Without a set: the hash of an Enum is a function of Python's.
         found = self._driver.transaction(driver)
-        return found is Transaction.CLOSED or found is Transaction.AUTOCOMMIT
+        return found is IS_CLOSED or found is IS_AUTOCOMMIT
 
     def _report_end(self, transaction: WatchedTransaction, statement: str) -> None:
         """Note and log that *transaction* was ended by *statement*; empty if that is not known."""
@@ -466,7 +488,8 @@ class Watcher:
             raise CommitNotAllowedError(
                 WRITE_OUTSIDE_TRANSACTION if transaction.read_only else COMMIT_BY_HAND
             )
-        raise_if_broken([transaction])
+        if transaction.broken_by is not None:
+            raise broken(transaction.broken_by)
         if self.backend.has_server_closed(driver):
             # A COMMIT that is written to a closed connection is never answered, and its error
             # would look like that of a lost answer.
@@ -511,13 +534,11 @@ class Watcher:
         if isinstance(error, self._error):
             disconnected = self._is_disconnect(error, driver, None)
             kind = self.backend.classify(error, connecting=False, disconnected=disconnected)
-            return (
-                Outcome.UNKNOWN if self.backend.is_commit_unknown(kind, error) else Outcome.REFUSED
-            )
+            return UNKNOWN if self.backend.is_commit_unknown(kind, error) else REFUSED
         if not self._driver.KNOWS_ITS_COMMIT:
-            return Outcome.UNKNOWN
+            return UNKNOWN
         found = self._driver.transaction(driver)
-        return Outcome.STORED if found is Transaction.CLOSED else Outcome.REFUSED
+        return STORED if found is IS_CLOSED else REFUSED
 
     def _undo(self, transaction: WatchedTransaction, pooled: Any) -> None:
         """Roll back a transaction whose COMMIT was refused.
@@ -538,7 +559,7 @@ def watch_transactions(engine: Engine, backend: Backend) -> None:
     """Watch each transaction of *engine* from now on."""
     watcher = Watcher(engine.dialect, backend)
     _watchers[engine.dialect] = weakref.ref(watcher)
-    event.listen(engine, "checkin", watcher.release)
+    event.listen(engine, "checkin", watcher.take_back)
     if not rolls_back_on_return(engine.pool):
         # Before the pool does what it does instead, such as a COMMIT.
         event.listen(engine, "reset", watcher.release)
@@ -584,14 +605,13 @@ def own_transaction(
     Returns it; None if it has an owner, or if the engine is not watched. With *read_only* it
     refuses every write.
     """
-    transaction = transaction_on(connection)
-    watcher = watcher_of(connection)
-    if transaction is None or watcher is None or transaction.owner is not None:
+    transaction = _of(connection.connection)
+    if transaction is None or transaction.owner is not None:
         return None
     transaction.owner = weakref.ref(owner)
     transaction.read_only, transaction.may_commit = read_only, may_commit
     if read_only:
-        watcher.backend.make_read_only(connection)
+        backend_of(connection).make_read_only(connection)
     return transaction
 
 
@@ -641,17 +661,6 @@ def _of(pooled: Any) -> WatchedTransaction | None:
         # SQLAlchemy makes such a connection while it asks the server what it can do.
         return None
     return found
-
-
-def _pooled_of(context: ExecutionContext) -> Any:
-    """Return the pooled connection of *context*; None while the dialect is asking the server."""
-    pooled = context.root_connection.connection
-    try:
-        # SQLAlchemy keeps it at the first use.
-        pooled.info  # noqa: B018 - it raises where there is none
-    except NotImplementedError:
-        return None
-    return pooled
 
 
 def _run(connection: Any, statement: str) -> None:

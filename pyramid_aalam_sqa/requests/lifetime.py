@@ -36,8 +36,15 @@ ACTIVE = "tm.active"
 # The environ key of the manager with a transaction for an exception view, None before it has one.
 BEGUN = "sqa.begun"
 
-# A response with this status or a higher one says that nothing is stored.
-FIRST_ERROR_STATUS = 400
+# A response with this status or a higher one says that nothing is stored. It is compared as text:
+# WebOb takes the number out of it each time.
+FIRST_ERROR_STATUS = "400"
+
+# Python 3.11 takes long to find a member in its Enum.
+STORED = Outcome.STORED
+
+# The types of a body that does not read from a session while it is sent.
+COMPLETE = (list, tuple, type(None))
 
 NEVER_ENDED = (
     "The transaction of this request was never ended, or a hook before its commit has failed, and "
@@ -81,11 +88,11 @@ class Lifetime(Attempt):
         environs = environs_of_thread()
         for environ in environs:
             make_last_attempt(environ)
-        # pyramid_tm removes its mark before it commits.
-        final = not environs or ACTIVE not in environs[-1]
-        stored = transaction.outcome is Outcome.STORED
-        if stored and final and transaction.session in self.sessions:
-            self.is_stored = True
+        if transaction.outcome is STORED and self.sessions:
+            # pyramid_tm removes its mark before it commits.
+            final = not environs or ACTIVE not in environs[-1]
+            if final and transaction.session in self.sessions:
+                self.is_stored = True
         super().note_commit(transaction)
 
     def end(self) -> None:
@@ -108,10 +115,10 @@ class Lifetime(Attempt):
 
     def refuse_open_transaction(self, response: Any) -> None:
         """Raise if *response* is a success, and a session's transaction was never ended."""
-        if response.status_int < FIRST_ERROR_STATUS and any(
-            session.data_manager and session.transactions for session in self.sessions
-        ):
-            raise OutsideTransactionError(NEVER_ENDED)
+        for session in self.sessions:
+            never_ended = session.data_manager and session.transactions
+            if never_ended and response.status < FIRST_ERROR_STATUS:
+                raise OutsideTransactionError(NEVER_ENDED)
 
     def begin_attempt(self, number: int) -> None:
         """End the sessions of earlier attempts: one of them may still hold a connection."""
@@ -235,7 +242,7 @@ def make_last_attempt(environ: dict[str, Any]) -> None:
 
 def _watch_answer(response: Any, environ: dict[str, Any]) -> None:
     """Log an error if *response* denies what is stored, and remove its Retry-After."""
-    if response.status_int >= FIRST_ERROR_STATUS:
+    if response.status >= FIRST_ERROR_STATUS:
         response.headers.pop("Retry-After", None)
         _log_stored(environ, response.status)
     elif getattr(response, "conditional_response", False):
@@ -250,7 +257,7 @@ def _watched_class(response_class: type) -> type:
     class WatchedResponse(response_class):  # type: ignore[misc]  # WebOb has no types
         def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
             def start(status: str, *arguments: Any) -> Any:
-                if int(status[:3]) >= FIRST_ERROR_STATUS:
+                if status >= FIRST_ERROR_STATUS:
                     _log_stored(environ, status)
                 return start_response(status, *arguments)
 
@@ -308,6 +315,4 @@ def _end_with_body(response: Any, lifetime: Lifetime) -> None:
 def _is_streamed(response: Any) -> bool:
     """Tell whether the body may read from a session while it is sent; a file does not."""
     body = getattr(response, "app_iter", None)
-    return not isinstance(body, (list, tuple, type(None))) and not isinstance(
-        response, FileResponse
-    )
+    return not (isinstance(body, COMPLETE) or isinstance(response, FileResponse))

@@ -7,7 +7,9 @@ the next attempt begins, and an error that no exception view was called for.
 from collections.abc import Callable
 from typing import Any
 
-from .request_class import RequestContexts
+from ..applications import get_sqa
+from .empty_body import mark_empty_body
+from .request_class import with_one_class
 from .service_unavailable import answer_unavailable
 
 # The environ key of a copy of the environ, made when the first attempt began.
@@ -26,13 +28,16 @@ def attempts_policy(policy: Policy) -> Policy:
     An error of a tween above the exception views, or of the security policy that pyramid_tm asks
     for the user's name, is answered 503 too when it says that the database is unavailable.
     """
-    contexts = RequestContexts()
+    attempts: AttemptRouter | None = None
 
     def execution_policy(environ: dict[str, Any], router: Any) -> Any:
+        nonlocal attempts
+        if attempts is None or attempts.router is not router:
+            attempts = AttemptRouter(router)
         # An application may call another one with its own environ.
         outer = environ.pop(SENT, None)
         try:
-            return policy(environ, AttemptRouter(router, contexts))
+            return policy(environ, attempts)
         except Exception as error:
             response = answer_unavailable(error, environ, router)
             if response is None:
@@ -47,22 +52,37 @@ def attempts_policy(policy: Policy) -> Policy:
 
 
 class AttemptRouter:
-    """Pyramid's router for one request, which gives each attempt the request as it was sent."""
+    """Pyramid's router, which gives each attempt the request as it was sent."""
 
-    __slots__ = ("_contexts", "_router")
-
-    def __init__(self, router: Any, contexts: RequestContexts) -> None:
-        self._router = router
-        self._contexts = contexts
+    def __init__(self, router: Any) -> None:
+        self.router = router
+        # The router that makes the requests, with what their class was made from.
+        self._copy: Any = None
+        self._made_from: tuple[Any, Any] = (None, None)
+        self._marks_bodies = False
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._router, name)
+        return getattr(self.router, name)
 
     def request_context(self, environ: dict[str, Any]) -> Any:
         """Return Pyramid's context for an attempt, which makes its request from *environ*."""
         if SENT in environ:
             restore_request(environ)
-        return self._contexts(self._router, environ)
+        router = self.router
+        if self._made_from != (router.request_factory, router.request_extensions.descriptors):
+            # For the first request, and after a test has added a property.
+            self._make_class()
+        if self._marks_bodies:
+            mark_empty_body(environ)
+        return self._copy.request_context(environ)
+
+    def _make_class(self) -> None:
+        router = self.router
+        shortcuts = get_sqa(router).settings.sqa_options["shortcuts"]
+        self._copy = with_one_class(router) if shortcuts else router
+        # With one attempt, pyramid_retry leaves the body alone.
+        self._marks_bodies = shortcuts and router.registry.settings.get("retry.attempts") != 1
+        self._made_from = router.request_factory, dict(router.request_extensions.descriptors)
 
     def invoke_request(self, request: Any, **options: Any) -> Any:
         """Call the application with *request*, and return its response."""
@@ -70,7 +90,7 @@ class AttemptRouter:
         if SENT not in environ:
             # Now, because pyramid_retry has made the body seekable.
             environ[SENT] = dict(environ)
-        return self._router.invoke_request(request, **options)
+        return self.router.invoke_request(request, **options)
 
 
 def restore_request(environ: dict[str, Any]) -> None:

@@ -14,35 +14,8 @@ from typing import Any
 
 from pyramid.request import Request, apply_request_extensions
 
-from ..applications import get_sqa
-from .empty_body import mark_empty_body
 
-
-class RequestContexts:
-    """Makes the contexts of a router's requests, as ``router.request_context()`` does."""
-
-    def __init__(self) -> None:
-        self._copy: Any = None
-        self._marks_bodies = False
-        # The router that was copied, with what the class was made from.
-        self._made_from: tuple[Any, Any, Any] = (None, None, None)
-
-    def __call__(self, router: Any, environ: dict[str, Any]) -> Any:
-        """Return Pyramid's context for the request of *environ*."""
-        factory, properties = router.request_factory, router.request_extensions.descriptors
-        if self._made_from != (router, factory, properties):
-            # For the first request, and after a test has added a property.
-            shortcuts = get_sqa(router).settings.sqa_options["shortcuts"]
-            self._copy = _with_one_class(router) if shortcuts else router
-            # With one attempt, pyramid_retry leaves the body alone.
-            self._marks_bodies = shortcuts and router.registry.settings.get("retry.attempts") != 1
-            self._made_from = router, factory, dict(properties)
-        if self._marks_bodies:
-            mark_empty_body(environ)
-        return self._copy.request_context(environ)
-
-
-def _with_one_class(router: Any) -> Any:
+def with_one_class(router: Any) -> Any:
     """Return a copy of *router* whose requests have one class.
 
     Return *router* itself where that might not be the same. A factory that is a function may return

@@ -1,5 +1,6 @@
 """Sessions that take part in a transaction, on one database or several."""
 
+from .keeper import SessionKeeper
 from .multibind import BindSession, MultiBindSession
 from .read_only import ReadOnlyMultiBindSession, ReadOnlySession, refusing_writes
 from .routing import Routes, unknown_bind
@@ -15,6 +16,7 @@ __all__ = [
     "ReadOnlySession",
     "Routes",
     "ScopedSession",
+    "SessionKeeper",
     "refuse_bind_keys",
     "refusing_writes",
     "unknown_bind",

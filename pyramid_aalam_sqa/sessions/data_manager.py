@@ -32,6 +32,11 @@ CLOSED_IN_TRANSACTION = (
 LAST = "\U0010ffff"
 
 
+# The status of a transaction that can be joined, as the second can, though it will be rolled back;
+# and of one whose commit has failed, so that nothing can join it.
+ACTIVE, DOOMED, COMMITFAILED = ZopeStatus.ACTIVE, ZopeStatus.DOOMED, ZopeStatus.COMMITFAILED
+
+
 @implementer(ISavepointDataManager)
 class JoinedDataManager:
     """Commits one session in the vote of its transaction, or rolls it back."""
@@ -48,6 +53,11 @@ class JoinedDataManager:
         # Whether we have voted, so that only another data manager can fail now.
         self.voted = False
         tm.get().join(self)
+
+    def commit_alone(self, trans: Any) -> None:
+        """Do the steps of a commit at once: no other data manager has joined the transaction."""
+        self.tpc_begin(trans)
+        self.tpc_vote(trans)
 
     def sortKey(self) -> str:  # noqa: N802 - the name in transaction's interface
         """Return a key that sorts after those of all other data managers."""
@@ -81,13 +91,13 @@ class JoinedDataManager:
         :class:`PartialCommitError` when only some of several databases have committed.
         """
         self.raise_if_incomplete()
-        session = self.session
+        session, note = self.session, trans.description
         session.committing = True
         for watched in session.transactions:
             watched.may_commit = True
-            watched.note = trans.description
+            watched.note = note
         try:
-            self.commit_all(trans.description)
+            self.commit_all(note)
         except BaseException as error:
             # A listener for "after_commit" failed, or an interrupt came after the answer. The work
             # is stored, so the answer must say so.
@@ -184,20 +194,3 @@ def hide_from_mark_changed(session: "JoinedSession") -> None:
     of the thread, which may be another one, and the write would be lost.
     """
     _SESSION_STATE[session] = STATUS_CHANGED
-
-
-def is_active(transaction: Any) -> bool:
-    """Tell whether *transaction* can be joined and will be committed."""
-    return transaction.status is ZopeStatus.ACTIVE
-
-
-def has_failed(transaction: Any) -> bool:
-    """Tell whether the commit of *transaction* has failed, so that nothing can join it."""
-    return transaction.status is ZopeStatus.COMMITFAILED
-
-
-def is_open(transaction: Any) -> bool:
-    """Tell whether *transaction* can be joined, though it may be doomed to be rolled back."""
-    # Without a set: the hash of an Enum is a function of Python's.
-    status = transaction.status
-    return status is ZopeStatus.ACTIVE or status is ZopeStatus.DOOMED

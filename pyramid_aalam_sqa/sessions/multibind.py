@@ -60,9 +60,10 @@ class MultiBindDataManager(JoinedDataManager):
 
     def commit_all(self, note: str) -> None:
         """Send COMMIT on each connection, in the fixed order."""
-        if self.tx is None:
-            return
         leader, transactions = self.session, list(self.following.values())
+        if self.tx is None or (not transactions and len(leader.transactions) <= 1):
+            super().commit_all(note)
+            return
         # The last session comes first: its savepoints are the innermost.
         for transaction in [*reversed(transactions), self.tx]:
             prepare_commit(transaction)
@@ -75,8 +76,9 @@ class MultiBindDataManager(JoinedDataManager):
     def raise_if_incomplete(self) -> None:
         """Raise when a part of the work of any session is lost."""
         super().raise_if_incomplete()
-        if any(each.get_transaction() is not its for each, its in self.following.items()):
-            raise OutsideTransactionError(CLOSED_IN_TRANSACTION)
+        for session, transaction in self.following.items():
+            if session.get_transaction() is not transaction:
+                raise OutsideTransactionError(CLOSED_IN_TRANSACTION)
 
     def finish(self) -> None:
         """Forget all sessions, whose work is stored. They keep their objects."""
@@ -113,8 +115,11 @@ class MultiBindSession(RoutingSession, JoinedSession):
     @property
     def has_lost_write(self) -> bool:
         """Whether this session or a following one has changes that nothing will commit."""
-        mine = super().has_lost_write
-        return mine or any(each.has_lost_write for each in self.followers.values())
+        if not self.followers:
+            return super().has_lost_write
+        return super().has_lost_write or any(
+            each.has_lost_write for each in self.followers.values()
+        )
 
     def changes(self) -> Iterator[object]:
         """Yield the objects that a flush of this session or of a following one would write."""
@@ -135,6 +140,9 @@ class MultiBindSession(RoutingSession, JoinedSession):
 
     def end(self) -> None:
         """Close this session and those that follow it; they cannot be used again."""
+        if not self.followers:
+            super().end()
+            return
         with ExitStack() as ends:
             ends.callback(super().end)
             while self.followers:

@@ -28,7 +28,8 @@ from ..exceptions import (
 )
 from ..interfaces import TransactionManager
 from ..queries import SqaSession
-from .data_manager import JoinedDataManager, has_failed, hide_from_mark_changed, is_active, is_open
+from .data_manager import ACTIVE, COMMITFAILED, DOOMED, JoinedDataManager, hide_from_mark_changed
+from .keeper import SessionKeeper
 
 S = TypeVar("S", bound=Session)
 
@@ -49,6 +50,18 @@ class JoinedSession(SqaSession):
     # What refuses each write, while a read-only request or view uses the session.
     refusal: ReadOnly | None = None
 
+    # What nearly every session begins with is of the class: each attribute costs time and memory.
+    # Called when the commit of the transaction has failed; returns whether another has begun.
+    begin_transaction: Callable[[TransactionManager], bool] | None = None
+    data_manager: JoinedDataManager | None = None
+    # Whether the data manager is committing; whether the transaction is read-only, outside one of
+    # the manager; whether the session has ended.
+    committing = reads_only = ended = False
+    # Whether it is told when the manager begins a transaction, and by whom if the manager does not
+    # do that by itself.
+    listens = False
+    _begin_listener: "_BeginListener | None" = None
+
     def __init__(
         self,
         *args: Any,
@@ -63,15 +76,8 @@ class JoinedSession(SqaSession):
         # Tells whether the current transaction of tm will be ended by pyramid_tm, so that the
         # session may join it; None if every transaction of tm is ended by its user.
         self.window = window
-        # Called when the commit of the transaction has failed; returns whether another has begun.
-        self.begin_transaction: Callable[[TransactionManager], bool] | None = None
         # What this session does in its current transaction, on each connection.
         self.transactions: list[WatchedTransaction] = []
-        self.data_manager: JoinedDataManager | None = None
-        # Whether the data manager is committing; whether the transaction is read-only, outside
-        # one of the manager; whether the session has ended.
-        self.committing = self.reads_only = self.ended = False
-        self._begin_listener: _BeginListener | None = None
         hide_from_mark_changed(self)
 
     def rollback(self) -> None:
@@ -141,15 +147,23 @@ class JoinedSession(SqaSession):
 
     def listen_for_begin(self) -> None:
         """Call :meth:`begin_again` when the manager begins its next transaction."""
-        if self._begin_listener is None:
-            # The manager holds it weakly.
-            self._begin_listener = _BeginListener(self)
-            self.tm.registerSynch(self._begin_listener)
+        if not self.listens:
+            self.listens = True
+            if not isinstance(self.tm, SessionKeeper):
+                # The manager holds it weakly.
+                self._begin_listener = _BeginListener(self)
+                self.tm.registerSynch(self._begin_listener)
 
     def _stop_listening(self) -> None:
-        listener, self._begin_listener = self._begin_listener, None
-        if listener is not None:
-            self.tm.unregisterSynch(listener)
+        self.listens = False
+        if self._begin_listener is not None:
+            self.tm.unregisterSynch(self._begin_listener)
+            self._begin_listener = None
+
+    def transaction_begins(self, transaction: Any) -> None:
+        """Call :meth:`begin_again` if *transaction*, which the manager has begun, can be joined."""
+        if transaction.status is ACTIVE and self.in_window():
+            self.begin_again()
 
     def in_window(self) -> bool:
         """Tell whether a transaction of the manager would be ended now."""
@@ -161,9 +175,10 @@ class JoinedSession(SqaSession):
             transaction = self.tm.get()
         except NoTransaction:
             return False
-        if has_failed(transaction):
+        status = transaction.status
+        if status is COMMITFAILED:
             return self.begin_transaction is not None and self.begin_transaction(self.tm)
-        return is_open(transaction) and self.in_window()
+        return (status is ACTIVE or status is DOOMED) and self.in_window()
 
     def join(self, transaction: SessionTransaction) -> None:
         """Join the manager's transaction with *transaction*, or read only if there is none."""
@@ -190,8 +205,8 @@ class _BeginListener:
 
     def newTransaction(self, transaction: Any) -> None:  # noqa: N802 - transaction's interface
         session = self._session()
-        if session is not None and is_active(transaction) and session.in_window():
-            session.begin_again()
+        if session is not None:
+            session.transaction_begins(transaction)
 
     def beforeCompletion(self, transaction: object) -> None:  # noqa: N802 - as above
         """Do nothing; the interface of a synchronizer requires this method."""

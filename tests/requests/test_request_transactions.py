@@ -4,13 +4,20 @@ Each test of the first part runs with the package's own manager too. If one fail
 package has changed: look at requests/transactions.py again.
 """
 
+import gc
+import logging
+import threading
+import weakref
+
 import pytest
+import transaction
 from pyramid.response import Response
 from pyramid.security import Allowed
 from transaction import Transaction, TransactionManager
 from transaction.interfaces import AlreadyInTransaction, DoomedTransaction, NoTransaction
 from webtest import TestApp
 
+from pyramid_aalam_sqa.requests import transactions
 from pyramid_aalam_sqa.requests.transactions import RequestManager, RequestTransaction
 from support.apps import with_view
 
@@ -54,6 +61,29 @@ class DataManager:
         return lambda transaction: self.done.append(name)
 
 
+class Alone(DataManager):
+    """As that of a session, which does its steps at once if no other one has joined."""
+
+    fails_in = None
+    during = staticmethod(lambda: None)
+
+    def commit_alone(self, transaction):
+        self.tpc_begin(transaction)
+        self.tpc_vote(transaction)
+
+    def tpc_begin(self, transaction):
+        self.step("tpc_begin")
+
+    def tpc_vote(self, transaction):
+        self.step("tpc_vote")
+
+    def step(self, name):
+        self.done.append(name)
+        self.during()
+        if name == self.fails_in:
+            raise RuntimeError(name)
+
+
 @pytest.mark.parametrize("end", ["commit", "abort"])
 def test_a_transaction_that_is_not_used_begins_and_ends(tm, end):
     """It is the current one in between."""
@@ -90,6 +120,114 @@ def test_a_data_manager_that_joins_is_committed(tm):
     tm.commit()
 
     assert joined.done == ["tpc_begin", "commit", "tpc_vote", "tpc_finish"]
+
+
+def test_a_data_manager_that_has_joined_alone_is_asked_for_what_it_has_to_do(tm):
+    """That of a session does nothing in the other steps."""
+    joined, hook = Alone(), []
+    begun = tm.begin()
+    begun.join(joined)
+    joined.during = lambda: begun.addAfterCommitHook(hook.append)
+    tm.commit()
+
+    assert [step for step in joined.done if step.startswith("tpc_")][:2] == [
+        "tpc_begin",
+        "tpc_vote",
+    ]
+    # The hooks were added in the middle of the commit.
+    assert hook == [True, True]
+    assert begun.status == "Committed"
+    with pytest.raises(NoTransaction):
+        tm.get()
+
+
+def test_two_data_managers_do_each_step_together(tm):
+    """One alone could be stored without the other."""
+    first, second = Alone(), Alone()
+    first.done = second.done
+    begun = tm.begin()
+    begun.join(first)
+    begun.join(second)
+    tm.commit()
+
+    steps = ["tpc_begin", "commit", "tpc_vote", "tpc_finish"]
+    assert first.done == [step for step in steps for _ in range(2)]
+
+
+@pytest.mark.parametrize("step", ["tpc_begin", "tpc_vote"])
+def test_a_data_manager_that_fails_is_rolled_back_and_its_error_is_raised(tm, step):
+    """Hooks and synchronizers are told, and nothing can join the transaction from then on."""
+    joined, synchronizer, hook = Alone(), Synchronizer(), []
+    joined.fails_in = step
+    begun = tm.begin()
+    begun.join(joined)
+    begun.addAfterCommitHook(hook.append)
+    joined.during = lambda: synchronizer.told or tm.registerSynch(synchronizer)
+
+    with pytest.raises(RuntimeError, match=step):
+        tm.commit()
+
+    # The second time because of the hook, which might have used it.
+    assert joined.done[-3:] == ["abort", "tpc_abort", "abort"]
+    assert joined.done.count(step) == 1
+    assert synchronizer.told[-1] == ("after", begun)
+    assert hook == [False]
+    with pytest.raises(
+        transaction.interfaces.TransactionFailedError, match=f"RuntimeError: {step}"
+    ):
+        begun.join(DataManager())
+    tm.abort()
+    with pytest.raises(NoTransaction):
+        tm.get()
+
+
+def test_an_error_of_a_commit_leaves_nothing_to_be_collected(tm):
+    """Its traceback is gone with it."""
+    joined = Alone()
+    joined.fails_in = "tpc_vote"
+    gone = weakref.ref(joined)
+    tm.begin().join(joined)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(RuntimeError):
+            tm.commit()
+        tm.abort()
+        del joined
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_synchronizer_that_comes_in_the_middle_of_a_commit_is_told_of_its_end(tm):
+    """A listener of a session may register it."""
+    joined, synchronizer = Alone(), Synchronizer()
+    begun = tm.begin()
+    begun.join(joined)
+    joined.during = lambda: synchronizer.told or tm.registerSynch(synchronizer)
+    tm.commit()
+
+    assert synchronizer.told == [("new", begun), ("after", begun)]
+
+
+def test_who_has_asked_for_a_log_of_transactions_gets_it(tm, caplog):
+    """Each beginning, and each end."""
+    with caplog.at_level(logging.DEBUG, logger="txn"):
+        tm.begin().join(DataManager())
+        tm.commit()
+
+    told = [record.message.split(" <")[0] for record in caplog.records]
+    assert told == ["new transaction", "commit", "commit"]
+    assert {record.name[:4] for record in caplog.records} == {"txn."}
+
+
+def test_an_error_in_a_hook_is_in_the_log_of_the_thread(tm, caplog):
+    """As the package writes it, with the number of the thread in the name."""
+    tm.begin().addAfterCommitHook(lambda _: 1 / 0)
+    tm.commit()
+
+    [record] = caplog.records
+    assert record.name == f"txn.{threading.get_ident()}"
 
 
 def test_a_data_manager_that_joins_is_rolled_back(tm):
@@ -168,6 +306,11 @@ def test_what_a_transaction_does_not_have_is_missing(tm):
         begun.addBeforeCommitHook(print)
 
 
+def test_the_package_transaction_sets_what_is_set_here():
+    """If this fails, it has changed, and a request has the package's own manager until then."""
+    assert transactions.IS_KNOWN
+
+
 # The applications. ---------------------------------------------------------------------------
 
 
@@ -180,6 +323,22 @@ def test_an_application_has_this_manager(serve):
     told = TestApp(serve("sqlite://", with_view(look))).get("/").text
 
     assert told == f"{RequestManager.__name__} {RequestTransaction.__name__}"
+
+
+def test_an_application_has_the_packages_own_manager_when_that_has_changed(serve, monkeypatch):
+    """Another version may need attributes that are not set here."""
+
+    class Changed(Transaction):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.new_attribute = None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transactions, "Transaction", Changed)
+        monkeypatch.setattr(transactions, "IS_KNOWN", transactions._has_known_attributes())  # noqa: SLF001
+    told = TestApp(serve("sqlite://", with_view(look))).get("/").text
+
+    assert told == "TransactionManager Transaction"
 
 
 @pytest.mark.parametrize(
