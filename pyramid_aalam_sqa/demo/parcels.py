@@ -1,0 +1,56 @@
+"""Pages by place: 100,000 parcels, and the last page comes as fast as the first."""
+
+from functools import reduce
+from typing import Any
+
+from sqlalchemy import Engine, FromClause, Select, insert, literal, select, true, union_all
+
+from pyramid_aalam_sqa import SqaRequest, get_sqa
+
+from .filling import fill_once
+from .models import Parcel
+from .sent import attempts_of
+
+PARCELS = 100_000
+PER_PAGE = 8
+# A prime, so that the weights are well mixed. About five parcels have the same weight.
+WEIGHTS = 20_011
+
+
+def find_page(request: SqaRequest) -> dict[str, Any] | None:
+    """Return the page of parcels that the query string asks for; None if it asks for none."""
+    way = request.GET.get("parcels")
+    if way not in {"by place", "by number"}:
+        return None
+    fill_parcels(get_sqa(request).engine)
+    page = page_by_place(request) if way == "by place" else last_page_by_number(request)
+    # The last statement of this request so far is that of the page.
+    rows = [row for attempt in attempts_of(request) for row in attempt.rows]
+    return {"way": way, "page": page, "sent": rows[-1:]}
+
+
+def page_by_place(request: SqaRequest) -> Any:
+    """Return the page after or before the parcel in the address."""
+    return request.sqa_paginate_keyset(heaviest_first(), per_page=PER_PAGE)
+
+
+def heaviest_first() -> Select[Parcel]:
+    """Select the parcels by weight. Parcels of the same weight have the order of their numbers."""
+    return select(Parcel).order_by(Parcel.grams.desc(), Parcel.number.desc())
+
+
+def last_page_by_number(request: SqaRequest) -> Any:
+    """Return the last page by its number: the database reads all rows before it."""
+    last = PARCELS // PER_PAGE
+    return request.sqa_paginate(heaviest_first(), page=last, per_page=PER_PAGE, count=False)
+
+
+def fill_parcels(engine: Engine) -> None:
+    """Make the parcels with one statement, if there are none."""
+    digits = union_all(*(select(literal(number).label("digit")) for number in range(10)))
+    places: list[FromClause] = [digits.subquery(f"place{power}") for power in range(5)]
+    number = sum((place.c.digit * 10**power for power, place in enumerate(places)), literal(1))
+    # Each digit with each other one.
+    all_numbers = reduce(lambda left, right: left.join(right, true()), places[1:], places[0])
+    rows = select(number * 7919 % WEIGHTS + 1, number).select_from(all_numbers)
+    fill_once(engine, select(Parcel.number), insert(Parcel).from_select(["grams", "number"], rows))
