@@ -42,7 +42,6 @@ def main(arguments: list[str] | None = None) -> None:
         **{
             "sqlalchemy.url": options.url,
             "sqlalchemy.binds.ledger.url": options.ledger_url,
-            "sqlalchemy.binds.ledger.poolclass": "NullPool",
             "sqa.record": "true",
         },
     )

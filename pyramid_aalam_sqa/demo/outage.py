@@ -1,12 +1,10 @@
 """An outage of the ledger for one visitor alone: a cookie, and connections that lead nowhere."""
 
-from typing import Any
-
 from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPSeeOther
 from pyramid.response import Response
 from pyramid.threadlocal import get_current_request
-from sqlalchemy import Dialect, event
+from sqlalchemy import event
 
 from pyramid_aalam_sqa import SqaRequest, get_sqa
 
@@ -14,15 +12,15 @@ COOKIE = "outage"
 # An outage that the visitor has forgotten ends after these seconds.
 LONGEST = 300
 # Where there is no database: nothing can be below this file, and no server has this port.
-NO_FILE = "/dev/null/ledger.sqlite"
+NO_FILE = {"database": "/dev/null/ledger.sqlite"}
 NO_SERVER = {"host": "127.0.0.1", "port": 1}
 
 
 def includeme(config: Configurator) -> None:
-    """Add the switch."""
+    """Add the switch, and what fails while it is on."""
     config.add_route("outage", "/outage")
     config.add_view(switch, route_name="outage", request_method="POST")
-    event.listen(get_sqa(config).engines["ledger"], "do_connect", connect_nowhere, insert=True)
+    event.listen(get_sqa(config).engines["ledger"], "checkout", connect_nowhere)
 
 
 def switch(request: SqaRequest) -> Response:
@@ -40,19 +38,13 @@ def is_out(request: SqaRequest) -> bool:
     return COOKIE in request.cookies
 
 
-def connect_nowhere(
-    dialect: Dialect, _record: object, _arguments: object, options: dict[str, Any]
-) -> Any:
+def connect_nowhere(*_: object) -> None:
     """Connect to where there is no database, if the visitor wants an outage.
 
-    The driver raises its own error then. SQLAlchemy calls this for each new
-    connection. The ledger's pool is NullPool, which keeps none, so that
-    each request connects.
+    SQLAlchemy calls this each time when its pool is going to lend a
+    connection to the ledger. The driver raises its own error.
     """
     request = get_current_request()
-    if request is None or not is_out(request):
-        return None
-    if dialect.name == "sqlite":
-        return dialect.connect(NO_FILE)
-    options.pop("unix_socket", None)
-    return dialect.connect(**{**options, **NO_SERVER})
+    if request is not None and is_out(request):
+        dialect = get_sqa(request).engines["ledger"].dialect
+        dialect.connect(**NO_FILE if dialect.name == "sqlite" else NO_SERVER)

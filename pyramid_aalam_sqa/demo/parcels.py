@@ -1,9 +1,8 @@
 """Pages by place: 100,000 parcels, and the last page comes as fast as the first."""
 
-from functools import reduce
 from typing import Any
 
-from sqlalchemy import Engine, FromClause, Select, insert, literal, select, true, union_all
+from sqlalchemy import ColumnElement, Engine, Select, insert, literal, select
 
 from pyramid_aalam_sqa import SqaRequest, get_sqa
 
@@ -46,11 +45,17 @@ def last_page_by_number(request: SqaRequest) -> Any:
 
 
 def fill_parcels(engine: Engine) -> None:
-    """Make the parcels with one statement, if there are none."""
-    digits = union_all(*(select(literal(number).label("digit")) for number in range(10)))
-    places: list[FromClause] = [digits.subquery(f"place{power}") for power in range(5)]
-    number = sum((place.c.digit * 10**power for power, place in enumerate(places)), literal(1))
-    # Each digit with each other one.
-    all_numbers = reduce(lambda left, right: left.join(right, true()), places[1:], places[0])
-    rows = select(number * 7919 % WEIGHTS + 1, number).select_from(all_numbers)
-    fill_once(engine, select(Parcel.number), insert(Parcel).from_select(["grams", "number"], rows))
+    """Make the parcels, if there are none: one, and then as many again with each statement."""
+    columns = ["grams", "number"]
+    inserts = [insert(Parcel).from_select(columns, select(_grams(literal(1)), literal(1)))]
+    made = 1
+    while made < PARCELS:
+        number = Parcel.number + made
+        rows = select(_grams(number), number).where(number <= PARCELS)
+        inserts.append(insert(Parcel).from_select(columns, rows))
+        made *= 2
+    fill_once(engine, select(Parcel.number), *inserts)
+
+
+def _grams(number: ColumnElement[int]) -> ColumnElement[int]:
+    return number * 7919 % WEIGHTS + 1

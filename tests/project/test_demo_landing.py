@@ -17,7 +17,7 @@ from zope.sqlalchemy import mark_changed
 from pyramid_aalam_sqa import get_sqa
 from pyramid_aalam_sqa.demo import by_hand
 from pyramid_aalam_sqa.demo.drawers import fill_drawers
-from support.databases import Database
+from support.databases import Database, own_database
 from support.demo import html_problems, ini_for, press, sent, status, unplug, verdict, words
 
 ANSWERS = {"200": 200, "303": 303, "400": 400, "404": 404, "500": 500, "raise": 500}
@@ -71,6 +71,7 @@ def test_the_answer_decides_whether_the_order_is_stored(visitor, sqlite, choice)
 
 
 @pytest.mark.parametrize("choice", ANSWERS)
+@pytest.mark.sweep(4)
 def test_each_button_shows_what_it_sent_from_begin_to_end(any_visitor, choice):
     """Nothing is left out: BEGIN, the INSERT that the view has flushed, COMMIT or ROLLBACK."""
     [[begin, insert, end]] = sent(press(any_visitor, "rule", choice))
@@ -84,6 +85,7 @@ def test_each_button_shows_what_it_sent_from_begin_to_end(any_visitor, choice):
 
 
 @pytest.mark.parametrize("choice", ANSWERS)
+@pytest.mark.sweep(2)
 def test_the_browser_itself_gets_the_same_answer(visitor, sqlite, choice):
     """The page sends the visitor's form to an address of the application, which anyone may use."""
     token = visitor.get("/").html.find("input")["value"]
@@ -103,6 +105,7 @@ def test_the_redirect_leads_to_the_address_that_the_visitor_uses(visitor):
 
 
 @pytest.mark.parametrize("section", ["rule", "order", "list"])
+@pytest.mark.sweep(3)
 def test_a_choice_that_no_button_has_is_refused(visitor, sqlite, section):
     """The view answers 400 and has sent nothing."""
     shown = press(visitor, section, "something else")
@@ -215,21 +218,28 @@ def test_what_the_ledger_refuses_is_stored_nowhere(any_visitor, any_database, le
     ] * 2
 
 
-@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
-def outage(request, tmp_path):
-    """A browser at the demo with both tables on one product, and the two databases."""
-    main = request.getfixturevalue(request.param)
-    second = main
-    if request.param == "sqlite":
-        second = Database(f"sqlite:///{tmp_path}/second.sqlite")
-    visitor = visit(ini_for(tmp_path, main.url, second.url))
-    yield visitor, main, second
-    get_sqa(visitor.app).dispose()
+@pytest.fixture
+def sqlite_ledger(ledger):
+    return ledger
 
 
-def test_an_outage_is_answered_and_heals_without_a_restart(outage):
+@pytest.fixture
+def mariadb_ledger(mariadb_url):
+    with own_database(mariadb_url) as database:
+        yield database
+
+
+@pytest.fixture
+def postgresql_ledger(postgresql_server):
+    with own_database(postgresql_server.url()) as database:
+        yield database
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])
+def test_an_outage_is_answered_and_heals_without_a_restart(request, sqlite, tmp_path, kind):
     """The product's own 503, with the time to wait, and nothing stored in either database."""
-    visitor, main, second = outage
+    second = request.getfixturevalue(f"{kind}_ledger")
+    visitor = visit(ini_for(tmp_path, sqlite.url, second.url))
     unplug(visitor)
 
     shown = press(visitor, "outage", "5")
@@ -238,7 +248,7 @@ def test_an_outage_is_answered_and_heals_without_a_restart(outage):
     assert "Retry-After: 5" in words(shown.select_one(".headers"))
     assert "The ledger is unplugged for you." in words(shown)
     assert verdict(shown).startswith("The next request does not find the order.")
-    assert (main.scalar(ORDERS), second.scalar(BOOKINGS)) == (0, 0)
+    assert (sqlite.scalar(ORDERS), second.scalar(BOOKINGS)) == (0, 0)
     [failed] = [step for step in sent(shown)[0] if step[0] == "CONNECT"]
     assert "OperationalError" in failed[1]
 
@@ -247,7 +257,8 @@ def test_an_outage_is_answered_and_heals_without_a_restart(outage):
 
     assert status(shown) == "303 See Other"
     assert "The ledger is connected." in words(shown)
-    assert (main.scalar(ORDERS), second.scalar(BOOKINGS)) == (1, 1)
+    assert (sqlite.scalar(ORDERS), second.scalar(BOOKINGS)) == (1, 1)
+    get_sqa(visitor.app).dispose()
 
 
 def test_an_outage_concerns_one_visitor_alone(visitor, sqlite, ledger):
@@ -298,7 +309,7 @@ def test_the_oldest_rows_are_removed(visitor, sqlite, ledger, monkeypatch):
     monkeypatch.setattr("pyramid_aalam_sqa.demo.visitor.MOST_ROWS", 13)
     press(visitor, "conflict", "")
     press(TestApp(visitor.app), "conflict", "")
-    for _ in range(15):
+    for _ in range(14):
         press(visitor, "order", "5")
 
     assert sqlite.scalar(ORDERS) == ledger.scalar(BOOKINGS) == 13
@@ -428,9 +439,11 @@ def test_what_is_written_by_hand_works(sqlite):
     engine.dispose()
 
 
-@pytest.fixture
-def pages(visitor):
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
     """The page as it is opened, and after each of its buttons."""
+    folder = tmp_path_factory.mktemp("pages")
+    visitor = visit(ini_for(folder, f"sqlite:///{folder}/test.sqlite"))
     opened = visitor.get("/")
     token = opened.html.find("input")["value"]
     shown = [opened, visitor.get("/?parcels=by+place"), visitor.get("/?parcels=by+number")]
@@ -440,7 +453,9 @@ def pages(visitor):
         shown.append(visitor.post("/", form))
     unplug(visitor)
     form = {"csrf_token": token, "section": "outage", "choice": "5"}
-    return [*shown, visitor.post("/", form), visitor.get("/book"), visitor.get("/x", status=404)]
+    shown += [visitor.post("/", form), visitor.get("/book"), visitor.get("/x", status=404)]
+    get_sqa(visitor.app).dispose()
+    return shown
 
 
 def test_the_pages_are_well_formed(pages):
