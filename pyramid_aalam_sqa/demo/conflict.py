@@ -42,7 +42,7 @@ def take(request: SqaRequest) -> Response:
     session.flush()
     other.go_on()
     pears.pieces = Stock.pieces - 1
-    session.flush()  # a deadlock, at the first attempt
+    session.flush()
     return HTTPSeeOther(request.route_path("landing"))
 
 
