@@ -22,8 +22,13 @@ from .models import Base, LedgerBase
 
 def main(_global_config: Mapping[str, str], **settings: object) -> Any:
     """Return the WSGI application for an ini file's ``[app:main]``."""
-    # The addresses of the parcels' pages are signed. They need not outlive this process.
-    settings = {"sqa.cursor_secret": token_hex(), **settings}
+    defaults = {
+        # The addresses of the parcels' pages are signed. They need not outlive this process.
+        "sqa.cursor_secret": token_hex(),
+        # On SQLite each visitor's write is a conflict for all who have read and then want to write.
+        "retry.attempts": "6",
+    }
+    settings = {**defaults, **settings}
     with Configurator(settings=settings) as config:
         config.include("pyramid_aalam_sqa")
         config.include("pyramid_jinja2")

@@ -174,7 +174,7 @@ def test_a_conflict_that_is_tried_again_is_not_logged_as_a_failure(visitor, capl
     """The log has one line for the attempt, and no traceback."""
     press(visitor, "conflict", "")
 
-    assert "attempt 1 of 3 failed" in caplog.text
+    assert "attempt 1 of 6 failed" in caplog.text
     assert "Traceback" not in caplog.text
 
 
