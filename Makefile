@@ -24,7 +24,7 @@ NO_DRIVERS := echo 'Tests of mysqlclient, psycopg2 and PostgreSQL 16 are skipped
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
-run: $(VENV)/ready-run  ## serve the guest book on http://localhost:6543; make run PORT=8080
+run: $(VENV)/ready-run  ## serve the demo on http://localhost:6543; make run PORT=8080
 	@$(BIN)/python tools/free_port.py $(PORT)
 	$(BIN)/pserve development.ini http_port=$(PORT)
 

@@ -1,4 +1,4 @@
-"""``python -m pyramid_aalam_sqa.demo`` serves the guest book on http://localhost:6543.
+"""``python -m pyramid_aalam_sqa.demo`` serves the demo on http://localhost:6543.
 
 It works from an installed wheel and needs no ini file.
 """
@@ -24,6 +24,11 @@ def main(arguments: list[str] | None = None) -> None:
         default="sqlite:///guestbook.sqlite",
         help="the database; default: %(default)s, a file in this folder",
     )
+    parser.add_argument(
+        "--ledger-url",
+        default="sqlite:///ledger.sqlite",
+        help="the second database; default: %(default)s",
+    )
     options = parser.parse_args(arguments)
     try:
         import pyramid_jinja2  # noqa: F401, PLC0415 - the extra may be missing, and then says so
@@ -32,9 +37,16 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(EXTRA)
     listener = _listen(options.port)
     logging.basicConfig(level=logging.INFO, format="%(levelname)-7s [%(name)s] %(message)s")
-    app = make_app({}, **{"sqlalchemy.url": options.url, "sqa.record": "true"})
+    app = make_app(
+        {},
+        **{
+            "sqlalchemy.url": options.url,
+            "sqlalchemy.binds.ledger.url": options.ledger_url,
+            "sqa.record": "true",
+        },
+    )
     address = f"http://localhost:{options.port}"
-    print(f"{address} shows the guest book. Ctrl-C ends it.", flush=True)  # noqa: T201 - a command
+    print(f"{address} shows the demo. Ctrl-C ends it.", flush=True)  # noqa: T201 - a command
     serve(app, sockets=[listener], _quiet=True)
 
 

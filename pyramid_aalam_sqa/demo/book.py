@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyramid.config import Configurator
-from pyramid.csrf import CookieCSRFStoragePolicy
 from pyramid.httpexceptions import HTTPSeeOther
 from sqlalchemy import select
 
@@ -18,11 +17,8 @@ NEWEST = select(Entry).order_by(Entry.id.desc())
 
 
 def includeme(config: Configurator) -> None:
-    """Add the pages of the guest book, and let Pyramid check the CSRF token of every form."""
-    config.set_csrf_storage_policy(CookieCSRFStoragePolicy(httponly=True))
-    config.set_default_csrf_options(require_csrf=True)
-    config.add_static_view("static", "static")
-    config.add_route("book", "/")
+    """Add the page of the guest book, and its entries as JSON."""
+    config.add_route("book", "/book")
     config.add_route("entries", "/entries.json")
     config.add_view(read, route_name="book", request_method="GET", renderer=PAGE)
     config.add_view(write, route_name="book", request_method="POST", renderer=PAGE)

@@ -5,6 +5,7 @@ import logging
 from pyramid.config import Configurator
 from pyramid.exceptions import URLDecodeError
 from pyramid.httpexceptions import HTTPBadRequest
+from pyramid_retry import is_error_retryable
 
 from pyramid_aalam_sqa import SqaRequest
 
@@ -42,8 +43,9 @@ def bad_request(request: SqaRequest) -> dict[str, object]:
 
 
 def server_error(error: Exception, request: SqaRequest) -> dict[str, object]:
-    """Answer 500, and log the error with its traceback."""
-    log.error("%s %s failed", request.method, request.path, exc_info=error)
+    """Answer 500, and log the error with its traceback, unless the request is tried again."""
+    if not is_error_retryable(request, error):
+        log.error("%s %s failed", request.method, request.path, exc_info=error)
     request.response.status_int = 500
     return {
         "status": "500 Internal Server Error",

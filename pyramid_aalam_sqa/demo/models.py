@@ -1,12 +1,23 @@
-"""The models: entries of the guest book, and trials of the rule."""
+"""The models. An order is what the visitor's requests write; the guest book has entries."""
 
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import DateTime, Dialect, ForeignKey, String, TypeDecorator
+from sqlalchemy import (
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    String,
+    TypeDecorator,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 NAME_LENGTH = 60
 MESSAGE_LENGTH = 1000
+# Without utf8mb4 some MySQL servers cannot store most alphabets.
+UTF8 = {"mysql_charset": "utf8mb4", "mariadb_charset": "utf8mb4"}
 
 
 def now() -> datetime:
@@ -30,9 +41,15 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    """The base of the models. Without utf8mb4 some MySQL servers cannot store most alphabets."""
+    """The base of the models in the default database."""
 
-    __table_args__ = ({"mysql_charset": "utf8mb4", "mariadb_charset": "utf8mb4"},)
+    __table_args__: tuple[Any, ...] = (UTF8,)
+
+
+class LedgerBase(DeclarativeBase):
+    """The base of the models in the second database, the ledger."""
+
+    __bind_key__ = "ledger"
 
 
 class Entry(Base):
@@ -46,23 +63,55 @@ class Entry(Base):
     created: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
 
 
-class Trial(Base):
-    """A row that a request wrote before it answered. If the request rolled back, it is not stored.
+class Order(Base):
+    """An order of a visitor. If its request rolled back, it is not stored.
 
-    A trial has a token, because its id is not enough: if a row is rolled back, the next row may get
-    the same id.
+    An order has a number, because its id is not enough: if a row is rolled back, the next row may
+    get the same id.
     """
 
-    __tablename__ = "trials"
+    __tablename__ = "orders"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    token: Mapped[str] = mapped_column(String(8), unique=True)
-    answer: Mapped[str] = mapped_column(String(20))
-    created: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
+    number: Mapped[str] = mapped_column(String(8), unique=True)
+    visitor: Mapped[str] = mapped_column(String(32))
+
+
+class Booking(LedgerBase):
+    """The booking of an order, in the ledger. The ledger refuses an amount of zero."""
+
+    __tablename__ = "bookings"
+    __table_args__ = (CheckConstraint("amount > 0", name="amount_is_positive"), UTF8)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[str] = mapped_column(String(8), unique=True)
+    visitor: Mapped[str] = mapped_column(String(32))
+    amount: Mapped[int]
+
+
+class Stock(Base):
+    """How many pieces of one kind are in a visitor's stock."""
+
+    __tablename__ = "stock"
+    __table_args__ = (UniqueConstraint("visitor", "kind"), UTF8)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    visitor: Mapped[str] = mapped_column(String(32))
+    kind: Mapped[int]
+    pieces: Mapped[int]
+
+
+class Parcel(Base):
+    """One of many parcels. Its key is the order of the pages: by weight, then by number."""
+
+    __tablename__ = "parcels"
+
+    grams: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
 
 
 class Drawer(Base):
-    """A drawer with coins, for the pages that show a deadlock and a list."""
+    """A drawer with coins, for the list with and without N+1."""
 
     __tablename__ = "drawers"
 

@@ -1,49 +1,42 @@
-"""Shows in a frame what a request has sent to the database.
+"""What a request has sent to the database, as a page shows it: ``request.sqa_statements``.
 
-The ini file has ``sqa.record = true``, so each request has ``request.sqa_statements``. When the
-request is over, this list also has its COMMIT or ROLLBACK. The browser loads the frame after that.
+The ini file has ``sqa.record = true``. When the request is over, the list also has its COMMIT or
+ROLLBACK.
 """
 
-from collections import OrderedDict
+from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from pyramid_aalam_sqa import SqaRequest
-
-# The number of recordings that each process keeps.
-MAX_RECORDINGS = 50
-RECORDINGS = "demo.recordings"
-# The kinds of statements that the frame leaves out: the pool and the package send them.
-HIDDEN_KINDS = {"CONNECT", "RESET", "SETUP"}
+# What is left out unless it fails: the pool and the package send these.
+QUIET_KINDS = {"CONNECT", "RESET", "SETUP"}
 
 
-def includeme(config: Any) -> None:
-    """Add the page for the frame, and the dictionary for the recordings."""
-    config.registry[RECORDINGS] = OrderedDict()
-    config.add_route("sent", r"/sent/{token:\w+}")
-    config.add_view(show, route_name="sent", renderer="templates/sent.jinja2", http_cache=0)
+@dataclass(frozen=True)
+class Attempt:
+    """What one attempt of a request has sent. *pause* is the milliseconds that passed before it."""
+
+    rows: list[dict[str, object]]
+    pause: float
 
 
-def remember(request: SqaRequest, token: str) -> None:
-    """Keep the statements of *request* under *token*; keep None if sqa.record is off."""
-    recordings = request.registry[RECORDINGS]
-    recordings[token] = getattr(request, "sqa_statements", None)
-    while len(recordings) > MAX_RECORDINGS:
-        recordings.popitem(last=False)
+def attempts_of(request: Any) -> list[Attempt]:
+    """Return the attempts of *request* so far; an empty list if ``sqa.record`` is off."""
+    timeline = request.sqa_statements.timeline if hasattr(request, "sqa_statements") else []
+    shown = (item for item in timeline if item.error or _kind(item) not in QUIET_KINDS)
+    attempts, ended = [], 0.0
+    for _, group in groupby(shown, attrgetter("attempt")):
+        items = list(group)
+        pause = (items[0].began - ended) * 1000
+        attempts.append(Attempt([_row(item) for item in items], pause))
+        ended = items[-1].began + items[-1].duration
+    return attempts
 
 
-def show(request: SqaRequest) -> dict[str, object]:
-    """Show the statements of each attempt, from BEGIN to COMMIT or ROLLBACK."""
-    statements = request.registry[RECORDINGS].get(request.matchdict["token"])
-    timeline = statements.timeline if statements is not None else []
-    shown = [item for item in timeline if getattr(item, "kind", None) not in HIDDEN_KINDS]
-    return {
-        "found": statements.n_plus_one if statements is not None else [],
-        "attempts": [
-            [_row(item) for item in items] for _, items in groupby(shown, attrgetter("attempt"))
-        ],
-    }
+def _kind(item: Any) -> str:
+    """Return the kind of a step of a transaction; a statement has none."""
+    return getattr(item, "kind", "")
 
 
 def _row(item: Any) -> dict[str, object]:
@@ -52,9 +45,8 @@ def _row(item: Any) -> dict[str, object]:
     undone = item.error or outcome.startswith("rolled back")
     return {
         "statement": item.statement,
+        "database": item.database,
         "milliseconds": f"{item.duration * 1000:.2f}",
-        "parameters": getattr(item, "parameters", None),
-        "line": getattr(item, "line", None),
         "lazy_load": getattr(item, "lazy_load", None),
         "result": item.error or outcome,
         # The colours of the page.

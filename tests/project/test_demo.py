@@ -7,71 +7,38 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 import pytest
 from pyramid.paster import get_app
-from sqlalchemy import event
 from webtest import TestApp
 
 from pyramid_aalam_sqa import get_sqa
+from support.demo import INI, ini_for, words
 from support.servers import free_port
 
-INI = Path(__file__).parents[2] / "development.ini"
-ANSWERS = {"200": 200, "302": 302, "404": 404, "500": 500, "raise": 500}
 ENTRIES = "SELECT name, message FROM entries ORDER BY id"
-
-
-def ini_for(url, folder):
-    """Return the real ini file. Only the database's URL is changed."""
-    text, changed = re.subn(
-        "^sqlalchemy.url = .*$",
-        "sqlalchemy.url = " + url.replace("%", "%%").replace("\\", r"\\"),
-        INI.read_text(),
-        flags=re.MULTILINE,
-    )
-    assert changed == 1
-    path = folder / "development.ini"
-    path.write_text(text)
-    return str(path)
 
 
 @pytest.fixture
 def visitor(database, tmp_path):
     """A browser at the guest book, on each database."""
-    app = get_app(ini_for(database.url, tmp_path))
+    app = get_app(ini_for(tmp_path, database.url))
     yield TestApp(app)
     get_sqa(app).dispose()
 
 
 def sign(visitor, name="Ada", message="Hello", **expected):
-    form = visitor.get("/").forms[0]
+    form = visitor.get("/book").forms[0]
     form["name"] = name
     form["message"] = message
     return form.submit(**expected)
 
 
-def press(visitor, answer):
-    """Press a button, and return the answer and the page that the browser shows after it."""
-    form = visitor.get("/rule").forms[0]
-    response = form.submit("answer", value=answer, status=ANSWERS[answer])
-    return response, response.follow() if answer == "302" else response
-
-
-def frame(visitor, page):
-    """Return what the page's frame shows. The browser loads it by a request of its own."""
-    return visitor.get(page.html.find("iframe")["src"])
-
-
-def words(tag):
-    return " ".join(tag.get_text().split())
-
-
 def test_an_empty_book_invites_its_first_guest(visitor):
     """With a new database, the page says that the book is empty, and has the form."""
-    page = visitor.get("/")
+    page = visitor.get("/book")
 
     assert "No entries yet" in page
     assert list(page.forms[0].fields) == ["csrf_token", "name", "message", None]
@@ -83,7 +50,7 @@ def test_an_entry_is_stored_and_the_visitor_is_led_to_it(visitor, database):
 
     assert database.rows(ENTRIES) == [("Ada", "What a view!")]
     number = database.scalar("SELECT id FROM entries")
-    assert answer.location == f"http://localhost/#entry-{number}"
+    assert answer.location == f"http://localhost/book#entry-{number}"
     assert words(answer.follow().html.find(id=f"entry-{number}")).endswith("What a view! Ada")
 
 
@@ -92,7 +59,7 @@ def test_the_newest_entry_stands_first(visitor):
     for name in ("Ada", "Grace", "Mary"):
         sign(visitor, name)
 
-    page = visitor.get("/")
+    page = visitor.get("/book")
 
     assert [words(name) for name in page.html.select(".name")] == ["Mary", "Grace", "Ada"]
     assert words(page.html.find(id="sheet-title")) == "3 entries"
@@ -101,7 +68,7 @@ def test_the_newest_entry_stands_first(visitor):
 @pytest.fixture
 def long_book(visitor, database):
     """The visitor of a book with 101 entries."""
-    visitor.get("/")
+    visitor.get("/book")
     row = "INSERT INTO entries (name, message, created) VALUES ('n', '{}', '2026-01-02 03:04:05')"
     database.run(*(row.format(number) for number in range(101)))
     return visitor
@@ -113,7 +80,7 @@ def messages(page):
 
 def test_a_long_book_is_read_page_by_page_from_its_end(long_book):
     """Each page shows its number, and links to the next page."""
-    page = long_book.get("/")
+    page = long_book.get("/book")
     read = messages(page)
     assert words(page.html.find(id="sheet-title")) == "101 entries, page 1 of 6"
     while page.html.find(rel="next"):
@@ -128,7 +95,7 @@ def test_a_long_book_is_read_page_by_page_from_its_end(long_book):
 
 def test_the_navigation_shows_where_the_visitor_is(long_book):
     """A screen reader can read it. There is a gap for page numbers that are left out."""
-    page = long_book.get("/?page=4").html
+    page = long_book.get("/book?page=4").html
 
     [navigation] = page.select("nav.pages")
     assert words(navigation) == "Newer 1 … 3 4 5 6 Older"
@@ -140,14 +107,14 @@ def test_a_short_book_has_no_navigation(visitor):
     """A book with one page does not need it."""
     sign(visitor)
 
-    assert visitor.get("/").html.select("nav.pages") == []
+    assert visitor.get("/book").html.select("nav.pages") == []
 
 
 @pytest.mark.parametrize("query", ["page=7", "page=0", "page=x", "per_page=-1", "page=" + "9" * 40])
 @pytest.mark.sweep(4)
 def test_a_page_that_the_book_has_not_is_not_found(long_book, query):
     """The page of the 404 has the same design as all others."""
-    for path in ("/", "/entries.json"):
+    for path in ("/book", "/entries.json"):
         page = long_book.get(f"{path}?{query}", status=404)
 
         assert words(page.html.h1) == "This page is blank"
@@ -175,7 +142,7 @@ def test_the_time_of_an_entry_is_shown_in_utc(visitor, database):
     assert before <= written.replace(tzinfo=UTC) <= after
 
     database.run("UPDATE entries SET created = '2026-03-01 09:05:00'")
-    moment = visitor.get("/").html.find("time")
+    moment = visitor.get("/book").html.find("time")
 
     assert moment["datetime"] == "2026-03-01T09:05:00+00:00"
     assert words(moment) == "1 March 2026, 09:05 UTC"
@@ -241,128 +208,22 @@ def test_what_a_guest_writes_is_shown_as_text(visitor, database):
     sign(visitor, evil, evil, status=303)
     assert database.rows(ENTRIES) == [(evil, evil)]
 
-    for page in (visitor.get("/"), sign(visitor, evil, evil + "m" * 1000, status=400)):
+    for page in (visitor.get("/book"), sign(visitor, evil, evil + "m" * 1000, status=400)):
         assert "<script" not in page
         assert html.escape("<script>", quote=False) in page
         assert words(page.html.select_one(".message")) == evil
     assert page.forms[0]["name"].value == evil
 
 
-@pytest.mark.parametrize("path", ["/", "/rule"])
-@pytest.mark.sweep(2)
-def test_a_form_from_another_site_is_refused(visitor, database, path):
+def test_a_form_from_another_site_is_refused(visitor, database):
     """A form must contain the token of the visitor's cookie."""
-    visitor.get("/")
-    typed = {"name": "n", "message": "m", "answer": "200", "csrf_token": "guessed"}
+    visitor.get("/book")
+    typed = {"name": "n", "message": "m", "csrf_token": "guessed"}
 
-    page = visitor.post(path, typed, status=400)
+    page = visitor.post("/book", typed, status=400)
 
     assert "This form cannot be read" in page
     assert database.rows(ENTRIES) == []
-    assert database.scalar("SELECT count(*) FROM trials") == 0
-
-
-@pytest.mark.parametrize("answer", ["200", "302"])
-@pytest.mark.sweep(2)
-def test_a_button_with_a_good_answer_stores_its_row(visitor, database, answer):
-    """The page says "stored", and the row is stored."""
-    press(visitor, "200")
-
-    _, page = press(visitor, answer)
-
-    token = page.html.select_one(".said code").string
-    assert database.rows("SELECT token, answer FROM trials ORDER BY id")[1:] == [(token, answer)]
-    seen = frame(visitor, page)
-    assert words(seen.html.select_one(".verdict")) == f"Stored. It finds {token}."
-    assert [words(row.td) for row in seen.html.select(".mine")] == [token]
-    assert "2 rows in the table" in seen
-
-
-@pytest.mark.parametrize("answer", ["404", "500", "raise"])
-@pytest.mark.sweep(3)
-def test_a_button_with_a_bad_answer_leaves_nothing(visitor, database, answer):
-    """The page says "rolled back". The INSERT was sent, but the row is not stored."""
-    press(visitor, "200")
-    before = database.rows("SELECT id, token FROM trials")
-
-    _, page = press(visitor, answer)
-
-    token = page.html.select_one(".said code").string
-    assert database.rows("SELECT id, token FROM trials") == before
-    seen = frame(visitor, page)
-    assert words(seen.html.select_one(".verdict")) == f"Rolled back. It finds no {token}."
-    assert seen.html.select(".mine") == []
-    assert "1 row in the table" in seen
-
-
-@pytest.mark.parametrize("answer", ANSWERS)
-@pytest.mark.sweep(5)
-def test_every_button_sends_its_row_to_the_database(visitor, answer):
-    """Rows that are rolled back later are sent too: the view does not look at the status."""
-    sent = []
-    engine = get_sqa(visitor.app).engine
-    event.listen(engine, "before_cursor_execute", lambda *args: sent.append(args[2]))
-
-    press(visitor, answer)
-
-    assert [sql for sql in sent if sql.startswith("INSERT INTO trials")] != []
-
-
-@pytest.mark.parametrize(
-    ("answer", "says"),
-    [
-        ("200", "200 OK"),
-        ("302", "302 Found"),
-        ("404", "404 Not Found"),
-        ("500", "500 Server Error"),
-        ("raise", "500 Server Error"),
-    ],
-)
-@pytest.mark.sweep(5)
-def test_the_page_after_a_button_names_the_status_that_was_sent(visitor, answer, says):
-    """The page shows the same status that the browser got."""
-    response, page = press(visitor, answer)
-
-    assert str(response.status_int) in says
-    assert words(page.html.select_one(".said .status")) == says
-    assert ("raised an exception" in page) is (answer == "raise")
-
-
-def test_what_another_request_finds_is_asked_for_anew_each_time(visitor, database):
-    """No cache hides the current rows."""
-    page = visitor.get("/rule")
-    empty = frame(visitor, page)
-    assert "The table is empty" in empty
-    assert empty.html.select(".verdict") == []
-    assert "no-store" in empty.headers["Cache-Control"]
-
-    for _ in range(6):
-        press(visitor, "200")
-    seen = frame(visitor, page)
-
-    newest = database.rows("SELECT token FROM trials ORDER BY id DESC LIMIT 5")
-    assert [(words(row.td),) for row in seen.html.select("tbody tr")] == newest
-    assert words(seen.html.caption) == "6 rows in the table, the newest 5"
-
-
-def test_the_page_shows_the_source_of_the_view_that_answered(visitor):
-    """A visitor can see that there is no commit in it."""
-    source = visitor.get("/rule").html.find("pre").get_text()
-
-    assert "request.sqa_session.add(" in source
-    assert "commit" not in source
-
-
-def test_an_answer_that_no_button_gives_is_refused(visitor, database):
-    """Nothing is written to the database."""
-    form = visitor.get("/rule").forms[0]
-
-    page = visitor.post(
-        "/rule", {"answer": "201", "csrf_token": form["csrf_token"].value}, status=400
-    )
-
-    assert "400 Bad Request" in page
-    assert database.scalar("SELECT count(*) FROM trials") == 0
 
 
 def test_the_entries_are_there_as_json(visitor, database):
@@ -391,7 +252,7 @@ def test_the_entries_are_there_as_json(visitor, database):
     ]
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/rule/0123abcd", "/static/none.css", "/trials/a/b"])
+@pytest.mark.parametrize("path", ["/nowhere", "/rule/0123abcd", "/static/none.css", "/list/a"])
 @pytest.mark.sweep(4)
 def test_an_address_without_a_page_has_a_page_in_the_same_design(visitor, path):
     """It has the status 404, says so in words, and has a link back."""
@@ -399,7 +260,7 @@ def test_an_address_without_a_page_has_a_page_in_the_same_design(visitor, path):
 
     assert words(page.html.h1) == "This page is blank"
     assert page.html.find("link", rel="stylesheet")
-    assert page.click("Back to the guest book").request.path == "/"
+    assert page.click("Back to the start").request.path == "/"
 
 
 def test_an_address_that_cannot_be_decoded_has_no_page_either(visitor):
@@ -411,22 +272,21 @@ def test_an_address_that_cannot_be_decoded_has_no_page_either(visitor):
 
 def test_a_failure_has_a_page_in_the_same_design_and_is_logged(visitor, database, caplog):
     """The page has no details for the visitor. The log has the traceback for the operator."""
-    visitor.get("/")
+    visitor.get("/book")
     database.run("DROP TABLE entries")
 
-    page = visitor.get("/", status=500)
+    page = visitor.get("/book", status=500)
 
     assert words(page.html.h1) == "A blot of ink"
     assert "entries" not in page.html.find("main").get_text()
-    assert "GET / failed" in caplog.text
+    assert "GET /book failed" in caplog.text
     assert "ProgrammingError" in caplog.text or "OperationalError" in caplog.text
 
 
 def test_every_page_works_without_scripts_and_without_other_sites(visitor):
     """All files that a page needs come from the application."""
     sign(visitor)
-    pages = [visitor.get(path) for path in ("/", "/rule", "/trials/")]
-    pages += [press(visitor, answer)[1] for answer in ANSWERS]
+    pages = [visitor.get(path) for path in ("/", "/book")]
     pages += [visitor.get("/nowhere", status=404)]
 
     for page in pages:
@@ -442,7 +302,7 @@ def test_every_page_works_without_scripts_and_without_other_sites(visitor):
 
 def test_every_field_and_every_button_has_a_name_to_be_read_out(visitor):
     """People who use a screen reader can use the forms."""
-    for path in ("/", "/rule"):
+    for path in ("/", "/book"):
         page = visitor.get(path).html
         for field in page.select("input:not([type=hidden]), textarea"):
             assert words(page.find("label", attrs={"for": field["id"]}))
@@ -456,12 +316,12 @@ def test_every_field_and_every_button_has_a_name_to_be_read_out(visitor):
 def test_several_processes_may_start_at_once_on_an_empty_database(database, tmp_path):
     """Each process creates the missing tables, and none of them fails."""
     start = "import sys; from pyramid.paster import get_app; get_app(sys.argv[1])"
-    ini = ini_for(database.url, tmp_path)
+    ini = ini_for(tmp_path, database.url)
 
     processes = [subprocess.Popen([sys.executable, "-c", start, ini]) for _ in range(4)]
 
     assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
-    assert database.rows("SELECT * FROM entries") == database.rows("SELECT * FROM trials") == []
+    assert database.rows("SELECT * FROM entries") == database.rows("SELECT * FROM orders") == []
 
 
 def fetch(url, process):
@@ -494,6 +354,6 @@ def test_pserve_serves_the_guest_book_from_the_ini_file_as_it_is(tmp_path):
         process.wait(30)
 
     assert status == 200
-    assert "Sign the book" in page
+    assert "The answer decides." in page
     assert (tmp_path / "data" / "guestbook.sqlite").exists()
     assert "Serving on http://" in (tmp_path / "log").read_text()

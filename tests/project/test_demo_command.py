@@ -29,10 +29,11 @@ def test_the_demo_is_served_from_any_folder_and_keeps_its_data_there(tmp_path):
         serving([*DEMO, "--port", str(port)], tmp_path, port, **TRACED) as log,
         urllib.request.urlopen(f"http://localhost:{port}/", timeout=10) as page,
     ):
-        assert "Guest book" in page.read().decode()
+        assert "The answer decides." in page.read().decode()
 
     assert (tmp_path / "guestbook.sqlite").exists()
-    assert f"http://localhost:{port} shows the guest book" in log.read_text()
+    assert (tmp_path / "ledger.sqlite").exists()
+    assert f"http://localhost:{port} shows the demo" in log.read_text()
 
 
 def test_a_port_in_use_is_one_line(busy, capsys):
