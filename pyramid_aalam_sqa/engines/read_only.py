@@ -15,7 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Dialect, Engine, ExceptionContext
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from ..backends import Backend, Transaction, attach_backend, backend_of, driver_of
+from ..backends import IS_AUTOCOMMIT, Backend, attach_backend, backend_of, driver_of
 from ..exceptions import COMMIT_BY_HAND, CommitNotAllowedError
 from .errors import classify
 from .refusals import ReadOnly
@@ -58,7 +58,7 @@ class ReadingGuard:
         """Return whether there is no transaction on *pooled*, so that there is nothing to end."""
         # The second: mysqlclient cannot tell.
         found = self._driver.transaction(pooled.dbapi_connection)
-        return found is Transaction.AUTOCOMMIT and SNAPSHOT not in _info_of(pooled)
+        return found is IS_AUTOCOMMIT and SNAPSHOT not in _info_of(pooled)
 
     def begin_snapshot(self, connection: Connection) -> None:
         """Let all that is read on *connection* from now on be as it is at one moment."""
@@ -79,7 +79,7 @@ class ReadingGuard:
         try:
             for cursor in list(cursors):
                 cursor.close()
-            if self._driver.transaction(connection) is not Transaction.AUTOCOMMIT:
+            if self._driver.transaction(connection) is not IS_AUTOCOMMIT:
                 record.invalidate()
         except Exception as error:  # noqa: BLE001 - the pool must get its place back
             record.invalidate(error)
