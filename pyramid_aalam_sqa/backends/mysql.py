@@ -92,7 +92,7 @@ UNREACHABLE = 2003
 # One statement, because each round trip delays every new connection. The two servers read each
 # other's part as a comment (MariaDB skips 50700 to 99999).
 SESSION_SETUP = (
-    "SET {autocommit}sql_mode = '{sql_mode}', time_zone = '{time_zone}', "
+    "SET {own}sql_mode = '{sql_mode}', time_zone = '{time_zone}', "
     "innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock} "
     "/*M! , tx_isolation = '{level}', max_statement_time = {statement}{mariadb} */ "
     "/*!50720 , transaction_isolation = '{level}', max_execution_time = {statement_ms}{mysql} */"
@@ -155,6 +155,7 @@ class MySQLBackend(Backend):
     # 2006: writing to the socket failed; 0: PyMySQL had closed the connection before.
     NOT_SENT_CODES = frozenset({"2006", "0"})
     ACCESS_DENIED_CODES = frozenset({"1044", "1142"})
+    TABLE_EXISTS_CODES = frozenset({"1050"})
     # The column's character set lacks a letter: 1267 on MariaDB, 3988 on MySQL 8.
     IMPOSSIBLE_VALUE_CODES = frozenset({"1267", "3988"})
     changes_session = MYSQL
@@ -315,8 +316,12 @@ class MySQLBackend(Backend):
         statement = ceil(self.sqa_options["statement_timeout"] * 1000)
         # PyMySQLConnect leaves out PyMySQL's own statement for it unless the settings ask.
         sets_autocommit = self.reading or _leaves_autocommit(connection)
+        own = f"autocommit = {self.reading:d}, " if sets_autocommit else ""
+        if self.sqa_options["mysql.wsrep_sync_wait"] is not None:
+            # Only where it is asked for: a server without Galera may not know it.
+            own += f"wsrep_sync_wait = {self.sqa_options['mysql.wsrep_sync_wait']}, "
         text = SESSION_SETUP.format(
-            autocommit=f"autocommit = {self.reading:d}, " if sets_autocommit else "",
+            own=own,
             # A statement by itself sees the same at both levels; a snapshot needs the higher one.
             level="REPEATABLE-READ" if self.reading else "READ-COMMITTED",
             mariadb=", tx_read_only = 1" if self.reading else "",

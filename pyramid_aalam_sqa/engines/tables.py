@@ -34,11 +34,32 @@ def create_tables(
                 missing = missing_tables(connection, metadata, name, tables)
                 if missing and name:
                     backend.create_schema(connection, name)
-                metadata.create_all(connection, tables=missing)
+                _create(connection, metadata, name, missing)
         except DBAPIError as error:
             _raise_if_denied(backend, error, missing, label)
             raise
     return [table.name for table in missing]
+
+
+def _create(
+    connection: Connection, metadata: MetaData, name: str | None, missing: list[Table]
+) -> None:
+    """Create the tables *missing*, also where another one creates some of them at the same time.
+
+    On Galera the lock holds on its own node alone.
+    """
+    backend = backend_of(connection)
+    while missing:
+        try:
+            metadata.create_all(connection, tables=missing)
+        except DBAPIError as error:
+            before = len(missing)
+            missing = missing_tables(connection, metadata, name, missing)
+            exists = backend.error_code(error.orig or error) in backend.TABLE_EXISTS_CODES
+            if not exists or len(missing) == before:
+                raise
+        else:
+            return
 
 
 def missing_tables(

@@ -291,6 +291,12 @@ SQA_OPTIONS = (
         FILE,
         "PyMySQL: the certificate of the authority that signed the server's certificate.",
     ),
+    Option(
+        "mysql.wsrep_sync_wait",
+        SIZE,
+        "Galera: what waits until the node has all that the other nodes have stored before; 1: "
+        "reads, 3: writes too.",
+    ),
     Option("sqlite.foreign_keys", BOOLEAN, "SQLite: check foreign keys.", "true"),
     Option(
         "sqlite.journal_mode",

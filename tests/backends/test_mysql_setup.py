@@ -85,6 +85,7 @@ def test_pymysql_waits_a_little_longer_than_the_server_works(make, mariadb):
         ),
         ("sqa.mysql.time_zone", "SYSTEM", "SELECT @@time_zone", "SYSTEM"),
         ("sqa.mysql.time_zone", "-09:30", "SELECT @@time_zone", "-09:30"),
+        ("sqa.mysql.wsrep_sync_wait", "3", "SELECT @@wsrep_sync_wait", 3),
         ("sqlalchemy.isolation_level", "repeatable_read", level, "REPEATABLE READ"),
         ("sqlalchemy.connect_args.charset", "latin1", "SELECT @@character_set_client", "latin1"),
     ],

@@ -54,6 +54,38 @@ def test_what_is_missing_is_created_and_what_is_there_is_kept(place, bare):
     assert create_tables(engine, model.Base.metadata, place.name) == []
 
 
+@pytest.mark.parametrize("place", ["mariadb"], indirect=True)
+def test_a_table_that_appears_meanwhile_is_left_to_the_one_that_makes_it(place):
+    """As on Galera, where the lock keeps out the workers of its own node alone."""
+    metadata = MetaData()
+    for name in ("first", "second", "third"):
+        Table(name, metadata, Column("id", Integer, primary_key=True), schema=place.name)
+
+    @event.listens_for(metadata.tables[f"{place.name}.second"], "before_create")
+    def make_it_before(table, *_, **_options):
+        outside = plain_engine(place.engine().url)
+        if not inspect(outside).has_table("second", schema=place.name):
+            with outside.begin() as connection:
+                connection.execute(text(f"CREATE TABLE {place.name}.second (id INT)"))
+
+    made = create_tables(place.engine(), metadata, place.name)
+
+    assert sorted(made) == there(place) == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize("place", ["mariadb"], indirect=True)
+def test_a_table_that_the_account_cannot_see_is_the_servers_error(place):
+    """It is not tried again without end."""
+    metadata = MetaData()
+    Table("hidden", metadata, Column("id", Integer, primary_key=True), schema=place.name)
+    metadata.create_all(place.engine())
+    hidden = place.engine()
+    hidden.dialect.has_table = lambda *_, **_options: False
+
+    with pytest.raises(DBAPIError, match="1050"):
+        create_tables(hidden, metadata, place.name)
+
+
 @pytest.mark.parametrize("place", ["memory"], indirect=True)
 def test_tables_are_created_in_memory(place):
     """The one connection is used, and given back."""
