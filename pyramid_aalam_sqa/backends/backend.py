@@ -139,7 +139,7 @@ class Backend:
       connection is useless.
     - ``COMMIT_UNKNOWN_CODES``: in answer to COMMIT, the server itself does not know.
     - ``ACCESS_DENIED_CODES``: the account has no privilege for the statement.
-    - ``TABLE_EXISTS_CODES``: there is such a table already. The transaction goes on.
+    - ``TABLE_CHANGES_CODES``: another connection has just made the table, or is changing it.
     - ``IMPOSSIBLE_VALUE_CODES``: the column cannot hold such a value, so no row has it.
 
     Statements and waits:
@@ -188,7 +188,7 @@ class Backend:
     COMMIT_REFUSED_CODES: ClassVar[frozenset[str]] = frozenset()
     COMMIT_UNKNOWN_CODES: ClassVar[frozenset[str]] = frozenset()
     ACCESS_DENIED_CODES: ClassVar[frozenset[str]] = frozenset()
-    TABLE_EXISTS_CODES: ClassVar[frozenset[str]] = frozenset()
+    TABLE_CHANGES_CODES: ClassVar[frozenset[str]] = frozenset()
     IMPOSSIBLE_VALUE_CODES: ClassVar[frozenset[str]] = frozenset()
     changes_session: ClassVar[SessionChanges | None] = None
     READ_ONLY_SQL: ClassVar[str] = ""

@@ -155,7 +155,8 @@ class MySQLBackend(Backend):
     # 2006: writing to the socket failed; 0: PyMySQL had closed the connection before.
     NOT_SENT_CODES = frozenset({"2006", "0"})
     ACCESS_DENIED_CODES = frozenset({"1044", "1142"})
-    TABLE_EXISTS_CODES = frozenset({"1050"})
+    # 1684: on Galera, of a table that another node is creating.
+    TABLE_CHANGES_CODES = frozenset({"1050", "1684"})
     # The column's character set lacks a letter: 1267 on MariaDB, 3988 on MySQL 8.
     IMPOSSIBLE_VALUE_CODES = frozenset({"1267", "3988"})
     changes_session = MYSQL

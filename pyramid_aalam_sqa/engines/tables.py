@@ -1,6 +1,7 @@
 """Creates an application's missing tables under a lock, so that workers may start together."""
 
 from collections.abc import Sequence
+from time import sleep
 
 from sqlalchemy import MetaData, Table, inspect
 from sqlalchemy.engine import Connection, Engine
@@ -8,6 +9,11 @@ from sqlalchemy.exc import DBAPIError
 
 from ..backends import Backend, backend_of
 from ..exceptions import ProvisioningError
+
+# How often it is looked again, and after how many seconds, where other workers create the same
+# tables in spite of the lock. On Galera it keeps out those on its own node alone.
+TRIES = 20
+PAUSE = 0.2
 
 
 def create_tables(
@@ -21,45 +27,46 @@ def create_tables(
     is taken. Raises :class:`ProvisioningError` when the account may not create tables, or when
     another process holds the lock for a minute.
     """
-    backend = backend_of(engine)
-    label = name or engine.url.database or ""
+    backend, tried, tries = backend_of(engine), dict[str, None](), TRIES
     with engine.connect() as connection:
-        missing = missing_tables(connection, metadata, name, tables)
-        connection.rollback()
-        if not missing:
-            return []
-        try:
-            with backend.table_lock(connection, label):
-                # Looked up again: another worker may have made them while this one waited.
-                missing = missing_tables(connection, metadata, name, tables)
-                if missing and name:
-                    backend.create_schema(connection, name)
-                _create(connection, metadata, name, missing)
-        except DBAPIError as error:
-            _raise_if_denied(backend, error, missing, label)
-            raise
-    return [table.name for table in missing]
+        while True:
+            try:
+                _create_missing(connection, metadata, name, tables, tried)
+                return list(tried)
+            except DBAPIError as error:
+                tries -= 1
+                code = backend.error_code(error.orig) if error.orig else ""
+                if not tries or code not in backend.TABLE_CHANGES_CODES:
+                    raise
+            connection.rollback()
+            sleep(PAUSE)
 
 
-def _create(
-    connection: Connection, metadata: MetaData, name: str | None, missing: list[Table]
+def _create_missing(
+    connection: Connection,
+    metadata: MetaData,
+    name: str | None,
+    tables: Sequence[Table] | None,
+    tried: dict[str, None],
 ) -> None:
-    """Create the tables *missing*, also where another one creates some of them at the same time.
-
-    On Galera the lock holds on its own node alone.
-    """
+    """Create the tables that are missing under the lock, and add their names to *tried* before."""
     backend = backend_of(connection)
-    while missing:
-        try:
-            metadata.create_all(connection, tables=missing)
-        except DBAPIError as error:
-            before = len(missing)
+    label = name or backend.url.database or ""
+    missing = missing_tables(connection, metadata, name, tables)
+    connection.rollback()
+    if not missing:
+        return
+    try:
+        with backend.table_lock(connection, label):
+            # Looked up again: another worker may have made them while this one waited.
             missing = missing_tables(connection, metadata, name, missing)
-            exists = backend.error_code(error.orig or error) in backend.TABLE_EXISTS_CODES
-            if not exists or len(missing) == before:
-                raise
-        else:
-            return
+            if missing and name:
+                backend.create_schema(connection, name)
+            tried.update(dict.fromkeys(table.name for table in missing))
+            metadata.create_all(connection, tables=missing)
+    except DBAPIError as error:
+        _raise_if_denied(backend, error, missing, label)
+        raise
 
 
 def missing_tables(

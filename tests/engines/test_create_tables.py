@@ -74,8 +74,9 @@ def test_a_table_that_appears_meanwhile_is_left_to_the_one_that_makes_it(place):
 
 
 @pytest.mark.parametrize("place", ["mariadb"], indirect=True)
-def test_a_table_that_the_account_cannot_see_is_the_servers_error(place):
+def test_a_table_that_the_account_cannot_see_is_the_servers_error(place, monkeypatch):
     """It is not tried again without end."""
+    monkeypatch.setattr("pyramid_aalam_sqa.engines.tables.PAUSE", 0)
     metadata = MetaData()
     Table("hidden", metadata, Column("id", Integer, primary_key=True), schema=place.name)
     metadata.create_all(place.engine())
