@@ -1,36 +1,18 @@
 """Galera: a lock of one node is not known to another one, so psqa asks a person."""
 
-from pathlib import Path
-
 import pytest
 
-from support.servers import MariaDB, find, running
-
-PROVIDER = next(
-    (
-        path
-        for path in ("/usr/lib/galera/libgalera_smm.so", "/usr/lib64/galera-4/libgalera_smm.so")
-        if Path(path).exists()
-    ),
-    None,
-)
+from support.galera import Node, require_galera
+from support.servers import free_port, running
 
 
 @pytest.fixture(scope="module")
 def node():
     """A cluster of one node."""
-    if PROVIDER is None or find("mariadbd") is None:
-        pytest.skip("Galera tests skipped: no libgalera_smm.so found; install galera-4.")
-    server = MariaDB(
-        "--wsrep-on=ON",
-        f"--wsrep-provider={PROVIDER}",
-        "--wsrep-new-cluster",
-        "--wsrep-cluster-address=gcomm://",
-        "--binlog-format=ROW",
-        "--innodb-autoinc-lock-mode=2",
-        "--wsrep-provider-options=gmcast.listen_addr=tcp://127.0.0.1:0",
-    )
-    yield from running(server)
+    require_galera()
+    node = Node(0, "gcomm://", free_port())
+    node.first = ["--wsrep-new-cluster"]
+    yield from running(node)
 
 
 @pytest.mark.deep
