@@ -134,7 +134,7 @@ class MySQLBackend(Backend):
         **dict.fromkeys(("1205", "3572"), ErrorKind.LOCK_TIMEOUT),
         # 1047: a Galera node that has lost its cluster; 1053, 1927, 3169: shut down or killed.
         **dict.fromkeys(("2006", "2013", "2055", "4031"), ErrorKind.DISCONNECT),
-        # 1180: in the answer to a COMMIT that such a node was just replicating.
+        # 1180: it was sending the transaction to the others, which may have stored it.
         **dict.fromkeys(("1047", "1053", "1180", "1927", "3169"), ErrorKind.DISCONNECT),
         **dict.fromkeys(("1290", "1792", "1836"), ErrorKind.READ_ONLY_SERVER),
         # An administrator has ended the statement by KILL, and may have ended the connection.
@@ -150,8 +150,6 @@ class MySQLBackend(Backend):
     LOGIN_REFUSED_CODES = LOGIN_REFUSED_CODES
     # A Galera node that has lost its cluster commits nothing.
     COMMIT_REFUSED_CODES = frozenset({"1047"})
-    # It has sent the transaction to the others, and cannot know whether they have stored it.
-    COMMIT_UNKNOWN_CODES = frozenset({"1180"})
     # 2006: writing to the socket failed; 0: PyMySQL had closed the connection before.
     NOT_SENT_CODES = frozenset({"2006", "0"})
     ACCESS_DENIED_CODES = frozenset({"1044", "1142"})
@@ -240,12 +238,15 @@ class MySQLBackend(Backend):
         """Return what the driver's *error* means.
 
         A refused login counts as unavailable (503): only an administrator can repair it. Error 1290
-        has many causes, and counts only if it is about writing.
+        counts only if it is about writing, and 1180 only if Galera has raised it. Both have many
+        other causes.
         """
         code = self.error_code(error)
         if connecting and code in self.LOGIN_REFUSED_CODES:
             return ErrorKind.UNREACHABLE
         if code == "1290" and "read-only" not in str(error).replace("_", "-"):
+            return None
+        if code == "1180" and "replication" not in str(error):
             return None
         return super().classify(error, connecting=connecting, disconnected=disconnected)
 

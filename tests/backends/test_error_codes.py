@@ -9,7 +9,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from webtest import TestApp
 
-from pyramid_aalam_sqa import get_sqa
+from pyramid_aalam_sqa import OutcomeUnknownError, get_sqa
 from pyramid_aalam_sqa.backends import ErrorKind, backend_for
 from support.apps import with_view
 from support.drivers import drivers
@@ -118,6 +118,24 @@ def test_a_galera_node_without_its_cluster_refuses_a_commit(
     assert attempts == [1, 1]
     assert mariadb.rows("SELECT body FROM note") == [("once",)]
     assert "outcome is unknown" not in caplog.text
+
+
+def test_a_galera_node_that_loses_its_cluster_in_a_commit_does_not_know_its_outcome(
+    mariadb, serve, attempts, caplog
+):
+    """It answers 1180. The other nodes may have stored it, so the request is not tried again."""
+    mariadb.run("CREATE TABLE note (body VARCHAR(50))")
+    url = make_url(mariadb.url)
+    proxy = Proxy(url.host, url.port)
+    proxy.refuse("COMMIT", 1180, "Error while appending streaming replication fragment")
+    url = url.set(port=proxy.port).render_as_string(hide_password=False)
+    client = TestApp(serve(url, writing(attempts, "INSERT INTO note VALUES ('once')")))
+    with pytest.raises(OutcomeUnknownError):
+        client.get("/")
+    proxy.close()
+
+    assert attempts == [1]
+    assert "outcome is unknown" in caplog.text
 
 
 @pytest.fixture
