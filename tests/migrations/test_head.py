@@ -1,6 +1,8 @@
 """In tests and at start-up: a database is brought to its last revision, or is said to be behind."""
 
 import pytest
+from alembic import command
+from alembic.util import CommandError
 from pyramid.paster import get_appsettings
 from pytest_alembic import Config, runner
 from pytest_alembic.tests import (
@@ -63,6 +65,22 @@ def test_a_database_is_brought_to_its_last_revision(folder):
     assert Database(f"sqlite:///{folder}/one.sqlite").rows("SELECT * FROM note") == []
     rows = Database(f"sqlite:///{folder}/two.sqlite").rows("SELECT * FROM alembic_version_audit")
     assert rows == [("1a",)]
+
+
+def test_alembic_s_own_check_compares_the_models_of_sqa_base(folder):
+    """The revisions have made the table, and one of its columns is missing."""
+    url = f"sqlite:///{folder}/checked.sqlite"
+    settings = {"sqlalchemy.url": url, "sqa.migrations": str(folder / "migrations")}
+    upgrade_to_head(settings)
+    config = alembic_config({**settings, "sqa.base": "support.models:Base"})
+    with pytest.raises(CommandError, match=r"add_column.*body"):
+        command.check(config)
+    Database(url).run(
+        "DROP TABLE note",
+        "CREATE TABLE note (id INTEGER NOT NULL PRIMARY KEY, body VARCHAR(50) NOT NULL)",
+    )
+
+    command.check(config)
 
 
 def test_readiness_can_ask_for_the_last_revision(any_database, folder, revisions, serve):
