@@ -1,11 +1,12 @@
 """What each driver knows of its connection's transaction, and tells without a round trip."""
 
-import re
 from enum import Enum
 from functools import cache
 from typing import Any, ClassVar
 
 from sqlalchemy.engine import Dialect
+
+from .pattern import Pattern
 
 # Statements that end a transaction by themselves, behind blanks and comments.
 BLANK = r"\s*(?:(?:/\*.*?\*/|--[^\n]*\n|\#[^\n]*\n)\s*)*"
@@ -18,22 +19,15 @@ IMPLICIT_COMMITS = (
     r"TRUNCATE|LOCK|LOAD\s+INDEX|GRANT|REVOKE|ANALYZE|OPTIMIZE|REPAIR|CHECK|CACHE|FLUSH|RESET|CHANGE|"
     r"(?:UN)?INSTALL|SET\s+(?:PASSWORD|(?:SESSION\s+|@@(?:SESSION\.)?)?AUTOCOMMIT\s*:?=\s*(?:1|ON))"
 )
-ENDS = re.compile(rf"{BLANK}(?:{TRANSACTION_WORDS})\b", re.IGNORECASE | re.DOTALL)
-ENDS_ON_MYSQL = re.compile(
-    rf"{BLANK}(?:{TRANSACTION_WORDS}|{IMPLICIT_COMMITS})\b", re.IGNORECASE | re.DOTALL
-)
+ENDS = Pattern(rf"{BLANK}(?:{TRANSACTION_WORDS})\b")
+ENDS_ON_MYSQL = Pattern(rf"{BLANK}(?:{TRANSACTION_WORDS}|{IMPLICIT_COMMITS})\b")
 MAY_COMMIT_ANYWHERE = ENDS
-MAY_COMMIT_ON_MYSQL = re.compile(
-    rf"{BLANK}(?:{TRANSACTION_WORDS}|{IMPLICIT_COMMITS}|CALL)\b", re.IGNORECASE | re.DOTALL
-)
+MAY_COMMIT_ON_MYSQL = Pattern(rf"{BLANK}(?:{TRANSACTION_WORDS}|{IMPLICIT_COMMITS}|CALL)\b")
 # On a driver that tells whether a transaction is open: what leaves another one open.
-CHAINS = re.compile(
-    rf"{BLANK}(?:COMMIT|END|ROLLBACK|ABORT)\b(?!.*\bNO\s+CHAIN).*\bCHAIN\b",
-    re.IGNORECASE | re.DOTALL,
-)
-UNDOES = re.compile(rf"{BLANK}(?:ROLLBACK|ABORT)\b", re.IGNORECASE | re.DOTALL)
-CALL = re.compile(rf"{BLANK}CALL\b", re.IGNORECASE | re.DOTALL)
-READS = re.compile(rf"{BLANK}\(*(?:SELECT|SHOW|EXPLAIN|DESC)", re.IGNORECASE | re.DOTALL)
+CHAINS = Pattern(rf"{BLANK}(?:COMMIT|END|ROLLBACK|ABORT)\b(?!.*\bNO\s+CHAIN).*\bCHAIN\b")
+UNDOES = Pattern(rf"{BLANK}(?:ROLLBACK|ABORT)\b")
+CALL = Pattern(rf"{BLANK}CALL\b")
+READS = Pattern(rf"{BLANK}\(*(?:SELECT|SHOW|EXPLAIN|DESC)")
 
 
 class Transaction(Enum):
@@ -54,9 +48,9 @@ class Driver:
     """A driver that says nothing: what ends a transaction is seen by the text of a statement."""
 
     # What ends a transaction and is not seen in what the driver says; None where all is seen.
-    ENDS: ClassVar[re.Pattern[str] | None] = ENDS
+    ENDS: ClassVar[Pattern | None] = ENDS
     # What may end a transaction by COMMIT. It is not sent after an error that has broken it.
-    MAY_COMMIT: ClassVar[re.Pattern[str]] = MAY_COMMIT_ANYWHERE
+    MAY_COMMIT: ClassVar[Pattern] = MAY_COMMIT_ANYWHERE
     # Whether a procedure can end the transaction and begin another one.
     CALL_MAY_COMMIT: ClassVar[bool] = False
     # Whether what ends a transaction may leave locks or modes on the connection.

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping
 from math import ceil
 from typing import Any, ClassVar
@@ -13,6 +12,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.schema import CreateSchema
 
 from .backend import Backend, ErrorKind
+from .pattern import Pattern
 from .psycopg_driver import bounded_connect, time_limit
 from .session_changes import POSTGRESQL, POSTGRESQL_READING
 from .sorting import POSTGRESQL_SORTING, Sorting
@@ -52,9 +52,8 @@ AUTOCOMMIT_ADVICE = (
 
 
 # Settings of the server in the argument "options" that make a COMMIT forgettable.
-UNSAFE_OPTIONS = re.compile(
-    r"(?:synchronous_commit\s*=\s*(?:off|0|no|false)|fsync|session_replication_role)\b",
-    re.IGNORECASE,
+UNSAFE_OPTIONS = Pattern(
+    r"(?:synchronous_commit\s*=\s*(?:off|0|no|false)|fsync|session_replication_role)\b"
 )
 
 

@@ -8,8 +8,9 @@ A pattern cannot see what a function or a trigger does, nor what the application
 of the driver. What a procedure does cannot be seen either, so every CALL counts as a change.
 """
 
-import re
 from functools import lru_cache
+
+from .pattern import Pattern
 
 # How many different statements are remembered for each product, and how long they may be.
 REMEMBERED = 2048
@@ -37,9 +38,7 @@ class SessionChanges:
 
     def __init__(self, first_words: str, anywhere: str) -> None:
         self._patterns = first_words, anywhere
-        self._found = re.compile(
-            rf"(?:\A|;){BEFORE}(?:{first_words})|{anywhere}", re.IGNORECASE | re.DOTALL
-        ).search
+        self._pattern = Pattern(rf"(?:\A|;){BEFORE}(?:{first_words})|{anywhere}")
         self._remembered = lru_cache(REMEMBERED)(self._is_change)
 
     def __call__(self, statement: str) -> bool:
@@ -54,7 +53,7 @@ class SessionChanges:
         return SessionChanges(f"{own}|{first_words}", anywhere)
 
     def _is_change(self, statement: str) -> bool:
-        return self._found(statement) is not None
+        return self._pattern.search(statement) is not None
 
 
 MYSQL = SessionChanges(

@@ -134,6 +134,8 @@ def visitors(database, url):
     level = root.level
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
+    # With a log of transactions, a request has those of the package transaction itself.
+    logging.getLogger("txn").setLevel(logging.INFO)
 
     def make(url=url, **options):
         made.append(Visitor(find, log, url, **options))
@@ -152,6 +154,7 @@ def visitors(database, url):
         independent.dispose()
         root.removeHandler(handler)
         root.setLevel(level)
+        logging.getLogger("txn").setLevel(logging.NOTSET)
         for visitor in made:
             visitor.engine.dispose()
     assert PASSWORD not in log.getvalue()
