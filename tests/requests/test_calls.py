@@ -41,8 +41,8 @@ def many(session):
 
 # For each work the calls of a request beyond those of a bare view with `with Session(engine) as
 # session, session.begin()`.
-CEILINGS = {get: 280, insert: 275, update: 275, many: 1860}
-NOTHING = 100
+CEILINGS = {get: 190, insert: 185, update: 185, many: 1190}
+NOTHING = 85
 
 
 def environ(path):
