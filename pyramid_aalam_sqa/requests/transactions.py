@@ -50,10 +50,10 @@ class Synchronizers(WeakSet):  # type: ignore[misc]  # transaction has no types
     def __len__(self) -> int:
         return len(self.data) if "data" in self.__dict__ else 0
 
-    def map(self, function: Any) -> None:
-        """Call *function* with each of them."""
+    def map(self, f: Any) -> None:
+        """Call *f* with each of them."""
         if "data" in self.__dict__:
-            super().map(function)
+            super().map(f)
 
 
 class RequestTransaction(Transaction):  # type: ignore[misc]  # transaction has no types
@@ -200,7 +200,7 @@ IS_KNOWN = _has_known_attributes()
 def request_manager(request: Any) -> TransactionManager:
     """Return a new, explicit transaction manager: the default of ``tm.manager_hook``.
 
-    It is what ``pyramid_tm.explicit_manager`` returns, but costs a tenth of it. With
+    It does what that of ``pyramid_tm.explicit_manager`` does, with fewer steps. With
     ``sqa.shortcuts = false`` it is that one.
     """
     if IS_KNOWN and get_sqa(request).settings.sqa_options["shortcuts"]:
