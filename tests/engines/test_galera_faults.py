@@ -116,7 +116,13 @@ def test_nothing_is_lost_behind_haproxy_either(cluster, proxy):
 def test_conflicts_of_certification_are_tried_again_until_all_is_stored(cluster):
     """All nodes write the same rows, which is not wise. No request fails with these settings."""
     hosts = [node.host for node in cluster.nodes]
-    settings = {**SETTINGS, "retry.attempts": "20", "sqlalchemy.pool_size": "6"}
+    settings = {
+        "retry.attempts": "20",
+        "sqa.retry_pause": "0.1",
+        "sqlalchemy.pool_size": "6",
+        # Not those of the other tests: here no statement may be given up.
+        "sqa.lock_timeout": "30",
+    }
     with ExitStack() as stack:
         crowds = []
         for number in range(3):

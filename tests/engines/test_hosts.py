@@ -280,6 +280,18 @@ def test_a_pool_that_has_lost_its_engine_follows_too(pair, engine):
     assert ports == [server.port for server in pair.servers]
 
 
+def test_a_read_only_request_is_served_by_the_same_host(pair, serve_notes):
+    """Its connections are others, and they find the writer by themselves."""
+
+    def port(request):
+        return Response(str(request.sqa_session.scalar(text("SELECT @@port"))))
+
+    pair.writer(pair.second)
+    client = serve_notes(pair.hosts, with_view(port, name="port", sqa_read_only=True))
+
+    assert client.get("/port").text == str(pair.servers[1].port)
+
+
 def test_the_statistics_name_the_host(pair, serve_notes):
     """It is the one that new connections go to."""
     client = serve_notes(pair.hosts)
