@@ -12,6 +12,7 @@ from support.apps import application
 from support.galera import Cluster, require_galera
 from support.haproxy import ACCOUNT, HAProxy, require_haproxy
 from support.ledger import COUNT, PASSWORD, SETTINGS, TABLES, VIEWS, Visitors
+from support.replicated import until
 from support.servers import running
 from support.threads import together
 
@@ -184,6 +185,7 @@ def test_a_node_that_has_lost_its_cluster_is_passed_over(cluster):
     run(lonely, "SET GLOBAL wsrep_provider_options = 'gmcast.isolate=1'")
     try:
         cluster.wait(*others)
+        until(lambda: lonely.view() is None)
         engine = engine_from_settings({"sqlalchemy.url": URL, "sqa.hosts": hosts_of(cluster)})
         with engine.begin() as connection:
             connection.execute(COUNT)
