@@ -71,7 +71,7 @@ def serving(command, folder, port, **environ):
 
 
 def _wait(process, port, log):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         try:
             urllib.request.urlopen(f"http://localhost:{port}/", timeout=5).close()
