@@ -99,6 +99,16 @@ SESSION_SETUP = (
 )
 
 
+# A position, as the servers write it: of MariaDB 0-1-100, of MySQL ranges behind a UUID.
+POSITION = re.compile(r"[0-9A-Fa-f:,\-\s]+", re.ASCII)
+# Seconds. MySQL reads 0 as without a limit.
+SHORTEST_WAIT = 0.001
+WAIT_SQL = (
+    "SELECT /*M! MASTER_GTID_WAIT('{position}', {seconds}) */ "
+    "/*!50720 WAIT_FOR_EXECUTED_GTID_SET('{position}', {seconds}) */"
+)
+
+
 class MySQLBackend(Backend):
     """MySQL and MariaDB with bounded waits and a server that refuses bad values."""
 
@@ -165,6 +175,7 @@ class MySQLBackend(Backend):
     reading_changes = MYSQL_READING
     SNAPSHOT_SQL = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
     WRITE_REFUSED_CODES = frozenset({"1290", "1792", "1836"})
+    POSITION_SQL = "SELECT /*M! @@global.gtid_binlog_pos */ /*!50720 @@global.gtid_executed */"
     DEFERS_CHECKS = False
 
     # What max_allowed_packet is on the server; None before the first connection.
@@ -274,6 +285,13 @@ class MySQLBackend(Backend):
     def refuses_writes(self, connection: Any) -> bool:
         """Return whether the server is read-only, or a node of Galera without its cluster."""
         return not {"0", "OFF"}.issuperset(self._ask(connection, IS_READ_ONLY).upper().split())
+
+    def has_reached(self, connection: Any, position: str, seconds: float) -> bool:
+        """Wait for *position* in the server, which knows when a transaction was applied."""
+        if not POSITION.fullmatch(position):
+            return False
+        wait = max(SHORTEST_WAIT, seconds)
+        return self._ask(connection, WAIT_SQL.format(position=position, seconds=wait)) == "0"
 
     def socket(self, connection: Any) -> Any:
         """Return PyMySQL's socket; None for other drivers, which hide theirs."""

@@ -213,7 +213,7 @@ def sqa_stream(request: Any, statement: Select[Any], *, size: int = 500) -> Iter
     session = (
         sessions.make_session(tm)
         if reading is None
-        else sessions.make_reading_session(tm, reading.refusal)
+        else sessions.make_reading_session(tm, reading.refusal, reading.engine_of)
     )
     rows = _stream_rows(session, statement, size)
     lifetime_of(request).streams.append(rows)
