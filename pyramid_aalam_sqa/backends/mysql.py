@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from math import ceil
 from typing import Any, ClassVar
 
@@ -103,6 +104,8 @@ SESSION_SETUP = (
 POSITION = re.compile(r"[0-9A-Fa-f:,\-\s]+", re.ASCII)
 # Seconds. MySQL reads 0 as without a limit.
 SHORTEST_WAIT = 0.001
+# Seconds for the answer of a server that is there.
+ANSWER_TIME = 0.5
 WAIT_SQL = (
     "SELECT /*M! MASTER_GTID_WAIT('{position}', {seconds}) */ "
     "/*!50720 WAIT_FOR_EXECUTED_GTID_SET('{position}', {seconds}) */"
@@ -291,7 +294,10 @@ class MySQLBackend(Backend):
         if not POSITION.fullmatch(position):
             return False
         wait = max(SHORTEST_WAIT, seconds)
-        return self._ask(connection, WAIT_SQL.format(position=position, seconds=wait)) == "0"
+        # Another driver than PyMySQL waits as long as for any statement, if the server is silent.
+        limited = hasattr(connection, "connect_timeout")
+        with time_limit(connection, wait + ANSWER_TIME) if limited else nullcontext():
+            return self._ask(connection, WAIT_SQL.format(position=position, seconds=wait)) == "0"
 
     def socket(self, connection: Any) -> Any:
         """Return PyMySQL's socket; None for other drivers, which hide theirs."""

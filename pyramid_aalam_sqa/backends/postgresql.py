@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from math import ceil
 from time import monotonic, sleep
 from typing import Any, ClassVar
@@ -83,6 +84,8 @@ REACHED_SQL = (
 )
 # Seconds between two questions to a replica: the first, and the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.02
+# Seconds for the answer of a server that is there.
+ANSWER_TIME = 0.5
 
 
 class PostgreSQLBackend(Backend):
@@ -242,12 +245,15 @@ class PostgreSQLBackend(Backend):
         """Ask again and again: PostgreSQL before 18 has no statement that waits."""
         if not POSITION.fullmatch(position):
             return False
-        deadline, pause = monotonic() + seconds, FIRST_PAUSE
-        while self._ask(connection, REACHED_SQL.format(position)) != "True":
-            if monotonic() + pause > deadline:
-                return False
-            sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+        # psycopg2 waits as long as for any statement, if the server is silent.
+        limited = hasattr(connection, "seconds")
+        with time_limit(connection, seconds + ANSWER_TIME) if limited else nullcontext():
+            deadline, pause = monotonic() + seconds, FIRST_PAUSE
+            while self._ask(connection, REACHED_SQL.format(position)) != "True":
+                if monotonic() + pause > deadline:
+                    return False
+                sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
         return True
 
     def socket(self, connection: Any) -> Any:

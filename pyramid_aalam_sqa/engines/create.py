@@ -83,7 +83,9 @@ def make_replica_engine(database: Database, url: URL, sqa_options: Mapping[str, 
     arguments = {**database.options.get("connect_args", {}), "connect_timeout": wait}
     options = {**database.options, "connect_args": arguments, "pool_timeout": wait}
     replica = replace(database, url=url, options=options, engine=None)
-    return make_reading_engine(replica, {**sqa_options, "hosts": None})
+    # One that is silent now is to be found out before a statement waits for it.
+    own = {"hosts": None, "ping_after": min(wait, sqa_options["ping_after"])}
+    return make_reading_engine(replica, {**sqa_options, **own})
 
 
 def reads_apart(database: Database) -> bool:
