@@ -51,6 +51,8 @@ class ReadingEngines:
         self._made: Mapping[Engine, Engine] = {}
         self._replicas: Mapping[Engine, tuple[Replica, ...]] = {}
         self._turn = count()
+        # The host of sqa.hosts that each engine wrote to when it was last looked at.
+        self._hosts: dict[Engine, str] = {}
         # Called when one was made: with its name, itself, and the engine in whose place it reads.
         self.listeners: list[Callable[[str, Engine, Engine], object]] = []
         # False in a test, which lends connections of the other engines.
@@ -73,9 +75,12 @@ class ReadingEngines:
         if found is None:
             found = self._make(engine)
         host = host_in_use(engine)
-        if host not in {None, host_in_use(found) or host}:
-            # Another server writes now: this one is behind it from now on.
-            replace_connections(found.pool)
+        if host is not None and host != self._hosts.get(engine):
+            before = self._hosts.get(engine) or host_in_use(found)
+            self._hosts[engine] = host
+            if before not in {None, host}:
+                # Another server writes now: the one before is behind it from now on.
+                replace_connections(found.pool)
         return found
 
     def choose(self, engine: Engine, positions: Mapping[str, str] | None) -> Engine:

@@ -181,9 +181,10 @@ def forget_changes(request: Any) -> None:
 def _made_again(request: Any, refusal: ReadOnly) -> Exception:
     """Return the error of *refusal*, after which the request is made again, and may write."""
     error = cast("Exception", refusal.refused)
-    request.environ[WRITES] = True
-    mark_error_retryable(error)
-    log.warning("sqa.reader.methods: it is made again, because it writes: %s", error)
+    if WRITES not in request.environ:
+        request.environ[WRITES] = True
+        mark_error_retryable(error)
+        log.warning("sqa.reader.methods: it is made again, because it writes: %s", error)
     return error
 
 

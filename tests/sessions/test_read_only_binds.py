@@ -154,6 +154,14 @@ def test_streams_read_from_the_database_of_their_tables(read):
     assert list(engines) == ["log.reader"]
 
 
+def test_a_session_of_one_bind_reads_from_its_reading_engine(read):
+    """As the one session does."""
+    text_of, engines = read(lambda request: request.sqa_sessions["audit"].get(Entry, 1).name)
+
+    assert text_of == "audit"
+    assert list(engines) == ["audit.reader"]
+
+
 def test_a_rollback_of_a_session_of_one_bind_leaves_it_read_only(read):
     """Its next write is refused too."""
 
