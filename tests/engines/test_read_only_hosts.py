@@ -31,6 +31,7 @@ def site(config):
     config.add_view(write, name="write")
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("reads_first", [False, True])
 def test_after_a_switchover_what_was_written_is_read(serve, pair, reads_first):
     """The old writer still answers, but it does not get what is written now."""

@@ -61,7 +61,7 @@ def job(request):
     return Response()
 
 
-@pytest.fixture(params=["postgresql", "mariadb"])
+@pytest.fixture(params=["postgresql", pytest.param("mariadb", marks=pytest.mark.deep)])
 def kind(request):
     return request.param
 
@@ -134,6 +134,7 @@ def test_the_header_serves_a_client_without_cookies(client, kind):
 
 
 @pytest.mark.parametrize("text_of_position", ["nonsense", "AAAA", "\x00"])
+@pytest.mark.sweep(1)
 def test_a_position_that_cannot_be_read_leads_to_the_writer(client, text_of_position):
     """It was signed by another secret, which this client may have got before."""
     response = client.get("/read", headers={"Cookie": f"sqa_position={text_of_position}"})
@@ -142,6 +143,7 @@ def test_a_position_that_cannot_be_read_leads_to_the_writer(client, text_of_posi
 
 
 @pytest.mark.parametrize("position", ["FFFFFFFF/0", "0-1-999999", "'; DROP TABLE note; --"])
+@pytest.mark.sweep(1)
 def test_a_replica_without_what_was_written_is_left_alone(client, servers, caplog, position):
     """The writer answers, in the bound; others, who have written nothing, are not sent there."""
     reading = get_sqa(client.app).reading
@@ -173,6 +175,7 @@ def test_a_replica_is_tried_again_and_used_when_it_has_what_it_lacked(servers, c
         assert client.get("/read").text == "writer"
 
 
+@pytest.mark.sweep(1)
 def test_a_replica_that_is_down_fails_no_request(servers, caplog):
     """Of several, the next one is asked, else the writer; the health view tells."""
     gone = make_url(servers[1].url).set(port=free_port()).render_as_string(hide_password=False)
@@ -187,6 +190,7 @@ def test_a_replica_that_is_down_fails_no_request(servers, caplog):
     assert "is left alone for 0 seconds" in caplog.text
 
 
+@pytest.mark.sweep(1)
 def test_a_connection_that_is_lost_in_the_middle_is_another_attempt(servers, kind):
     """It is made on the writer, because the replica is left alone."""
     own = {"postgresql": "SELECT pg_backend_pid()", "mariadb": "SELECT CONNECTION_ID()"}[kind]
@@ -209,6 +213,7 @@ def test_a_connection_that_is_lost_in_the_middle_is_another_attempt(servers, kin
     assert len(attempts) == 2
 
 
+@pytest.mark.sweep(1)
 def test_each_bind_has_replicas_of_its_own(servers):
     """A bind without any is read on its own server."""
     settings = {
@@ -228,6 +233,7 @@ def test_each_bind_has_replicas_of_its_own(servers):
         assert min(get_sqa(app).reading.by_name()).startswith("audit.reader 127.0.0.1:")
 
 
+@pytest.mark.sweep(1)
 def test_an_unreachable_writer_leaves_the_answer_as_it_is(client, monkeypatch, caplog):
     """The position is not known, so the client reads from the writer next time."""
     reading = get_sqa(client.app).reading
@@ -242,6 +248,7 @@ def _fail(*_):
     raise OSError
 
 
+@pytest.mark.sweep(1)
 def test_a_very_long_position_is_not_sent(client, monkeypatch):
     """A browser would refuse the cookie."""
     reading = get_sqa(client.app).reading
