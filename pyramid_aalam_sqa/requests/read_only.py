@@ -12,7 +12,12 @@ from typing import Any, cast
 from pyramid_retry import mark_error_retryable
 from sqlalchemy.engine import Engine
 
-from ..applications import APPLICATION_KEY, ReadingEngines, application_of
+from ..applications import (
+    APPLICATION_KEY,
+    ReadingEngines,
+    RegisteredApplication,
+    application_of,
+)
 from ..backends import masked
 from ..engines import ReadOnly
 from ..exceptions import ReadOnlyRequestError, SettingError
@@ -41,14 +46,14 @@ TOO_LATE = (
 class Reading:
     """What is read-only now, a request or a view: its session, and where it reads."""
 
-    def __init__(self, request: Any, refusal: ReadOnly) -> None:
+    def __init__(self, application: RegisteredApplication, request: Any, refusal: ReadOnly) -> None:
         self.refusal = refusal
         self.session: ReadOnlySession | None = None
-        application = application_of(request)
-        self._engines: ReadingEngines = application.sessions.reading
+        self.sessions = application.sessions
+        self._engines: ReadingEngines = self.sessions.reading
         # What the client has written last; it is read where there are replicas.
-        replicated = self._engines.replicated
-        self._positions = read_positions(application, request) if replicated else {}
+        self._replicated = bool(self._engines.replicated)
+        self._positions = read_positions(application, request) if self._replicated else {}
         # Each database is read from one server, whatever happens to it.
         self._chosen: dict[Engine, Engine] = {}
 
@@ -57,7 +62,7 @@ class Reading:
         found = self._chosen.get(engine)
         if found is None:
             found = self._chosen[engine] = self._engines.choose(engine, self._positions)
-            if self._engines.replicated:
+            if self._replicated:
                 log.debug("%s reads from %s", self.refusal.who, masked(found.url))
         return found
 
@@ -113,22 +118,27 @@ def _writing_view(view: Any) -> Any:
 read_only_deriver.options = (OPTION,)  # type: ignore[attr-defined]  # Pyramid's way to say it
 
 
-def reading_of(request: Any) -> Reading | None:
-    """Return what is read-only in *request* now; None if it may write."""
+def reading_of(application: RegisteredApplication, request: Any) -> Reading | None:
+    """Return what is read-only in *request* of *application* now; None if it may write."""
     found: Reading | None = request.__dict__.get(READING)
     if found is not None:
         return found
     route = getattr(request, "matched_route", None)
     value = _value_of(route)
-    methods = application_of(request).sessions.settings.sqa_options["reader.methods"] or ()
-    by_method = value is None and request.method in methods and WRITES not in request.environ
+    by_method = value is None and _is_read_by_method(application, request)
     if not (value or by_method):
         return None
     where = f"{route.pattern} (route {route.name})" if route else path_of(request.environ)
     who = f"{request.method} {where}"
     refusal = ReadOnly(who, snapshot=value == SNAPSHOT, by_method=by_method)
-    reading = request.__dict__[READING] = Reading(request, refusal)
+    reading = request.__dict__[READING] = Reading(application, request, refusal)
     return reading
+
+
+def _is_read_by_method(application: RegisteredApplication, request: Any) -> bool:
+    """Tell whether ``sqa.reader.methods`` makes *request* read-only, unless it has written."""
+    methods = application.sessions.settings.sqa_options["reader.methods"] or ()
+    return request.method in methods and WRITES not in request.environ
 
 
 def _value_of(route: Any) -> object:
@@ -142,8 +152,8 @@ def _value_of(route: Any) -> object:
 def reading_session(request: Any, reading: Reading) -> ReadOnlySession:
     """Return the session of *reading*, made at the first call."""
     if reading.session is None:
-        sessions, refusal = application_of(request).sessions, reading.refusal
-        reading.session = sessions.make_reading_session(request.tm, refusal, reading.engine_of)
+        make, refusal = reading.sessions.make_reading_session, reading.refusal
+        reading.session = make(request.tm, refusal, reading.engine_of)
         end_with_request(request, reading.session)
     return reading.session
 
@@ -192,21 +202,22 @@ def _made_again(request: Any, refusal: ReadOnly) -> Exception:
 def _reading_in_view(request: Any, who: str, value: object) -> Generator[None, None, None]:
     """Let *request* be read-only within the block, unless its route says so already."""
     refusal = ReadOnly(who, snapshot=value == SNAPSHOT)
-    found = reading_of(request)
+    application = application_of(request)
+    found = reading_of(application, request)
     if found is not None and found.refusal.by_method and found.session is None:
         # The view says more than the method.
         del request.__dict__[READING]
     elif found is not None:
         yield
         return
-    used = application_of(request).sessions.find_session(request.tm)
+    used = application.sessions.find_session(request.tm)
     if used is not None:
         if refusal.snapshot:
             raise ReadOnlyRequestError(TOO_LATE.format(who))
         with refusing_writes(used, refusal):
             yield
         return
-    reading = request.__dict__[READING] = Reading(request, refusal)
+    reading = request.__dict__[READING] = Reading(application, request, refusal)
     try:
         yield
         refuse_changes(request)
