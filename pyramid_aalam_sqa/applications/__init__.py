@@ -3,6 +3,7 @@
 from .application import REGISTRY_KEY, Sqa, engine_from_settings, get_sqa
 from .directory import APPLICATION_KEY, RegisteredApplication, application_of, directory
 from .portal import Session, get_database_name, init_engine
+from .reading import ReadingEngines
 from .scope import SessionScope, session_scope
 from .session_factory import SessionFactory
 from .stats import Counters, DatabaseStats, Holder, Stats, pool_numbers
@@ -14,6 +15,7 @@ __all__ = [
     "Counters",
     "DatabaseStats",
     "Holder",
+    "ReadingEngines",
     "RegisteredApplication",
     "Session",
     "SessionFactory",

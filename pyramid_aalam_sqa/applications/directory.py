@@ -155,6 +155,12 @@ class RegisteredApplication:
         """Whether ``get_sqa(app).dispose()`` was called, as tests do at their end."""
         return self._sessions is not None and self._sessions.is_disposed
 
+    @property
+    def reader_secret(self) -> str:
+        """The secret that signs the positions of clients: ``sqa.reader.secret``, or the other."""
+        options = self.sessions.settings.sqa_options
+        return str(options["reader.secret"] or options["cursor_secret"])
+
     @cached_property
     def cursor_secret(self) -> bytes:
         """The secret that signs the cursors of keyset pages: the setting, or a random one."""

@@ -127,16 +127,19 @@ class SessionFactory:
             self._sessions[tm] = weakref.ref(session)
         return session
 
-    def make_reading_session(self, tm: TransactionManager, refusal: ReadOnly) -> ReadOnlySession:
+    def make_reading_session(
+        self, tm: TransactionManager, refusal: ReadOnly, engine_of: Callable[[Engine], Engine]
+    ) -> ReadOnlySession:
         """Return a new session for a read-only request, which joins no transaction of *tm*.
 
-        A write is refused with what *refusal* says.
+        A write is refused with what *refusal* says. *engine_of* returns the engine to read from in
+        the place of one that writes.
         """
         options: dict[str, Any] = {**self._session_options, "tm": tm, "refusal": refusal}
         if self._routes is None:
-            return self._reading_class(self.reading.engine_of(self.engine_for()), **options)
+            return self._reading_class(engine_of(self.engine_for()), **options)
         options |= {"routes": self._routes, "follow": self._make_bind_session}
-        return self._reading_class(reading=self.reading.engine_of, **options)
+        return self._reading_class(reading=engine_of, **options)
 
     def bind_session(self, session: JoinedSession, bind_key: str) -> JoinedSession:
         """Return the session that uses only the database *bind_key*, in *session*'s transaction.
@@ -184,7 +187,8 @@ def make_engines(settings: Settings) -> dict[str, Engine]:
     for key, database in settings.databases.items():
         sqa_options = settings.options_for(key)
         others = made.setdefault(database.url, [])
-        own = (database.options, database.engine, sqa_options["hosts"])
+        servers = sqa_options["hosts"], sqa_options["reader.url"]
+        own = (database.options, database.engine, servers)
         same = [engine for other, engine in others if other == own]
         engines[key] = same[0] if same else make_engine(database, sqa_options)
         others.append((own, engines[key]))

@@ -155,6 +155,8 @@ class Backend:
     - ``SNAPSHOT_SQL``: begins a transaction there that sees the database as it is now. Where it is
       empty, each transaction does, and begin_reading() begins one.
     - ``WRITE_REFUSED_CODES``: the error codes of a write where only reading is allowed.
+    - ``POSITION_SQL``: asks the server that writes how far its log is. Empty where the product
+      has no replicas.
     - ``PRE_COMMIT_SQL``: sent to each of several databases before the first COMMIT. It fails if the
       server is gone, or if COMMIT would find an error. Empty where the database has no server.
     - ``DEFERS_CHECKS``: whether COMMIT may find an error in what was written, a deferred constraint
@@ -197,6 +199,7 @@ class Backend:
     reading_changes: ClassVar[SessionChanges | None] = None
     SNAPSHOT_SQL: ClassVar[str] = ""
     WRITE_REFUSED_CODES: ClassVar[frozenset[str]] = frozenset()
+    POSITION_SQL: ClassVar[str] = ""
     PRE_COMMIT_SQL: ClassVar[str] = "SELECT 1"
     DEFERS_CHECKS: ClassVar[bool] = True
     EXPLAIN_SQL: ClassVar[str] = "EXPLAIN"
@@ -451,6 +454,18 @@ class Backend:
         """
         self._ask(connection, "SELECT 1")
         return False
+
+    def position(self, connection: Any) -> str:
+        """Return the position of the log of the server that writes, asked on the *connection*.
+
+        A replica that has reached it has all that was committed there before. Empty if the server
+        keeps no such log.
+        """
+        return self._ask(connection, self.POSITION_SQL)
+
+    def has_reached(self, connection: Any, position: str, seconds: float) -> bool:
+        """Return whether a replica has reached *position*, waiting *seconds* for it at most."""
+        raise NotImplementedError
 
     def _ask(self, connection: Any, question: str) -> str:
         """Return the first value that the driver's *connection* answers to *question*, as text."""

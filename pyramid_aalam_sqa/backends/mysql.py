@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from math import ceil
 from typing import Any, ClassVar
 
@@ -99,6 +100,18 @@ SESSION_SETUP = (
 )
 
 
+# A position, as the servers write it: of MariaDB 0-1-100, of MySQL ranges behind a UUID.
+POSITION = re.compile(r"[0-9A-Fa-f:,\-\s]+", re.ASCII)
+# Seconds. MySQL reads 0 as without a limit.
+SHORTEST_WAIT = 0.001
+# Seconds for the answer of a server that is there.
+ANSWER_TIME = 0.5
+WAIT_SQL = (
+    "SELECT /*M! MASTER_GTID_WAIT('{position}', {seconds}) */ "
+    "/*!50720 WAIT_FOR_EXECUTED_GTID_SET('{position}', {seconds}) */"
+)
+
+
 class MySQLBackend(Backend):
     """MySQL and MariaDB with bounded waits and a server that refuses bad values."""
 
@@ -165,6 +178,7 @@ class MySQLBackend(Backend):
     reading_changes = MYSQL_READING
     SNAPSHOT_SQL = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
     WRITE_REFUSED_CODES = frozenset({"1290", "1792", "1836"})
+    POSITION_SQL = "SELECT /*M! @@global.gtid_binlog_pos */ /*!50720 @@global.gtid_executed */"
     DEFERS_CHECKS = False
 
     # What max_allowed_packet is on the server; None before the first connection.
@@ -277,6 +291,16 @@ class MySQLBackend(Backend):
     def refuses_writes(self, connection: Any) -> bool:
         """Return whether the server is read-only, or a node of Galera without its cluster."""
         return not {"0", "OFF"}.issuperset(self._ask(connection, IS_READ_ONLY).upper().split())
+
+    def has_reached(self, connection: Any, position: str, seconds: float) -> bool:
+        """Wait for *position* in the server, which knows when a transaction was applied."""
+        if not POSITION.fullmatch(position):
+            return False
+        wait = max(SHORTEST_WAIT, seconds)
+        # Another driver than PyMySQL waits as long as for any statement, if the server is silent.
+        limited = hasattr(connection, "connect_timeout")
+        with time_limit(connection, wait + ANSWER_TIME) if limited else nullcontext():
+            return self._ask(connection, WAIT_SQL.format(position=position, seconds=wait)) == "0"
 
     def socket(self, connection: Any) -> Any:
         """Return PyMySQL's socket; None for other drivers, which hide theirs."""

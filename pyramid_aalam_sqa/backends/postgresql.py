@@ -3,7 +3,9 @@
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from math import ceil
+from time import monotonic, sleep
 from typing import Any, ClassVar
 
 from sqlalchemy import event, func, inspect, select
@@ -71,6 +73,20 @@ NO_TRANSACTION = 0
 REQUIRE_AUTH_SINCE = 160000
 
 
+# Bytes of a page of the log, and of the header of a page: the short one, and that of a file.
+LOG_PAGE, LOG_HEADERS = 8192, (24, 40)
+POSITION = re.compile(r"[0-9A-F]{1,8}/[0-9A-F]{1,8}", re.ASCII)
+# A server that was promoted replays nothing any more.
+REACHED_SQL = (
+    "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() "
+    "ELSE pg_current_wal_insert_lsn() END >= '{}'"
+)
+# Seconds between two questions to a replica: the first, and the longest.
+FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.02
+# Seconds for the answer of a server that is there.
+ANSWER_TIME = 0.5
+
+
 class PostgreSQLBackend(Backend):
     """PostgreSQL with a bound on each wait."""
 
@@ -119,6 +135,7 @@ class PostgreSQLBackend(Backend):
     READS_APART = True
     reading_changes = POSTGRESQL_READING
     WRITE_REFUSED_CODES = frozenset({"25006"})
+    POSITION_SQL = "SELECT pg_current_wal_insert_lsn()"
     # Checks deferred constraints now; otherwise COMMIT would fail over them.
     PRE_COMMIT_SQL = "SET CONSTRAINTS ALL IMMEDIATE"
 
@@ -219,6 +236,25 @@ class PostgreSQLBackend(Backend):
         """Return whether a transaction is read-only by default, as on a standby server."""
         return self._ask(connection, "SHOW transaction_read_only") == "on"
 
+    def position(self, connection: Any) -> str:
+        """Return the end of the last record of the log, also of one that is not written yet."""
+        return end_of_record(super().position(connection))
+
+    def has_reached(self, connection: Any, position: str, seconds: float) -> bool:
+        """Ask again and again: PostgreSQL before 18 has no statement that waits."""
+        if not POSITION.fullmatch(position):
+            return False
+        # psycopg2 waits as long as for any statement, if the server is silent.
+        limited = hasattr(connection, "seconds")
+        with time_limit(connection, seconds + ANSWER_TIME) if limited else nullcontext():
+            deadline, pause = monotonic() + seconds, FIRST_PAUSE
+            while self._ask(connection, REACHED_SQL.format(position)) != "True":
+                if monotonic() + pause > deadline:
+                    return False
+                sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+        return True
+
     def socket(self, connection: Any) -> Any:
         """Return the driver's connection itself, whose fileno() is its socket; None if closed."""
         return None if connection.closed else connection
@@ -283,3 +319,16 @@ class PostgreSQLBackend(Backend):
         cursor.execute("SELECT " + ", ".join(calls))
         cursor.close()
         connection.commit()
+
+
+def end_of_record(position: str) -> str:
+    """Return where the record before *position* ends, at which the next one is going to begin.
+
+    They differ where a page of the log is full: the next record begins after the header of the next
+    page, and no replica gets there before that record is written.
+    """
+    file, _, place = position.partition("/")
+    behind = int(place, 16) % LOG_PAGE
+    if behind not in LOG_HEADERS:
+        return position
+    return f"{file}/{int(place, 16) - behind:X}"

@@ -107,19 +107,29 @@ class Health:
 
     def response(self) -> Response:
         """Return 200 or 503, and a word for each database."""
-        found = self.ask()
+        found = self.ask(self._sqa.engines)
         usable = all(state == OK for state in found.values())
-        content = {"status": OK if usable else "unavailable", "databases": found}
+        content: dict[str, Any] = {"status": OK if usable else "unavailable", "databases": found}
+        readers = self._readers()
+        if readers:
+            content["readers"] = readers
         response = _response(content, 200 if usable else 503)
         if not usable:
             seconds = self._sqa.settings.sqa_options["retry_after"]
             response.headers["Retry-After"] = str(seconds)
         return response
 
-    def ask(self) -> dict[str, str]:
-        """Return the state of each database by its bind key, within the seconds of this Health."""
+    def _readers(self) -> dict[str, str]:
+        """Return the state of each replica. Without one, requests read where they write."""
+        reading = self._sqa.reading
+        replicas = [each for engine in reading.replicated for each in reading.replicas_of(engine)]
+        found = self.ask({each.name: each.engine for each in replicas})
+        return found | {each.name: BEHIND for each in replicas if each.lacks}
+
+    def ask(self, engines: Mapping[str, Engine]) -> dict[str, str]:
+        """Return the state of each of *engines* by its name, within the seconds of this Health."""
         deadline = monotonic() + self._seconds
-        asked = {key: self._question(key, engine) for key, engine in self._sqa.engines.items()}
+        asked = {key: self._question(key, engine) for key, engine in engines.items()}
         found = {key: question.answer(deadline) for key, question in asked.items()}
         for key, state in found.items():
             if self._said.get(key, OK) != state:
@@ -176,7 +186,9 @@ class Question:
         self._has_connection = True
         try:
             driver = connection.dbapi_connection
-            refuses = backend_of(self._engine).refuses_writes(driver)
+            backend = backend_of(self._engine)
+            # Of a replica nothing else is expected.
+            refuses = backend.refuses_writes(driver) and not backend.reading
             behind = self._is_at_head is not None and not self._is_at_head(driver)
         except BaseException as error:
             # The driver was asked directly, so that SQLAlchemy does not know that it is broken.

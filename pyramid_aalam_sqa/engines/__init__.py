@@ -12,13 +12,13 @@ from .bind_keys import (
     tables_of_mapper,
     tables_with_bind_key,
 )
-from .create import make_engine, make_reading_engine, reads_apart
+from .create import make_engine, make_reading_engine, make_replica_engine, reads_apart
 from .errors import error_name, pause_after
 from .hosts import has_hosts, host_in_use
 from .password_file import next_password_path, read_password
 from .pool import replace_connections
 from .read_only import begin_reading, sends_nothing
-from .refusals import ReadOnly
+from .refusals import ReadOnly, may_write
 from .tables import create_tables, missing_tables
 from .watcher import (
     CONNECTION_ROLLED_BACK,
@@ -57,9 +57,11 @@ __all__ = [
     "host_in_use",
     "make_engine",
     "make_reading_engine",
+    "make_replica_engine",
     "mapped_classes",
     "mapping_generation",
     "may_have_stored",
+    "may_write",
     "missing_tables",
     "names_by_bind_key",
     "next_password_path",

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 from sqlalchemy import create_engine, event
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
@@ -71,6 +72,20 @@ def make_reading_engine(database: Database, sqa_options: Mapping[str, Any]) -> E
     install_reading_listeners(engine, backend)
     separate_processes(engine, backend)
     return engine
+
+
+def make_replica_engine(database: Database, url: URL, sqa_options: Mapping[str, Any]) -> Engine:
+    """Return an engine as :func:`make_reading_engine` does, for the replica of *database* at *url*.
+
+    No request waits longer than ``sqa.reader.wait`` for a connection to it.
+    """
+    wait = max(1, ceil(sqa_options["reader.wait"]))
+    arguments = {**database.options.get("connect_args", {}), "connect_timeout": wait}
+    options = {**database.options, "connect_args": arguments, "pool_timeout": wait}
+    replica = replace(database, url=url, options=options, engine=None)
+    # One that is silent now is to be found out before a statement waits for it.
+    own = {"hosts": None, "ping_after": min(wait, sqa_options["ping_after"])}
+    return make_reading_engine(replica, {**sqa_options, **own})
 
 
 def reads_apart(database: Database) -> bool:

@@ -19,22 +19,27 @@ QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
 LONGEST_SHOWN = 80
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class ReadOnly:
     """A request or a view that may not write.
 
     *who* is its name in messages. With *snapshot* it reads the database as it was at one moment.
+    With *by_method* it is read-only only because of its method. ``refused`` is the first error.
     """
 
     who: str
     snapshot: bool = False
+    by_method: bool = False
+    refused: ReadOnlyRequestError | None = None
 
     def error(self, what: str) -> ReadOnlyRequestError:
         """Return the error for *what* was to be written."""
-        return ReadOnlyRequestError(
+        error = ReadOnlyRequestError(
             f"{self.who} is read-only, so this write is refused: {what}. Remove the write, or the "
             "option sqa_read_only."
         )
+        self.refused = self.refused or error
+        return error
 
     def statement_error(self, statement: str | None) -> ReadOnlyRequestError:
         """Return the error for *statement*, of which only the beginning is shown."""
@@ -42,11 +47,15 @@ class ReadOnly:
 
     def check(self, statement: str) -> None:
         """Raise if *statement* may write, as far as its text tells."""
-        if READS.match(statement) or HARMLESS.match(statement):
-            return
-        if WITH.match(statement) and not WRITES.search(QUOTED.sub("", statement)):
-            return
-        raise self.statement_error(statement)
+        if may_write(statement):
+            raise self.statement_error(statement)
+
+
+def may_write(statement: str) -> bool:
+    """Tell whether *statement* may write, as far as its text tells; a function in it may, too."""
+    if READS.match(statement) or HARMLESS.match(statement):
+        return False
+    return not WITH.match(statement) or WRITES.search(QUOTED.sub("", statement)) is not None
 
 
 def beginning_of(statement: str) -> str:

@@ -20,6 +20,7 @@ from .debugging_hooks import ROOM, add_sqa_health, is_wanted, n_plus_one_deriver
 from .json_renderer import add_json_adapters
 from .lifetime import ending_policy
 from .policy import attempts_policy
+from .positions import positions_policy
 from .read_only import ReadOnlyPredicate, read_only_deriver
 from .request import (
     sqa_after_commit,
@@ -46,6 +47,11 @@ SET_ON_REQUESTS = frozenset(
 
 # Where the introspectables of the databases are listed.
 CATEGORY = "sqa databases"
+
+ONE_ATTEMPT = (
+    "retry.attempts = 1: with sqa.reader.methods a request that writes is made again; write 2 or "
+    "more, or remove sqa.reader.methods."
+)
 
 
 def includeme(config: Any) -> None:
@@ -215,7 +221,15 @@ def _wrap_policy(config: Any) -> None:
     """Wrap the application's execution policy in what has to happen around all attempts."""
     registry = config.registry
     policy = registry.queryUtility(IExecutionPolicy, default=default_execution_policy)
-    registry.registerUtility(ending_policy(attempts_policy(policy)), IExecutionPolicy)
+    ending = ending_policy(attempts_policy(policy))
+    application = registry[APPLICATION_KEY]
+    if application.sessions.reading.replicated:
+        ending = positions_policy(ending, application)
+    if application.sessions.settings.sqa_options["reader.methods"]:
+        application.has_read_only = True
+        if registry.settings["retry.attempts"] in {1, "1"}:
+            raise SettingError(ONE_ATTEMPT)
+    registry.registerUtility(ending, IExecutionPolicy)
 
 
 def _set_pyramid_defaults(config: Any) -> None:

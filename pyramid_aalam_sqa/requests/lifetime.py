@@ -13,6 +13,7 @@ from typing import Any
 
 from pyramid.response import FileResponse
 from pyramid.threadlocal import manager
+from sqlalchemy.engine import Engine
 
 from ..engines import Attempt, Outcome, WatchedTransaction, current_attempt
 from ..exceptions import SESSION_ENDED, OutsideTransactionError
@@ -56,6 +57,9 @@ Policy = Callable[[dict[str, Any], Any], Any]
 
 class Lifetime(Attempt):
     """The sessions and streams that end with one request, and what became of its transaction."""
+
+    # The engines that it has written on, of those whose databases have replicas.
+    written: frozenset[Engine] = frozenset()
 
     def __init__(self, *, from_server: bool) -> None:
         # True for a request that a server has sent, and for its subrequests; false for a request

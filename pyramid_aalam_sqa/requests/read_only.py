@@ -4,21 +4,36 @@ The option of a route holds for the whole request, also for what comes before th
 factory, a security policy. The option of a view holds while the view and its renderer run.
 """
 
+import logging
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from ..applications import APPLICATION_KEY, application_of
+from pyramid_retry import mark_error_retryable
+from sqlalchemy.engine import Engine
+
+from ..applications import (
+    APPLICATION_KEY,
+    ReadingEngines,
+    RegisteredApplication,
+    application_of,
+)
+from ..backends import masked
 from ..engines import ReadOnly
 from ..exceptions import ReadOnlyRequestError, SettingError
 from ..sessions import ReadOnlySession, refusing_writes
+from .addresses import path_of
 from .lifetime import end_with_request
+from .positions import read_positions
+
+log = logging.getLogger(__name__)
 
 OPTION = "sqa_read_only"
 SNAPSHOT = "snapshot"
 # In the __dict__ of a request: the Reading that holds now.
 READING = "sqa_reading"
+# In the environ of a request that is made again because it writes, for all its attempts.
+WRITES = "sqa.writes"
 # The properties of a request that hold its sessions once they are made.
 SESSIONS = ("sqa_session", "sqa_sessions")
 
@@ -28,12 +43,28 @@ TOO_LATE = (
 )
 
 
-@dataclass(slots=True)
 class Reading:
-    """What is read-only now, a request or a view, and its session once it is made."""
+    """What is read-only now, a request or a view: its session, and where it reads."""
 
-    refusal: ReadOnly
-    session: ReadOnlySession | None = None
+    def __init__(self, application: RegisteredApplication, request: Any, refusal: ReadOnly) -> None:
+        self.refusal = refusal
+        self.session: ReadOnlySession | None = None
+        self.sessions = application.sessions
+        self._engines: ReadingEngines = self.sessions.reading
+        # What the client has written last; it is read where there are replicas.
+        self._replicated = bool(self._engines.replicated)
+        self._positions = read_positions(application, request) if self._replicated else {}
+        # Each database is read from one server, whatever happens to it.
+        self._chosen: dict[Engine, Engine] = {}
+
+    def engine_of(self, engine: Engine) -> Engine:
+        """Return the engine that is read from in the place of *engine*, the same at each call."""
+        found = self._chosen.get(engine)
+        if found is None:
+            found = self._chosen[engine] = self._engines.choose(engine, self._positions)
+            if self._replicated:
+                log.debug("%s reads from %s", self.refusal.who, masked(found.url))
+        return found
 
 
 class ReadOnlyPredicate:
@@ -59,7 +90,7 @@ def read_only_deriver(view: Any, info: Any) -> Any:
     """Give views the option ``sqa_read_only``: True, or ``snapshot``."""
     value = _checked(info.options.get(OPTION, False))
     if not value:
-        return view
+        return _writing_view(view) if OPTION in info.options else view
     info.registry[APPLICATION_KEY].has_read_only = True
     original = info.original_view
     name = f"{original.__module__}.{getattr(original, '__qualname__', type(original).__name__)}"
@@ -71,63 +102,122 @@ def read_only_deriver(view: Any, info: Any) -> Any:
     return read_only_view
 
 
+def _writing_view(view: Any) -> Any:
+    """Return *view*, which may write although the method of the request says otherwise."""
+
+    def writing_view(context: Any, request: Any) -> Any:
+        reading = request.__dict__.get(READING)
+        if reading is None or (reading.refusal.by_method and reading.session is None):
+            request.__dict__.pop(READING, None)
+            request.environ[WRITES] = True
+        return view(context, request)
+
+    return writing_view
+
+
 read_only_deriver.options = (OPTION,)  # type: ignore[attr-defined]  # Pyramid's way to say it
 
 
-def reading_of(request: Any) -> Reading | None:
-    """Return what is read-only in *request* now; None if it may write."""
+def reading_of(application: RegisteredApplication, request: Any) -> Reading | None:
+    """Return what is read-only in *request* of *application* now; None if it may write."""
     found: Reading | None = request.__dict__.get(READING)
-    route = getattr(request, "matched_route", None)
-    if found is not None or route is None:
+    if found is not None:
         return found
-    for predicate in route.predicates:
-        if isinstance(predicate, ReadOnlyPredicate) and predicate.value:
-            who = f"{request.method} {route.pattern} (route {route.name})"
-            found = request.__dict__[READING] = Reading(_refusal(who, predicate.value))
-    return found
+    route = getattr(request, "matched_route", None)
+    value = _value_of(route)
+    by_method = value is None and _is_read_by_method(application, request)
+    if not (value or by_method):
+        return None
+    where = f"{route.pattern} (route {route.name})" if route else path_of(request.environ)
+    who = f"{request.method} {where}"
+    refusal = ReadOnly(who, snapshot=value == SNAPSHOT, by_method=by_method)
+    reading = request.__dict__[READING] = Reading(application, request, refusal)
+    return reading
+
+
+def _is_read_by_method(application: RegisteredApplication, request: Any) -> bool:
+    """Tell whether ``sqa.reader.methods`` makes *request* read-only, unless it has written."""
+    methods = application.sessions.settings.sqa_options["reader.methods"] or ()
+    return request.method in methods and WRITES not in request.environ
+
+
+def _value_of(route: Any) -> object:
+    """Return the option of *route*; None if it has none."""
+    for predicate in route.predicates if route is not None else ():
+        if isinstance(predicate, ReadOnlyPredicate):
+            return predicate.value
+    return None
 
 
 def reading_session(request: Any, reading: Reading) -> ReadOnlySession:
     """Return the session of *reading*, made at the first call."""
     if reading.session is None:
-        sessions = application_of(request).sessions
-        reading.session = sessions.make_reading_session(request.tm, reading.refusal)
+        make, refusal = reading.sessions.make_reading_session, reading.refusal
+        reading.session = make(request.tm, refusal, reading.engine_of)
         end_with_request(request, reading.session)
     return reading.session
 
 
 def refuse_changes(request: Any) -> None:
-    """Raise :class:`ReadOnlyRequestError` if objects of the read-only session were changed."""
-    session = request.__dict__[READING].session
+    """Raise :class:`ReadOnlyRequestError` if objects of the read-only session were changed.
+
+    Where only the method says that the request reads, raise it for any write, also for one whose
+    error the view has caught: the request is made again.
+    """
+    reading = request.__dict__[READING]
+    session, refusal = reading.session, reading.refusal
     if session is not None and session.has_lost_write:
         error = session.late_write()
         # Told once: the end of the session would raise it again.
         session.rollback()
-        raise error
+        if not refusal.by_method:
+            raise error
+    if refusal.by_method and refusal.refused is not None:
+        raise _made_again(request, refusal)
 
 
 def forget_changes(request: Any) -> None:
-    """Undo what a view that has failed did to the objects of the read-only session."""
-    session = request.__dict__[READING].session
-    if session is not None:
-        session.rollback()
+    """Undo what a view that has failed did to the objects of the read-only session.
+
+    Raises as :func:`refuse_changes` does where only the method says that the request reads.
+    """
+    reading = request.__dict__[READING]
+    if reading.session is not None:
+        reading.session.rollback()
+    if reading.refusal.by_method and reading.refusal.refused is not None:
+        raise _made_again(request, reading.refusal)
+
+
+def _made_again(request: Any, refusal: ReadOnly) -> Exception:
+    """Return the error of *refusal*, after which the request is made again, and may write."""
+    error = cast("Exception", refusal.refused)
+    if WRITES not in request.environ:
+        request.environ[WRITES] = True
+        mark_error_retryable(error)
+        log.warning("sqa.reader.methods: it is made again, because it writes: %s", error)
+    return error
 
 
 @contextmanager
 def _reading_in_view(request: Any, who: str, value: object) -> Generator[None, None, None]:
     """Let *request* be read-only within the block, unless its route says so already."""
-    if reading_of(request) is not None:
+    refusal = ReadOnly(who, snapshot=value == SNAPSHOT)
+    application = application_of(request)
+    found = reading_of(application, request)
+    if found is not None and found.refusal.by_method and found.session is None:
+        # The view says more than the method.
+        del request.__dict__[READING]
+    elif found is not None:
         yield
         return
-    refusal = _refusal(who, value)
-    used = application_of(request).sessions.find_session(request.tm)
+    used = application.sessions.find_session(request.tm)
     if used is not None:
         if refusal.snapshot:
             raise ReadOnlyRequestError(TOO_LATE.format(who))
         with refusing_writes(used, refusal):
             yield
         return
-    reading = request.__dict__[READING] = Reading(refusal)
+    reading = request.__dict__[READING] = Reading(application, request, refusal)
     try:
         yield
         refuse_changes(request)
@@ -140,10 +230,6 @@ def _reading_in_view(request: Any, who: str, value: object) -> Generator[None, N
             request.__dict__.pop(name, None)
         if reading.session is not None:
             reading.session.give_back()
-
-
-def _refusal(who: str, value: object) -> ReadOnly:
-    return ReadOnly(who, snapshot=value == SNAPSHOT)
 
 
 def _checked(value: object) -> object:

@@ -127,7 +127,7 @@ def _joined_session(request: Any) -> JoinedSession:
     """Return the session of the request's transaction manager, made at the first call."""
     application = application_of(request)
     if application.has_read_only:
-        reading = reading_of(request)
+        reading = reading_of(application, request)
         if reading is not None:
             return reading_session(request, reading)
     sessions, tm = application.sessions, request.tm
@@ -209,11 +209,12 @@ def sqa_stream(request: Any, statement: Select[Any], *, size: int = 500) -> Iter
         return iter(given.execute(statement))
     # This manager never begins a transaction, so the session can only read.
     tm = cast("TransactionManager", transaction.TransactionManager(explicit=True))
-    sessions, reading = application_of(request).sessions, reading_of(request)
+    application = application_of(request)
+    sessions, reading = application.sessions, reading_of(application, request)
     session = (
         sessions.make_session(tm)
         if reading is None
-        else sessions.make_reading_session(tm, reading.refusal)
+        else sessions.make_reading_session(tm, reading.refusal, reading.engine_of)
     )
     rows = _stream_rows(session, statement, size)
     lifetime_of(request).streams.append(rows)

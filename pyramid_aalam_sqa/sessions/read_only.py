@@ -6,7 +6,7 @@ session before, for its user for example. The view goes on with that session, in
 and its writes are refused here.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -46,6 +46,18 @@ class ReadOnlyMultiBindSession(ReadOnlySession, MultiBindSession):
 
     def _check_bulk_insert(self, statement: Any, params: Any, engine: Engine) -> None:
         """Do nothing: the write is refused, wherever it would go."""
+
+    def connection(
+        self,
+        bind_arguments: dict[str, Any] | None = None,
+        execution_options: Mapping[str, Any] | None = None,
+    ) -> Connection:
+        """Return the connection of this session to the engine that is read from."""
+        arguments = dict(bind_arguments or {})
+        if isinstance(arguments.get("bind"), Engine):
+            # SQLAlchemy does not call get_bind() for it.
+            arguments["bind"] = self._reading(arguments["bind"])
+        return super().connection(arguments, execution_options)
 
     def get_bind(self, mapper: Any = None, **arguments: Any) -> Engine | Connection:
         """Return the reading engine for the tables of the statement or the mapper."""

@@ -224,6 +224,24 @@ DRIVER_VALUE = OptionType("text, or a JSON value", _driver_value, _is_instance(o
 JSON_OBJECT = OptionType('a JSON object, {"name": value}', _json, _is_instance(dict))
 
 
+DATABASE_URLS = OptionType(
+    "database URLs, separated by spaces",
+    str.split,
+    lambda value: isinstance(value, (list, tuple)) and len(value) > 0,
+)
+
+
+# A request with another method is expected to write.
+READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+METHODS = OptionType(
+    "methods that read, separated by spaces: GET, HEAD, OPTIONS",
+    lambda text: text.upper().split(),
+    lambda value: isinstance(value, (list, tuple)) and READING_METHODS.issuperset(value),
+)
+
+
 NAMES = OptionType("names, separated by spaces", str.split, _is_instance(list, tuple))
 
 

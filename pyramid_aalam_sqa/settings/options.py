@@ -14,11 +14,13 @@ from .option_types import (
     BOOLEAN,
     CALLABLE,
     DATABASE_URL,
+    DATABASE_URLS,
     ECHO,
     FILE,
     HOSTS,
     JSON_OBJECT,
     LEVEL,
+    METHODS,
     MODULE,
     NAMES,
     PASSWORD_FILE,
@@ -151,6 +153,39 @@ SQA_OPTIONS = (
         HOSTS,
         "The servers of the database. A new connection is made to the first of them that takes "
         "writes. For a bind write sqa.binds.<key>.hosts.",
+    ),
+    Option(
+        "reader.url",
+        DATABASE_URLS,
+        "The replicas that read-only requests read from. For a bind write "
+        "sqa.binds.<key>.reader.url.",
+        secret=True,
+    ),
+    Option(
+        "reader.secret",
+        SECRET,
+        "The secret that signs what a client has written last, the same for all processes. Without "
+        "it, sqa.cursor_secret is used.",
+        secret=True,
+    ),
+    Option(
+        "reader.wait",
+        SECONDS,
+        "Seconds that a request waits at most for a replica to have what its client has written, "
+        "and for a connection to it. After that the server that writes is used.",
+        "1",
+    ),
+    Option(
+        "reader.pause",
+        SECONDS,
+        "Seconds for which a replica that is down or behind is left alone.",
+        "5",
+    ),
+    Option(
+        "reader.methods",
+        METHODS,
+        "The methods whose requests are read-only unless their route or view says otherwise, such "
+        "as GET HEAD. One that writes is made again, and may write then.",
     ),
     Option(
         "max_connections",
@@ -308,7 +343,7 @@ SQA_OPTIONS = (
 
 
 # Those of them that each bind may have for itself, as sqa.binds.<key>.<option>.
-BIND_OPTIONS = tuple(option for option in SQA_OPTIONS if option.key == "hosts")
+BIND_OPTIONS = tuple(option for option in SQA_OPTIONS if option.key in {"hosts", "reader.url"})
 
 
 # Settings of pyramid_tm and pyramid_retry. This package checks them and sets their defaults.

@@ -21,6 +21,7 @@ from .parsing import (
     read_options,
     read_value,
 )
+from .readers import check_secret, read_readers
 from .settings import DEFAULT_KEY, Database, Settings
 
 BINDS_PREFIX = "binds."
@@ -71,11 +72,12 @@ def read_settings(
     database = _read_database(own, name)
     binds = _read_binds(bind_settings, database, inherited)
     bind_options = _read_bind_options(of_binds, binds)
-    if database is not None and sqa_options["hosts"]:
-        database, sqa_options["hosts"] = with_hosts("sqa.hosts", database, sqa_options["hosts"])
+    if database is not None:
+        database = _with_servers("sqa.", database, sqa_options)
     for key, options in bind_options.items():
-        label = f"sqa.{BINDS_PREFIX}{key}.hosts"
-        binds[key], options["hosts"] = with_hosts(label, binds[key], options["hosts"])
+        binds[key] = _with_servers(f"sqa.{BINDS_PREFIX}{key}.", binds[key], options)
+    if any(options["reader.url"] for options in (sqa_options, *bind_options.values())):
+        check_secret(sqa_options)
     _check_commit_order(sqa_options["commit_order"] or (), binds)
     return Settings(
         database=database,
@@ -189,6 +191,16 @@ def _read_bind_options(
             raise SettingError(msg)
         groups.setdefault(key, []).append(RawSetting(item.label, option, item.value))
     return {key: _read_group("", BIND_OPTIONS, items) for key, items in groups.items()}
+
+
+def _with_servers(prefix: str, database: Database, options: dict[str, Any]) -> Database:
+    """Return *database* with the first of its hosts; complete hosts and replicas in *options*."""
+    if options["reader.url"]:
+        key = f"{prefix}reader.url"
+        options["reader.url"] = read_readers(key, database, options["reader.url"])
+    if options["hosts"]:
+        database, options["hosts"] = with_hosts(f"{prefix}hosts", database, options["hosts"])
+    return database
 
 
 def _is_inherited(

@@ -67,6 +67,6 @@ class Settings:
         """Return the ``sqa.`` options for the database with the key *key*."""
         if key == DEFAULT_KEY:
             return self.sqa_options
-        # These two are about the server and the account of the default database only.
-        own = self.bind_options.get(key, {})
-        return {**self.sqa_options, "password_file": None, "hosts": None, **own}
+        # These are about the servers and the account of the default database only.
+        none = dict.fromkeys(("password_file", "hosts", "reader.url"))
+        return {**self.sqa_options, **none, **self.bind_options.get(key, {})}

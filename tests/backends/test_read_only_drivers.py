@@ -61,6 +61,7 @@ def app(request, serve):
 
 
 @pytest.mark.parametrize("app", drivers(*list(DRIVERS)[:4]), indirect=True)
+@pytest.mark.sweep(2)
 def test_each_driver_reads_streams_and_refuses(app):
     """In every order, as the connection is the same one."""
     client = TestApp(app)
@@ -76,6 +77,7 @@ def test_each_driver_reads_streams_and_refuses(app):
 
 
 @pytest.mark.parametrize("app", drivers("mysql+pymysql", "postgresql+psycopg"), indirect=True)
+@pytest.mark.sweep(1)
 def test_a_forked_process_reads_on_connections_of_its_own(app):
     """The pool for reading is emptied in the child, as the other one is."""
     client = TestApp(app)

@@ -115,6 +115,7 @@ ALSO_WRITES = {
 }
 
 
+@pytest.mark.sweep(1)
 def test_a_temporary_table_and_a_lock_count_as_writes(serve, noted):
     """The documentation says so."""
 
@@ -127,6 +128,7 @@ def test_a_temporary_table_and_a_lock_count_as_writes(serve, noted):
             client.get("/it", {"sql": statement})
 
 
+@pytest.mark.sweep(1)
 def test_a_transaction_of_the_driver_does_not_reach_the_next_request(serve, noted):
     """The application may use the driver's own connection, which no statement shows."""
     begin = {"postgresql": "BEGIN READ WRITE", "sqlite": "BEGIN", "mysql": "START TRANSACTION"}
@@ -145,6 +147,7 @@ def test_a_transaction_of_the_driver_does_not_reach_the_next_request(serve, note
     assert refused(client)
 
 
+@pytest.mark.sweep(1)
 def test_an_isolation_level_of_one_request_ends_with_it(serve, noted):
     """The level that a request asks for its connection is the usual one for the next."""
 
@@ -161,6 +164,7 @@ def test_an_isolation_level_of_one_request_ends_with_it(serve, noted):
 
 
 @pytest.mark.parametrize(("mode", "seen"), [(True, "1 2"), ("snapshot", "1 1")])
+@pytest.mark.sweep(3)
 def test_a_request_sees_what_is_committed_or_one_snapshot(serve, noted, mode, seen):
     """Each statement sees what is committed; with a snapshot all see the same."""
 
@@ -178,6 +182,7 @@ def test_a_request_sees_what_is_committed_or_one_snapshot(serve, noted, mode, se
 
 
 @pytest.mark.parametrize("mode", [True, "snapshot"])
+@pytest.mark.sweep(2)
 def test_savepoints_can_be_used_and_undo_a_failure(serve, noted, mode):
     """Code that is shared with writing requests runs as it does there."""
 
@@ -194,6 +199,7 @@ def test_savepoints_can_be_used_and_undo_a_failure(serve, noted, mode):
     assert TestApp(app).get("/it").text == "1 1"
 
 
+@pytest.mark.sweep(2)
 def test_rows_are_streamed_and_a_stream_may_be_abandoned(serve, noted):
     """In the session and in the body; the next request gets a clean connection."""
     noted.run(*(f"INSERT INTO note (id, body) VALUES ({n}, 'x')" for n in range(2, 40)))
@@ -239,6 +245,7 @@ def test_the_option_of_the_route_counts_before_the_view(serve, file):
     assert get_sqa(app).engine.pool.checkedin() == 0
 
 
+@pytest.mark.sweep(2)
 def test_a_view_continues_with_the_session_that_was_used_before_it(serve, noted):
     """What came before is stored; the view reads it and writes nothing; afterwards it can."""
     user = []
@@ -378,6 +385,7 @@ def test_an_object_from_a_cache_can_be_attached(serve, file):
     assert TestApp(serve(file.url, route(cached))).get("/it").text == "before"
 
 
+@pytest.mark.sweep(1)
 def test_a_commit_by_hand_is_refused_as_ever(serve, noted):
     """On the session and on its connection."""
 
@@ -494,6 +502,7 @@ def test_an_application_without_read_only_requests_makes_no_engine(serve, file):
     [lambda value: route(count, mode=value), lambda value: with_view(count, sqa_read_only=value)],
     ids=["route", "view"],
 )
+@pytest.mark.sweep(2)
 def test_another_value_is_refused_at_start(file, setup, value):
     """The message says what to write."""
     message = "write True, False or 'snapshot'"
@@ -534,6 +543,7 @@ def test_an_engine_that_is_made_in_a_recorded_block_is_recorded(serve, file):
 
 
 @pytest.mark.parametrize("commits", [False, True])
+@pytest.mark.sweep(2)
 def test_a_sandbox_shows_its_rows_to_a_read_only_request(serve, noted, commits):
     """Its writes are refused there too, and nothing is left."""
     app = serve(noted.url, route(count), route(write, name="write"))
@@ -574,6 +584,7 @@ def test_a_subrequest_follows_its_own_route(serve, file):
     assert TestApp(app).get("/it").text == "2"
 
 
+@pytest.mark.sweep(1)
 def test_a_pool_without_idle_connections_works(serve, noted):
     """Each request connects anew."""
     app = serve(
@@ -585,6 +596,7 @@ def test_a_pool_without_idle_connections_works(serve, noted):
     assert isinstance(reader(app).pool, NullPool)
 
 
+@pytest.mark.sweep(1)
 def test_the_inspector_of_a_read_only_session_works(serve, noted):
     """What asks the catalogue is not a write."""
 

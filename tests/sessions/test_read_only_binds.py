@@ -63,6 +63,7 @@ def test_each_statement_goes_to_the_reading_engine_of_its_tables(read):
     ],
     ids=["core", "text by key", "object by key", "bulk", "bulk by key"],
 )
+@pytest.mark.sweep(1)
 def test_a_write_to_any_of_them_is_refused(read, place, write):
     """Through the one session, and through those of one bind each."""
     with pytest.raises(ReadOnlyRequestError, match=r"GET / \(route it\) is read-only"):
@@ -71,6 +72,7 @@ def test_a_write_to_any_of_them_is_refused(read, place, write):
     assert place.databases["log"].rows("SELECT name FROM line") == [("log",)]
 
 
+@pytest.mark.deep
 def test_an_object_of_a_session_of_one_bind_that_was_changed_fails_the_request(read):
     """Its change would be lost as well."""
 
@@ -82,6 +84,7 @@ def test_an_object_of_a_session_of_one_bind_that_was_changed_fails_the_request(r
 
 
 @pytest.mark.parametrize("key", ["default", "audit"])
+@pytest.mark.sweep(1)
 def test_a_view_continues_with_sessions_that_were_used_before(read, place, key):
     """Also with those of one bind each; what they had pending is written before the view."""
 
@@ -138,12 +141,14 @@ def test_a_statement_over_two_databases_is_refused_as_ever(read):
         )
 
 
+@pytest.mark.deep
 def test_an_unknown_key_is_refused_as_ever(read):
     """The message names the known keys."""
     with pytest.raises(BindError, match="audit, default, log"):
         read(lambda request: request.sqa_sessions["nowhere"])
 
 
+@pytest.mark.deep
 def test_streams_read_from_the_database_of_their_tables(read):
     """On a reading connection of their own."""
     text_of, engines = read(
@@ -154,6 +159,16 @@ def test_streams_read_from_the_database_of_their_tables(read):
     assert list(engines) == ["log.reader"]
 
 
+@pytest.mark.deep
+def test_a_session_of_one_bind_reads_from_its_reading_engine(read):
+    """As the one session does."""
+    text_of, engines = read(lambda request: request.sqa_sessions["audit"].get(Entry, 1).name)
+
+    assert text_of == "audit"
+    assert list(engines) == ["audit.reader"]
+
+
+@pytest.mark.deep
 def test_a_rollback_of_a_session_of_one_bind_leaves_it_read_only(read):
     """Its next write is refused too."""
 
@@ -168,6 +183,7 @@ def test_a_rollback_of_a_session_of_one_bind_leaves_it_read_only(read):
     assert read(work)[0] == "audit"
 
 
+@pytest.mark.deep
 def test_an_engine_that_is_named_by_the_view_is_read_only_as_well(read, place):
     """The application's own engine, given as the bind of a statement."""
 

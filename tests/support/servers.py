@@ -154,6 +154,10 @@ class PostgreSQL(Server):
         self.account = {"user": "nobody", "group": "nogroup"} if AS_ROOT else {}
         if AS_ROOT:
             shutil.chown(self.folder, **self.account)
+        self.make()
+
+    def make(self):
+        """Make the files of the server."""
         subprocess.run(
             [
                 self.find("initdb"),
