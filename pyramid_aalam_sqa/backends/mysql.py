@@ -101,7 +101,7 @@ SESSION_SETUP = (
 
 
 # A position, as the servers write it: of MariaDB 0-1-100, of MySQL ranges behind a UUID.
-POSITION = re.compile(r"[0-9A-Fa-f:,\-\s]+", re.ASCII)
+POSITION = r"[0-9A-Fa-f:,\-\s]+"
 # Seconds. MySQL reads 0 as without a limit.
 SHORTEST_WAIT = 0.001
 # Seconds for the answer of a server that is there.
@@ -294,7 +294,7 @@ class MySQLBackend(Backend):
 
     def has_reached(self, connection: Any, position: str, seconds: float) -> bool:
         """Wait for *position* in the server, which knows when a transaction was applied."""
-        if not POSITION.fullmatch(position):
+        if not re.fullmatch(POSITION, position, re.ASCII):
             return False
         wait = max(SHORTEST_WAIT, seconds)
         # Another driver than PyMySQL waits as long as for any statement, if the server is silent.

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from math import ceil
@@ -75,7 +76,7 @@ REQUIRE_AUTH_SINCE = 160000
 
 # Bytes of a page of the log, and of the header of a page: the short one, and that of a file.
 LOG_PAGE, LOG_HEADERS = 8192, (24, 40)
-POSITION = re.compile(r"[0-9A-F]{1,8}/[0-9A-F]{1,8}", re.ASCII)
+POSITION = r"[0-9A-F]{1,8}/[0-9A-F]{1,8}"
 # A server that was promoted replays nothing any more.
 REACHED_SQL = (
     "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() "
@@ -242,7 +243,7 @@ class PostgreSQLBackend(Backend):
 
     def has_reached(self, connection: Any, position: str, seconds: float) -> bool:
         """Ask again and again: PostgreSQL before 18 has no statement that waits."""
-        if not POSITION.fullmatch(position):
+        if not re.fullmatch(POSITION, position, re.ASCII):
             return False
         # psycopg2 waits as long as for any statement, if the server is silent.
         limited = hasattr(connection, "seconds")
