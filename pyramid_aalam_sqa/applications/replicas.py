@@ -14,9 +14,11 @@ from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine, ExceptionContext
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from ..backends import backend_of
 from ..engines import error_name
+from .stats import pool_numbers
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +52,16 @@ class Replica:
         Empty: whatever it has. Waits for ``sqa.reader.wait`` at most.
         """
         trying = not self.is_used
-        if trying and not self._may_try():
+        if (trying and not self._may_try()) or self._is_full():
             return False
         # What it lacked before is not waited for: it has had the pause for that.
         waits = {self.lacks: 0.0, position: 0.0 if trying else self._wait}
         waits.pop("", None)
         try:
             lacks = self._lacks({each: waits[each] for each in waits if each not in self._reached})
+        except PoolTimeoutError:
+            # Others took the last connections meanwhile: it is busy, not broken.
+            return False
         except Exception as error:  # noqa: BLE001 - whatever it is, another server can be used
             self.leave_alone(error_name(error))
             return False
@@ -67,6 +72,11 @@ class Replica:
             log.info("%s is used again", self.name)
         self._alone_until, self.lacks = 0.0, ""
         return True
+
+    def _is_full(self) -> bool:
+        """Return whether a request would wait for a connection; another server may have one."""
+        size, in_use, _idle = pool_numbers(self.engine)
+        return size is not None and in_use >= size
 
     def leave_alone(self, reason: str, lacks: str = "") -> None:
         """Let no request read from it for a while; it *lacks* a position, if it is behind."""

@@ -81,7 +81,7 @@ def make_replica_engine(database: Database, url: URL, sqa_options: Mapping[str, 
     """
     wait = max(1, ceil(sqa_options["reader.wait"]))
     arguments = {**database.options.get("connect_args", {}), "connect_timeout": wait}
-    options = {**database.options, "connect_args": arguments, "pool_timeout": wait}
+    options = {**database.options, "connect_args": arguments}
     replica = replace(database, url=url, options=options, engine=None)
     # One that is silent now is to be found out before a statement waits for it.
     own = {"hosts": None, "ping_after": min(wait, sqa_options["ping_after"])}

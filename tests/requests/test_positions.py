@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 from webtest import TestApp
 
 from pyramid_aalam_sqa import get_sqa, session_scope
+from pyramid_aalam_sqa.applications import replicas
 from pyramid_aalam_sqa.backends import backend_of
 from pyramid_aalam_sqa.backends.postgresql import end_of_record
 from pyramid_aalam_sqa.debugging import recorded
@@ -56,8 +57,11 @@ def write(request):
 
 
 def job(request):
-    with session_scope(request) as session:
+    @session_scope(request, attempts=2)
+    def work(session):
         session.execute(text("INSERT INTO note VALUES ('x')"))
+
+    work()
     return Response()
 
 
@@ -237,9 +241,8 @@ def test_each_bind_has_replicas_of_its_own(servers):
 def test_an_unreachable_writer_leaves_the_answer_as_it_is(client, monkeypatch, caplog):
     """The position is not known, so the client reads from the writer next time."""
     reading = get_sqa(client.app).reading
-    monkeypatch.setattr(
-        type(reading.engine_of(reading.replicated[0])), "raw_connection", _fail, raising=True
-    )
+    engine = reading.engine_of(reading.replicated[0])
+    monkeypatch.setattr(backend_of(engine), "position", _fail)
     assert reading.position_of(reading.replicated[0]) == ""
     assert "The position of default is not known" in caplog.text
 
@@ -256,6 +259,42 @@ def test_a_very_long_position_is_not_sent(client, monkeypatch):
     monkeypatch.setattr(backend_of(engine), "position", lambda _: "0" * 2000)
 
     assert reading.position_of(reading.replicated[0]) == ""
+
+
+def test_positions_that_were_reached_are_not_asked_for_again(servers, monkeypatch):
+    """A thousand of them are remembered, the newest ones; here it is one."""
+    monkeypatch.setattr(replicas, "REMEMBERED", 1)
+    settings = {**SETTINGS, "sqa.reader.url": servers[1].url}
+    with application(servers[0].url, site, **settings) as app:
+        reading = get_sqa(app).reading
+        [replica] = reading.replicas_of(reading.replicated[0])
+        asked = []
+        monkeypatch.setattr(
+            backend_of(replica.engine), "has_reached", lambda *given: asked.append(given[1]) or True
+        )
+        for position in ("0/1", "0/1", "0/2", "0/1"):
+            assert replica.is_ready(position)
+
+    assert asked == ["0/1", "0/2", "0/1"]
+
+
+def test_a_replica_whose_pool_is_full_is_passed_over(servers):
+    """Nobody waits for its connections while another server has one. It is not left alone."""
+    settings = {
+        **SETTINGS,
+        "sqa.reader.url": servers[1].url,
+        "sqlalchemy.pool_size": "1",
+        "sqlalchemy.max_overflow": "0",
+        "sqlalchemy.pool_timeout": "0.01",
+    }
+    with application(servers[0].url, site, **settings) as app:
+        client, reading = TestApp(app), get_sqa(app).reading
+        [replica] = reading.replicas_of(reading.replicated[0])
+        with replica.engine.connect():
+            assert client.get("/read").text == "writer"
+            replica._is_full = bool  # noqa: SLF001 - the last one is taken after it was asked
+            assert client.get("/read").text == "writer"
+        assert client.get("/read").text == "replica"
 
 
 @pytest.mark.parametrize(

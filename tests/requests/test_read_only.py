@@ -439,6 +439,40 @@ def test_the_body_of_a_slow_client_holds_no_connection(serve, file):
     assert reader(app).pool.checkedout() == 0
 
 
+def test_a_stream_whose_connection_is_lost_leaves_nothing_in_the_pool(serve, mariadb):
+    """Its cursor cannot be closed any more; the next request gets another connection."""
+    prepare(mariadb)
+    mariadb.run(*(f"INSERT INTO note (id, body) VALUES ({n}, 'x')" for n in range(2, 20)))
+    kept = []
+
+    def part(request):
+        number = request.sqa_session.scalar(text("SELECT CONNECTION_ID()"))
+        # As much as the server cannot send at once.
+        rows = request.sqa_session.execute(
+            text("SELECT REPEAT('x', 1000000) FROM note a, note b"),
+            execution_options={"yield_per": 1},
+        )
+        kept.append(rows)
+        next(rows)
+        mariadb.run(f"KILL {number}")
+        return Response()
+
+    app = serve(mariadb.url, route(part, count), **ONE)
+    client = TestApp(app)
+    client.get("/it")
+
+    assert reader(app).pool.checkedout() == 0
+    assert client.get("/it1").text == "19"
+
+
+def test_a_write_on_the_reading_engine_itself_is_the_error_of_the_database(serve, file):
+    """No request is there that could be named."""
+    app = serve(file.url, route(count))
+    TestApp(app).get("/it")
+    with reader(app).connect() as connection, pytest.raises(DBAPIError):
+        connection.exec_driver_sql("INSERT INTO note VALUES (2, 'x')")
+
+
 @pytest.fixture
 def shared(request, file):
     """Return settings with which no second pool can be made, and what makes a table there."""

@@ -40,6 +40,7 @@ def test_each_statement_goes_to_the_reading_engine_of_its_tables(read):
     def names(request):
         session = request.sqa_session
         found = [session.scalar(select(Author.name)), session.get(Entry, 1).name]
+        assert session.connection().engine is get_sqa(request).reading.by_name()["default.reader"]
         return [*found, session.scalars(select(Author)).one().entries[0].name]
 
     text_of, engines = read(names)
