@@ -17,6 +17,7 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from pyramid.threadlocal import get_current_registry, get_current_request
+from sqlalchemy.engine import Engine
 
 from ..exceptions import SettingError
 from ..interfaces import HasRegistry
@@ -64,6 +65,10 @@ OTHER_SETTINGS = (
 NO_ENGINE_YET = (
     "The application has no engine yet: call config.commit() or init_engine() before this."
 )
+
+
+def _refuse_bind_keys_of_reader(_name: str, made: Engine, _writer: Engine) -> None:
+    refuse_bind_keys([made])
 
 
 class RegisteredApplication:
@@ -115,6 +120,8 @@ class RegisteredApplication:
             self.sqa = Sqa(self._sessions)
             if not settings.binds:
                 refuse_bind_keys(self._sessions.engines.values())
+                # Those of read-only requests are made at their first use.
+                self._sessions.reading.listeners.append(_refuse_bind_keys_of_reader)
         if self.sqa.settings != settings:
             raise SettingError(OTHER_SETTINGS)
         if settings.name:

@@ -89,10 +89,11 @@ def includeme(config: Any) -> None:
     config.add_view_deriver(read_only_deriver, "sqa_read_only")
     config.add_route_predicate("sqa_read_only", ReadOnlyPredicate)
     config.add_view_deriver(n_plus_one_deriver, "sqa_n_plus_one")
-    config.action((REGISTRY_KEY, "policy"), _wrap_policy, (config,), order=LAST_CONFIG)
     if config.registry.settings.get("pyramid.tweens"):
         config.action((REGISTRY_KEY, "tweens"), check_tweens, (config,), order=LAST_CONFIG)
     config.add_sqa_database()
+    # The engines are there now, also for a configurator that runs each action at once.
+    config.action((REGISTRY_KEY, "policy"), _wrap_policy, (config,), order=LAST_CONFIG)
     config.action(
         (REGISTRY_KEY, "request attribute"),
         _add_request_attribute,

@@ -95,6 +95,9 @@ class JoinedSession(SqaSession):
 
     def changes(self) -> Iterator[object]:
         """Yield the objects that a flush would write."""
+        if self._is_clean():
+            # What a flush asks first. The public names cost ten times as much.
+            return
         yield from self.new
         yield from self.deleted
         yield from filter(self.is_modified, self.dirty)

@@ -332,6 +332,22 @@ def test_a_key_that_is_not_declared_is_an_error_in_an_application_without_binds(
         assert any_database.rows(f"SELECT * FROM {table}") == []
 
 
+def test_such_a_key_is_an_error_in_a_read_only_request_too(any_database, serve):
+    """A row of another table of the same name would be read."""
+    everything_in(any_database.url)
+
+    def view(request):
+        return Response(str(request.sqa_session.scalars(select(stray_table)).all()))
+
+    def setup(config):
+        config.add_route("it", "/", sqa_read_only=True)
+        config.add_view(view, route_name="it")
+
+    client = TestApp(serve(any_database.url, setup))
+    with pytest.raises(BindError, match="There is no bind 'nowhere', only: default"):
+        client.get("/")
+
+
 def test_such_a_key_is_an_error_outside_requests_too(sqlite, serve):
     """It is one in thread sessions, in a scope, on a connection, and for create_all()."""
     app = serve(sqlite.url)
