@@ -271,6 +271,11 @@ class WatchedConnection(pymysql.connections.Connection):  # type: ignore[misc]  
         self.clean = False
         super()._execute_command(command, sql)  # pyright: ignore[reportAttributeAccessIssue]  # it has no types
 
+    def _force_close(self) -> None:
+        """Close the socket, and forget what was not read: a cursor would still want to read it."""
+        forget_unread_rows(self)
+        super()._force_close()  # pyright: ignore[reportAttributeAccessIssue]  # it has no types
+
     def commit(self) -> None:
         """Send COMMIT, and note that nothing was sent since."""
         super().commit()
