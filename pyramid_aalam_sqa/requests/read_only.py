@@ -200,20 +200,26 @@ def _made_again(request: Any, refusal: ReadOnly) -> Exception:
 
 @contextmanager
 def _reading_in_view(request: Any, who: str, value: object) -> Generator[None, None, None]:
-    """Let *request* be read-only within the block, unless its route says so already."""
+    """Let *request* be read-only within the block, as the view *who* says, unless it is so already.
+
+    Raises :class:`ReadOnlyRequestError` if it is to have a snapshot, and has read without one.
+    """
     refusal = ReadOnly(who, snapshot=value == SNAPSHOT)
     application = application_of(request)
     found = reading_of(application, request)
-    if found is not None and found.refusal.by_method and found.session is None:
-        # The view says more than the method.
-        del request.__dict__[READING]
-    elif found is not None:
-        yield
-        return
-    used = application.sessions.find_session(request.tm)
+    too_late = ReadOnlyRequestError(TOO_LATE.format(who))
+    if found is not None:
+        needs_snapshot = refusal.snapshot and not found.refusal.snapshot
+        if found.session is not None and needs_snapshot:
+            raise too_late
+        if found.session is not None or not (needs_snapshot or found.refusal.by_method):
+            yield
+            return
+    # A request that is read-only already has not used any other session.
+    used = application.sessions.find_session(request.tm) if found is None else None
     if used is not None:
         if refusal.snapshot:
-            raise ReadOnlyRequestError(TOO_LATE.format(who))
+            raise too_late
         with refusing_writes(used, refusal):
             yield
         return
@@ -226,6 +232,8 @@ def _reading_in_view(request: Any, who: str, value: object) -> Generator[None, N
         raise
     finally:
         del request.__dict__[READING]
+        if found is not None:
+            request.__dict__[READING] = found
         for name in SESSIONS:
             request.__dict__.pop(name, None)
         if reading.session is not None:
@@ -233,7 +241,7 @@ def _reading_in_view(request: Any, who: str, value: object) -> Generator[None, N
 
 
 def _checked(value: object) -> object:
-    if value not in {True, False, SNAPSHOT}:
+    if value not in (True, False, SNAPSHOT):
         msg = f"{OPTION} = {value!r}: write True, False or {SNAPSHOT!r}."
         raise SettingError(msg)
     return value
