@@ -9,13 +9,17 @@ from ..exceptions import ReadOnlyRequestError
 # Statements that read, or that change only their own transaction or connection.
 HARMLESS = re.compile(
     r"\s*\(*\s*(?:VALUES|TABLE|SAVEPOINT|RELEASE|ROLLBACK\s+(?:WORK\s+|TRANSACTION\s+)?TO|"
-    r"DECLARE|FETCH|MOVE|CLOSE|SET|PRAGMA)\b",
+    r"DECLARE|FETCH|MOVE|CLOSE|SET(?!\s+STATEMENT)|PRAGMA)\b",
     re.IGNORECASE,
 )
-# A common table expression may write.
-WITH = re.compile(r"\s*\(*\s*WITH\b", re.IGNORECASE)
+# A common table expression may write, and so may what follows these words.
+MAY_HOLD_WRITE = re.compile(
+    r"\s*\(*\s*(?:WITH|SET\s+STATEMENT|EXPLAIN\b[^'\"`]*\bANALY[SZ]E)\b", re.IGNORECASE
+)
 WRITES = re.compile(r"\b(?:INSERT|UPDATE|DELETE|MERGE|REPLACE)\b", re.IGNORECASE)
 QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
+# Where a value may begin: a quote, a bracket, a comparison, or a number that is not part of a name.
+VALUE = re.compile(r"['\"(=<>$]|\b\d")
 LONGEST_SHOWN = 80
 
 
@@ -53,11 +57,11 @@ class ReadOnly:
 
 def may_write(statement: str) -> bool:
     """Tell whether *statement* may write, as far as its text tells; a function in it may, too."""
-    if READS.match(statement) or HARMLESS.match(statement):
-        return False
-    return not WITH.match(statement) or WRITES.search(QUOTED.sub("", statement)) is not None
+    if MAY_HOLD_WRITE.match(statement):
+        return WRITES.search(QUOTED.sub("", statement)) is not None
+    return not (READS.match(statement) or HARMLESS.match(statement))
 
 
 def beginning_of(statement: str) -> str:
     """Return the beginning of *statement* as far as it cannot hold a value."""
-    return re.split(r"['\"(=]", statement.strip(), maxsplit=1)[0][:LONGEST_SHOWN].strip()
+    return VALUE.split(statement.strip(), maxsplit=1)[0][:LONGEST_SHOWN].strip()
