@@ -27,8 +27,9 @@ log = logging.getLogger(__name__)
 
 # The position of a client that nothing is known of: it reads from the server that writes.
 UNKNOWN = ""
-# Characters. MySQL's positions grow with the number of servers that have ever written.
-LONGEST_POSITION = 1500
+# Characters of all positions, which are in one cookie: signed and encoded, it stays below the 4096
+# of browsers. MySQL's positions grow with the number of servers that have ever written.
+LONGEST_POSITIONS = 2500
 
 
 class ReadingEngines:
@@ -118,7 +119,7 @@ class ReadingEngines:
             return UNKNOWN
         if not found:
             log.warning("%s keeps no log for replicas, so they are not used", self.keys[engine])
-        return found if len(found) <= LONGEST_POSITION else UNKNOWN
+        return found if len(found) <= LONGEST_POSITIONS // len(self._urls) else UNKNOWN
 
     def replicas_of(self, engine: Engine) -> tuple[Replica, ...]:
         """Return the replicas of the database where *engine* writes."""

@@ -85,7 +85,8 @@ class Replica:
         self.lacks = lacks or self.lacks
         self._alone_until = monotonic() + self._pause
         # Another server may be at its address when it is back.
-        self._reached.clear()
+        with self._lock:
+            self._reached.clear()
 
     def _may_try(self) -> bool:
         """Return whether the pause is over, and no other thread tries at this moment."""

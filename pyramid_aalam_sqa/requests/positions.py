@@ -23,13 +23,12 @@ COOKIE, HEADER = "sqa_position", "Sqa-Position"
 def read_positions(application: RegisteredApplication, request: Any) -> dict[str, str] | None:
     """Return what the client of *request* has written last, by bind key.
 
-    None if that was signed with another secret, so that it is not known.
+    None if that cannot be read, for example because it was signed with another secret.
     """
-    text = request.headers.get(HEADER) or request.cookies.get(COOKIE)
-    if not text:
-        return {}
     try:
-        found: dict[str, str] = _signer(application).loads(text.encode())
+        # WebOb raises for a cookie that is not UTF-8.
+        text = request.headers.get(HEADER) or request.cookies.get(COOKIE)
+        found: dict[str, str] = _signer(application).loads(text.encode()) if text else {}
     except ValueError:
         return None
     return found
