@@ -146,6 +146,14 @@ def test_a_position_that_cannot_be_read_leads_to_the_writer(client, text_of_posi
     assert response.text == ("replica" if text_of_position == "\x00" else "writer")
 
 
+def test_a_cookie_that_is_not_text_fails_no_request(client):
+    """What was stored before the cookie is read is answered with success."""
+    cookie = {"Cookie": r'sqa_position="\377"'}
+
+    assert client.get("/read", headers=cookie).text == "writer"
+    assert "Sqa-Position" in client.get("/write", headers=cookie, status=200).headers
+
+
 @pytest.mark.parametrize("position", ["FFFFFFFF/0", "0-1-999999", "'; DROP TABLE note; --"])
 @pytest.mark.sweep(1)
 def test_a_replica_without_what_was_written_is_left_alone(client, servers, caplog, position):
@@ -256,9 +264,37 @@ def test_a_very_long_position_is_not_sent(client, monkeypatch):
     """A browser would refuse the cookie."""
     reading = get_sqa(client.app).reading
     engine = reading.engine_of(reading.replicated[0])
-    monkeypatch.setattr(backend_of(engine), "position", lambda _: "0" * 2000)
+    monkeypatch.setattr(backend_of(engine), "position", lambda _: "0" * 3000)
 
     assert reading.position_of(reading.replicated[0]) == ""
+
+
+@pytest.mark.sweep(1)
+def test_the_positions_of_several_databases_fit_into_one_cookie(servers, monkeypatch):
+    """Browsers keep 4096 bytes of a cookie; they ignore a longer one."""
+    binds = {f"sqlalchemy.binds.{key}.url": servers[0].url for key in ("a", "b")}
+    replicas = {f"sqa.binds.{key}.reader.url": servers[1].url for key in ("a", "b")}
+    settings = {**SETTINGS, **binds, **replicas, "sqa.reader.url": servers[1].url}
+    # Otherwise the three would have one pool.
+    settings |= {
+        f"sqlalchemy.binds.{key}.pool_size": size for key, size in (("a", "2"), ("b", "3"))
+    }
+
+    def view(request):
+        for session in request.sqa_sessions.values():
+            session.execute(text("INSERT INTO note VALUES ('x')"))
+        return Response()
+
+    setup = lambda config: config.add_view(view)  # noqa: E731 - short
+    with application(servers[0].url, setup, **settings) as app:
+        reading = get_sqa(app).reading
+        for length in (833, 834):
+            for each in reading.replicated:
+                backend = backend_of(reading.engine_of(each))
+                monkeypatch.setattr(backend, "position", lambda _, long=length: "0" * long)
+            cookie = TestApp(app).get("/").headers["Set-Cookie"]
+            assert (length == 833) == (len(cookie) > 3000)
+            assert len(cookie) < 4096
 
 
 def test_positions_that_were_reached_are_not_asked_for_again(servers, monkeypatch):
