@@ -1,4 +1,4 @@
-"""Watches each transaction of each engine, below SQLAlchemy, whoever has opened it.
+"""Watches each transaction of each engine, below SQLAlchemy, no matter what has opened it.
 
 The watcher stands around the methods with which the engine's own dialect sends BEGIN, COMMIT,
 ROLLBACK and statements. So it knows what the driver was told and what it answered. Events of the
