@@ -251,7 +251,9 @@ def _refuse_late_object(session: JoinedSession, instance: object) -> None:
 
 @event.listens_for(JoinedSession, "before_flush", propagate=True)
 def _refuse_late_write(session: JoinedSession, *_: object) -> None:
-    if session.reads_only or session.refusal is not None:
+    refuses = session.reads_only or session.refusal is not None
+    # SQLAlchemy flushes an attribute that was set to its own value too, and writes nothing.
+    if refuses and next(session.changes(), None) is not None:
         raise session.late_write()
 
 

@@ -7,6 +7,7 @@ from pyramid.config import not_
 from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 from pyramid.response import Response
+from pyramid.view import render_view_to_response
 from sqlalchemy import create_engine, func, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import make_transient_to_detached
@@ -334,6 +335,22 @@ def test_a_view_may_ask_for_a_snapshot_on_a_read_only_route(serve, file):
         client.get("/used")
 
 
+def test_a_view_inside_a_read_only_view_leaves_the_outer_one_read_only(serve, file):
+    """The inner view has its snapshot, and the outer one is refused its write as before."""
+
+    def outer(context, request):
+        inner = render_view_to_response(context, request, "inner")
+        with pytest.raises(ReadOnlyRequestError, match=r"the view .*outer is read-only"):
+            write(request)
+        return inner
+
+    def setup(config):
+        config.add_view(outer, sqa_read_only=True)
+        config.add_view(count, name="inner", sqa_read_only="snapshot")
+
+    assert TestApp(serve(file.url, setup)).get("/").text == "1"
+
+
 STATEMENTS = {
     "SET STATEMENT max_statement_time = 1 FOR DELETE FROM note": True,
     "SET STATEMENT max_statement_time = 1 FOR SELECT 1": False,
@@ -436,6 +453,28 @@ def test_a_changed_object_fails_the_request_although_nothing_was_sent(serve, fil
     assert client.get("/it?fail=1", status=500).text == "page"
     assert "a Note that was changed" in shown[0]
     assert shown[1:] == [""]
+
+
+@pytest.mark.parametrize("path", ["/route", "/view"])
+def test_an_attribute_that_is_set_to_its_own_value_is_not_a_write(serve, file, path):
+    """SQLAlchemy would send nothing either."""
+
+    def root(request):
+        count(request)
+        return {}
+
+    def view(request):
+        note = request.sqa_session.get(Note, 1)
+        note.body = str(note.body)
+        return count(request)
+
+    def setup(config):
+        config.add_route("route", "/route", sqa_read_only=True)
+        config.add_view(view, route_name="route")
+        config.add_route("view", "/view", factory=root)
+        config.add_view(view, route_name="view", sqa_read_only=True)
+
+    assert TestApp(serve(file.url, setup)).get(path).text == "1"
 
 
 def test_an_object_from_a_cache_can_be_attached(serve, file):
