@@ -82,7 +82,10 @@ def _problem(database: Database) -> str | None:
     """Return why *database* cannot have a list of hosts, and what to do; None if it can."""
     backend = backend_class(database.url.get_backend_name())
     if not backend.DEFAULT_PORT:
-        return f"this is for servers of MySQL, MariaDB and PostgreSQL, not for {backend.PRODUCT}."
+        return (
+            f"this is for servers of MySQL, MariaDB and PostgreSQL, not for {backend.PRODUCT}; "
+            "remove it."
+        )
     own = {"engine": database.engine, **database.options}
     places: list[tuple[str, Mapping[str, Any], Sequence[str]]] = [
         (database.prefix, own, SERVER_OPTIONS),

@@ -164,8 +164,8 @@ SQA_OPTIONS = (
     Option(
         "reader.secret",
         SECRET,
-        "The secret that signs what a client has written last, the same for all processes. Without "
-        "it, sqa.cursor_secret is used.",
+        "The secret that signs the position of a client's last write, the same for all processes. "
+        "Without it, sqa.cursor_secret is used.",
         secret=True,
     ),
     Option(

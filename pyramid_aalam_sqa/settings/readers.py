@@ -14,7 +14,7 @@ SERVER_OPTIONS = ("creator", "pool")
 
 NOT_SIGNED = (
     "sqa.reader.secret is missing: write 16 characters or more, chosen at random, the same for all "
-    "processes; a client keeps with it what it has written last."
+    "processes; it signs the position of a client's last write, which the client keeps."
 )
 
 
@@ -26,7 +26,10 @@ def read_readers(key: str, database: Database, given: Sequence[str | URL]) -> tu
     backend = backend_class(database.url.get_backend_name())
     problem = None
     if not backend.POSITION_SQL:
-        problem = f"this is for servers of MySQL, MariaDB and PostgreSQL, not for {backend.PRODUCT}"
+        problem = (
+            f"this is for servers of MySQL, MariaDB and PostgreSQL, not for {backend.PRODUCT}; "
+            "remove it"
+        )
     for option in SERVER_OPTIONS:
         if option in database.options:
             problem = f"{database.prefix}{option} says where to connect as well; remove one of them"
