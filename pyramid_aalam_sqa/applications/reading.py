@@ -141,7 +141,9 @@ class ReadingEngines:
 
     def dispose(self) -> None:
         """Close the connections of the engines that were made."""
-        for engine in self.by_name().values():
+        own = (made for engine, made in self._made.items() if made is not engine)
+        replicas = (each.engine for group in self._replicas.values() for each in group)
+        for engine in (*own, *replicas):
             engine.dispose()
 
     def _make(self, engine: Engine) -> Engine:
@@ -187,4 +189,5 @@ def reader_name(key: str, url: URL | None = None) -> str:
     if url is None:
         return f"{key}.reader"
     port = f":{url.port}" if url.port else ""
-    return f"{key}.reader {url.host or 'socket'}{port}"
+    socket = url.query.get("unix_socket") or url.query.get("host")
+    return f"{key}.reader {url.host or socket or 'socket'}{port}"

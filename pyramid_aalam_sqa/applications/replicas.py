@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 # How many positions are remembered that the replica is known to have reached.
 REMEMBERED = 1000
+# Seconds after which a position that was never reached is forgotten. A server that has failed over
+# may have lost it, and a client may bring it for as long as its cookie lives.
+GIVEN_UP = 600
 
 
 class Replica:
@@ -36,8 +39,9 @@ class Replica:
         self._lock = threading.Lock()
         # Until when it is left alone, by time.monotonic(); 0 while it is used.
         self._alone_until = 0.0
-        # The position that it lacked when it was last asked for it.
+        # The position that it lacked when it was last asked for it, and until when that matters.
         self.lacks = ""
+        self._lacks_until = 0.0
         self._reached: OrderedDict[str, None] = OrderedDict()
         event.listen(engine, "handle_error", self._note_error)
 
@@ -54,6 +58,9 @@ class Replica:
         trying = not self.is_used
         if (trying and not self._may_try()) or self._is_full():
             return False
+        if self.lacks and monotonic() > self._lacks_until:
+            log.warning("%s has not reached a position in %g seconds", self.name, GIVEN_UP)
+            self.lacks = ""
         # What it lacked before is not waited for: it has had the pause for that.
         waits = {self.lacks: 0.0, position: 0.0 if trying else self._wait}
         waits.pop("", None)
@@ -82,7 +89,8 @@ class Replica:
         """Let no request read from it for a while; it *lacks* a position, if it is behind."""
         if self.is_used:
             log.warning("%s is left alone for %g seconds: %s", self.name, self._pause, reason)
-        self.lacks = lacks or self.lacks
+        if lacks and lacks != self.lacks:
+            self.lacks, self._lacks_until = lacks, monotonic() + GIVEN_UP
         self._alone_until = monotonic() + self._pause
         # Another server may be at its address when it is back.
         with self._lock:

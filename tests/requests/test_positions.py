@@ -187,6 +187,24 @@ def test_a_replica_is_tried_again_and_used_when_it_has_what_it_lacked(servers, c
         assert client.get("/read").text == "writer"
 
 
+def test_a_position_that_is_never_reached_is_forgotten(client, monkeypatch, caplog):
+    """A failover may have lost it. One client must not take the replica from all the others."""
+    reading = get_sqa(client.app).reading
+    [engine] = reading.replicated
+    reading.choose(engine, {"default": "FFFFFFFF/0"})
+    assert client.get("/read").text == "writer"
+
+    monkeypatch.setattr(replicas, "GIVEN_UP", -1)
+    [replica] = reading.replicas_of(engine)
+    replica.lacks = ""
+    reading.choose(engine, {"default": "FFFFFFFE/0"})
+
+    with caplog.at_level(logging.WARNING):
+        assert client.get("/read").text == "replica"
+    assert "has not reached a position" in caplog.text
+    assert client.get("/healthz").json["readers"] == {replica.name: "ok"}
+
+
 @pytest.mark.sweep(1)
 def test_a_replica_that_is_down_fails_no_request(servers, caplog):
     """Of several, the next one is asked, else the writer; the health view tells."""
