@@ -182,6 +182,7 @@ ACCIDENTS = {
 }
 
 
+@pytest.mark.deep
 def test_the_readme_says_how_many_accidents_a_visitor_sees(stacks, mariadb):
     """By hand, a deadlock in the view is tried again, and nothing else."""
     seen = dict.fromkeys(STACKS, 0)

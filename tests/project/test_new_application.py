@@ -81,6 +81,7 @@ def pytest_in(folder, *options):
     return run([sys.executable, *QUIET, "-m", "pytest", "-q", *options], folder)
 
 
+@pytest.mark.deep
 def test_its_own_tests_pass(bakery):
     """On SQLite, without a change, and nothing of their database is left."""
     assert "10 passed" in pytest_in(bakery)
