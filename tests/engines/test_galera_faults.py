@@ -114,8 +114,11 @@ def test_nothing_is_lost_behind_haproxy_either(cluster, proxy):
     assert tally[200, 1] >= 400
 
 
-def test_conflicts_of_certification_are_tried_again_until_all_is_stored(cluster):
-    """All nodes write the same rows, which is not wise. No request fails with these settings."""
+def test_conflicts_of_certification_are_tried_again(cluster):
+    """All nodes write the same rows, which is not wise. At most one request in 20 is not stored.
+
+    Galera is not fair: a request may lose as often as it is tried. Then it has stored nothing.
+    """
     hosts = [node.host for node in cluster.nodes]
     settings = {
         "retry.attempts": "20",
@@ -137,7 +140,8 @@ def test_conflicts_of_certification_are_tried_again_until_all_is_stored(cluster)
     for crowd in crowds:
         everybody.told |= crowd.told
 
-    assert {told for told, _ in check(everybody, cluster)} == {200}
+    tally = check(everybody, cluster)
+    assert tally[200, 1] >= 19 * (tally.total() - tally[200, 1])
     assert min(retries) > 0
 
 
