@@ -8,6 +8,7 @@ import transaction
 from pyramid.httpexceptions import HTTPNotFound
 from pyramid.response import Response
 from pyramid.scripting import prepare
+from pyramid.threadlocal import manager
 from sqlalchemy import select, text
 
 from pyramid_aalam_sqa import OutsideTransactionError
@@ -27,6 +28,14 @@ from support.late_use import (
     write_next,
 )
 from support.models import BODIES, Note
+
+
+@pytest.fixture(autouse=True)
+def _threadlocals():
+    """Pyramid 2.0 leaves the request of a closer that raises to the tests that come after."""
+    depth = len(manager.stack)
+    yield
+    del manager.stack[depth:]
 
 
 def unflushed(session):
