@@ -6,7 +6,7 @@ one too.
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 
 from sqlalchemy.engine import URL, Engine
@@ -131,20 +131,21 @@ class ReadingEngines:
 
         That of a replica is ``default.reader db2:3306``.
         """
-        own = {
-            reader_name(self.keys[engine]): made
-            for engine, made in self._made.items()
-            if made is not engine
-        }
-        replicas = (each for group in self._replicas.values() for each in group)
-        return own | {each.name: each.engine for each in replicas}
+        return dict(self._named())
 
     def dispose(self) -> None:
         """Close the connections of the engines that were made."""
-        own = (made for engine, made in self._made.items() if made is not engine)
-        replicas = (each.engine for group in self._replicas.values() for each in group)
-        for engine in (*own, *replicas):
+        # Not by name: two replicas may have the same one.
+        for _, engine in self._named():
             engine.dispose()
+
+    def _named(self) -> Iterator[tuple[str, Engine]]:
+        for engine, made in self._made.items():
+            if made is not engine:
+                yield reader_name(self.keys[engine]), made
+        for replicas in self._replicas.values():
+            for replica in replicas:
+                yield replica.name, replica.engine
 
     def _make(self, engine: Engine) -> Engine:
         key = self.keys.get(engine)

@@ -69,7 +69,7 @@ class ReadingGuard:
             self.backend.begin_reading(connection.connection.dbapi_connection)
 
     def release(self, connection: Any, record: ConnectionPoolEntry) -> None:
-        """Close the driver's *connection* if it is not as it was lent. A "checkin" listener."""
+        """Close the driver's *connection* if its user has left it changed. A "checkin" listener."""
         info = record.info
         cursors = info.pop(CURSORS, ())
         for name in (REFUSAL, SNAPSHOT, SAVEPOINTS):

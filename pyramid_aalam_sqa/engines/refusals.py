@@ -46,7 +46,7 @@ class ReadOnly:
         return error
 
     def statement_error(self, statement: str | None) -> ReadOnlyRequestError:
-        """Return the error for *statement*, of which only the beginning is shown."""
+        """Return the error for *statement*. It shows the beginning of the statement alone."""
         return self.error(beginning_of(statement or ""))
 
     def check(self, statement: str) -> None:

@@ -39,7 +39,7 @@ class Tenant:
 
     @property
     def hosts(self) -> Sequence[Host]:
-        """The hosts of ``sqa.hosts``, the first of which is in the URL; empty if it is not set."""
+        """The hosts of ``sqa.hosts``; empty if it is not set. The first one is in the URL."""
         return self.sqa_options.get("hosts") or ()
 
     def at(self, host: Host) -> Self:
