@@ -8,9 +8,10 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from inspect import signature
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy.engine import URL, Engine
@@ -28,6 +29,7 @@ from ..sessions import (
     Routes,
     ScopedSession,
     SessionKeeper,
+    known_listeners,
     unknown_bind,
     with_class,
 )
@@ -35,6 +37,7 @@ from ..settings import DEFAULT_KEY, NO_DATABASE, Settings
 from .reading import ReadingEngines
 from .stats import Counters
 
+S = TypeVar("S", bound=JoinedSession)
 log = logging.getLogger(__name__)
 
 
@@ -63,15 +66,16 @@ class SessionFactory:
                 for name, value in self._session_options.items()
                 if value is not usual[name].default
             }
-        base = MultiBindSession if self._routes else JoinedSession
-        self._session_class = with_class(base, session_class)
-        self._bind_session_class = with_class(BindSession, session_class)
+        self._class_of_sessions = session_class
+        self._new_session = self._maker(MultiBindSession if self._routes else JoinedSession)
+        self._new_bind_session = self._maker(BindSession)
         self.reading = ReadingEngines(settings, self.engines)
         if self._routes:
             add_reader = self._routes.add_reader
             self.reading.listeners.append(lambda _, reader, writer: add_reader(reader, writer))
-        reading_base = ReadOnlyMultiBindSession if self._routes else ReadOnlySession
-        self._reading_class = with_class(reading_base, session_class)
+        self._new_reading_session = self._maker(
+            ReadOnlyMultiBindSession if self._routes else ReadOnlySession
+        )
         self._lock = threading.Lock()
         self._scoped_sessions: dict[str | None, ScopedSession] = {}
         # Both sides are weak references, because a session keeps its transaction manager alive.
@@ -109,17 +113,12 @@ class SessionFactory:
         transaction.
         """
         tm = _manager_of_this_thread(tm)
-        options = self._session_options
         if self._routes is None:
-            session = self._session_class(self.engine_for(), tm=tm, window=window, **options)
+            session = self._new_session(self.engine_for(), tm=tm, window=window)
         else:
             # This session is not bound to an engine: it asks the routes for each statement.
-            session = self._session_class(
-                tm=tm,
-                window=window,
-                routes=self._routes,
-                follow=self._make_bind_session,
-                **options,
+            session = self._new_session(
+                tm=tm, window=window, routes=self._routes, follow=self._make_bind_session
             )
         if isinstance(tm, SessionKeeper):
             tm.kept[self] = weakref.ref(session)
@@ -135,11 +134,11 @@ class SessionFactory:
         A write is refused with what *refusal* says. *engine_of* returns the engine to read from in
         the place of one that writes.
         """
-        options: dict[str, Any] = {**self._session_options, "tm": tm, "refusal": refusal}
+        options: dict[str, Any] = {"tm": tm, "refusal": refusal}
         if self._routes is None:
-            return self._reading_class(engine_of(self.engine_for()), **options)
+            return self._new_reading_session(engine_of(self.engine_for()), **options)
         options |= {"routes": self._routes, "follow": self._make_bind_session}
-        return self._reading_class(reading=engine_of, **options)
+        return self._new_reading_session(reading=engine_of, **options)
 
     def bind_session(self, session: JoinedSession, bind_key: str) -> JoinedSession:
         """Return the session that uses only the database *bind_key*, in *session*'s transaction.
@@ -171,8 +170,17 @@ class SessionFactory:
         self.reading.dispose()
 
     def _make_bind_session(self, leader: MultiBindSession, bind_key: str) -> BindSession:
-        options = {**self._session_options, "tm": leader.tm, "window": leader.window}
-        return self._bind_session_class(leader=leader, bind_key=bind_key, **options)
+        return self._new_bind_session(
+            leader=leader, bind_key=bind_key, tm=leader.tm, window=leader.window
+        )
+
+    def _maker(self, base: type[S]) -> Callable[..., S]:
+        """Return what makes a session of *base* and of the application's own session class."""
+        session_class = with_class(base, self._class_of_sessions)
+        listeners = None
+        if self.settings.sqa_options["shortcuts"]:
+            listeners = known_listeners(session_class)
+        return partial(session_class, listeners=listeners, **self._session_options)
 
 
 def make_engines(settings: Settings) -> dict[str, Engine]:

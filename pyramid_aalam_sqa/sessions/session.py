@@ -67,9 +67,12 @@ class JoinedSession(SqaSession):
         *args: Any,
         tm: TransactionManager,
         window: Callable[[], bool] | None = None,
+        listeners: type[Any] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
+        if listeners is not None:
+            self.dispatch = listeners()
         if self.twophase:
             refuse_two_phases(self)
         self.tm = tm

@@ -1,0 +1,128 @@
+"""A session knows from its class who listens to its events, and hears what listens to it alone."""
+
+from inspect import isfunction
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.event.base import _Dispatch
+from sqlalchemy.orm import Session, SessionEvents
+from transaction import TransactionManager
+
+from pyramid_aalam_sqa import get_sqa
+from pyramid_aalam_sqa.sessions import BindSession, JoinedSession, MultiBindSession, known_listeners
+from support.models import Base, Note
+
+EVENTS = [
+    name for name, value in vars(SessionEvents).items() if name[0] != "_" and isfunction(value)
+]
+
+
+class OwnSession(Session):
+    """The session class of an application."""
+
+
+def kind(shortcuts):
+    return {"sqa.shortcuts": shortcuts, "sqa.session.class_": OwnSession}
+
+
+@pytest.fixture(params=["true", "false"], ids=["shortcuts", "plain"])
+def make_session(serve, request, sqlite):
+    """Make a session, with shortcuts or without."""
+    sqa = get_sqa(serve(sqlite.url, **kind(request.param)))
+    Base.metadata.create_all(sqa.engine)
+    with_sessions = []
+
+    def make_session():
+        with_sessions.append(sqa.session(TransactionManager(explicit=True)))
+        return with_sessions[-1]
+
+    yield make_session
+    for session in with_sessions:
+        session.close()
+
+
+def heard_by(session, name):
+    """The functions that *session* calls when the event *name* comes."""
+    return list(getattr(session.dispatch, name))
+
+
+def test_a_listener_of_one_session_is_called_by_that_one_alone(make_session):
+    """Each event, with shortcuts and without; a listener that is removed is not called."""
+
+    def listener(*_):
+        raise AssertionError
+
+    one, other = make_session(), make_session()
+    for name in EVENTS:
+        before = len(heard_by(one, name))
+
+        event.listen(one, name, listener)
+
+        assert event.contains(one, name, listener)
+        assert not event.contains(other, name, listener)
+        calls = [len(heard_by(each, name)) for each in (one, other, make_session())]
+        assert (name, *calls) == (name, before + 1, before, before)
+        event.remove(one, name, listener)
+        assert (name, len(heard_by(one, name))) == (name, before)
+
+
+@pytest.mark.parametrize("target", [OwnSession, Session], ids=["own class", "SQLAlchemy's class"])
+def test_a_listener_of_the_class_is_called_by_sessions_of_before_too(make_session, target):
+    """It is added after the first session was made, and called when that one flushes."""
+    flushed = []
+
+    def listener(session, *_):
+        flushed.append(session)
+
+    before = make_session()
+    before.tm.begin()
+    before.add(Note(body="one"))
+    event.listen(target, "before_flush", listener)
+    try:
+        after = make_session()
+        after.tm.begin()
+        after.add(Note(body="two"))
+        before.flush()
+        before.tm.abort()
+        after.flush()
+        after.tm.abort()
+    finally:
+        event.remove(target, "before_flush", listener)
+
+    assert flushed == [before, after]
+
+
+def test_a_listener_that_is_called_once_is_called_once(make_session):
+    """SQLAlchemy removes it by itself."""
+    calls = []
+    session = make_session()
+    event.listen(session, "after_begin", lambda *_: calls.append(1), once=True)
+
+    for _ in range(2):
+        session.tm.begin()
+        session.connection()
+        session.tm.abort()
+
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("base", [JoinedSession, MultiBindSession, BindSession])
+def test_all_that_a_session_asks_is_an_attribute_of_the_class(base):
+    """If this fails, SQLAlchemy has changed: look at sessions/listeners.py again."""
+    listeners = known_listeners(base)
+
+    own = object.__new__(base).dispatch
+    assert listeners is not None
+    assert {name: vars(listeners)[name] for name in EVENTS} == {
+        name: getattr(own, name) for name in EVENTS
+    }
+    assert set(_Dispatch.__slots__) - {"__dict__"} <= vars(listeners).keys()
+
+
+def test_a_session_with_another_dispatch_object_keeps_it():
+    """SQLAlchemy may make it in another way in a version to come."""
+
+    class OtherSession(Session):
+        dispatch = property(lambda _: object())
+
+    assert known_listeners(OtherSession) is None
