@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from secrets import token_bytes
-from typing import Any, cast
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from pyramid.threadlocal import get_current_registry, get_current_request
@@ -301,8 +301,13 @@ def application_of(thing: HasRegistry) -> RegisteredApplication:
 
     Raises :class:`SettingError` if the application did not include this package.
     """
-    get_sqa(thing)
-    return cast("RegisteredApplication", thing.registry[APPLICATION_KEY])
+    try:
+        found: RegisteredApplication = thing.registry[APPLICATION_KEY]
+    except KeyError:
+        # This says what to do.
+        get_sqa(thing)
+        raise
+    return found
 
 
 def sessions_of(which: str | HasRegistry | None, module: str) -> SessionFactory:

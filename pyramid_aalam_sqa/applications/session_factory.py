@@ -99,8 +99,10 @@ class SessionFactory:
 
     def find_session(self, tm: TransactionManager) -> JoinedSession | None:
         """Return the session of *tm*; None if there is none, or if it has ended."""
-        tm = _manager_of_this_thread(tm)
-        reference = tm.kept.get(self) if isinstance(tm, SessionKeeper) else self._sessions.get(tm)
+        if isinstance(tm, SessionKeeper):
+            reference = tm.kept.get(self)
+        else:
+            reference = self._sessions.get(_manager_of_this_thread(tm))
         session = reference() if reference else None
         return None if session is None or session.ended else session
 
@@ -112,7 +114,8 @@ class SessionFactory:
         It can write while *window* returns true. Without *window*, it can write while *tm* has a
         transaction.
         """
-        tm = _manager_of_this_thread(tm)
+        if not isinstance(tm, SessionKeeper):
+            tm = _manager_of_this_thread(tm)
         if self._routes is None:
             session = self._new_session(self.engine_for(), tm=tm, window=window)
         else:

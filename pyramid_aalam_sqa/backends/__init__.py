@@ -1,6 +1,6 @@
 """What is particular to each database product: its URLs, defaults, errors and quirks."""
 
-from .backend import Backend, ErrorKind
+from .backend import ON_RETURN, Backend, ErrorKind
 from .driver import (
     CALL,
     ENDS,
@@ -37,6 +37,7 @@ __all__ = [
     "IS_OPEN",
     "IS_UNKNOWN",
     "LOCAL_HOSTS",
+    "ON_RETURN",
     "READS",
     "RESERVED_NAMES",
     "UNDOES",

@@ -144,7 +144,7 @@ class Backend:
 
     Statements and waits:
 
-    - ``changes_session(statement)``: whether a statement leaves something on its connection; see
+    - ``changes_session[statement]``: whether a statement leaves something on its connection; see
       session_changes.py.
     - ``READ_ONLY_SQL``: makes the transaction that has just begun refuse writes.
     - ``READ_WRITE_SQL``: undoes it where it holds for the connection; empty where it does not.

@@ -8,8 +8,6 @@ A pattern cannot see what a function or a trigger does, nor what the application
 of the driver. What a procedure does cannot be seen either, so every CALL counts as a change.
 """
 
-from functools import lru_cache
-
 from .pattern import Pattern
 
 # How many different statements are remembered for each product, and how long they may be.
@@ -29,9 +27,10 @@ READING_PRAGMAS = (
 )
 
 
-class SessionChanges:
+class SessionChanges(dict[str, bool]):
     """Tells whether a statement leaves something on its connection, for one product.
 
+    ``changes[statement]`` is the answer. It is remembered: most statements come again and again.
     *first_words* are patterns for how such a statement begins, also after a semicolon, *anywhere*
     for what it contains. A text in quotes may look like one; that costs a new connection, no more.
     """
@@ -39,21 +38,19 @@ class SessionChanges:
     def __init__(self, first_words: str, anywhere: str) -> None:
         self._patterns = first_words, anywhere
         self._pattern = Pattern(rf"(?:\A|;){BEFORE}(?:{first_words})|{anywhere}")
-        self._remembered = lru_cache(REMEMBERED)(self._is_change)
 
-    def __call__(self, statement: str) -> bool:
-        """Return whether *statement* is one. Most statements come again and again."""
-        if len(statement) > LONGEST_REMEMBERED:
-            return self._is_change(statement)
-        return self._remembered(statement)
+    def __missing__(self, statement: str) -> bool:
+        found = self._pattern.search(statement) is not None
+        if len(statement) <= LONGEST_REMEMBERED:
+            if len(self) >= REMEMBERED:
+                self.clear()
+            self[statement] = found
+        return found
 
     def or_begins(self, first_words: str) -> "SessionChanges":
         """Return one that finds statements which begin with *first_words* too."""
         own, anywhere = self._patterns
         return SessionChanges(f"{own}|{first_words}", anywhere)
-
-    def _is_change(self, statement: str) -> bool:
-        return self._pattern.search(statement) is not None
 
 
 MYSQL = SessionChanges(

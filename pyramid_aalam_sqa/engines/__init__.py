@@ -1,5 +1,6 @@
 """Engines made from settings, and what happens on their connections."""
 
+from .attempts import Attempt, attempt_note, current_attempt, may_have_stored
 from .bind_keys import (
     BIND_KEY_ATTRIBUTE,
     BIND_KEY_INFO,
@@ -20,15 +21,10 @@ from .pool import replace_connections
 from .read_only import begin_reading, sends_nothing
 from .refusals import ReadOnly, may_write
 from .tables import create_tables, missing_tables
+from .transaction import Outcome, WatchedTransaction
 from .watcher import (
     CONNECTION_ROLLED_BACK,
-    Attempt,
-    Outcome,
-    WatchedTransaction,
-    attempt_note,
     check_before_commit,
-    current_attempt,
-    may_have_stored,
     outcome_on,
     own_transaction,
     raise_if_broken,

@@ -31,13 +31,8 @@ from ..exceptions import (
     TransactionError,
 )
 from .marks import mark
-from .watcher import (
-    Outcome,
-    WatchedTransaction,
-    report_unknown,
-    transaction_on,
-    watch_transactions,
-)
+from .transaction import Outcome, WatchedTransaction
+from .watcher import report_unknown, transaction_on, watch_transactions
 
 
 def install_listeners(engine: Engine, backend: Backend) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy.engine import Engine
 
 from ..backends import Backend
-from .watcher import current_attempt
+from .attempts import current_attempt
 
 
 def ping_in_doubt(engine: Engine, backend: Backend) -> None:

@@ -93,7 +93,7 @@ class ReadingGuard:
         def guarded(cursor: Any, statement: str, *arguments: Any) -> None:
             context = arguments[-1]
             pooled = context.root_connection.connection
-            if changes is not None and changes(statement) and statement != snapshot:
+            if changes is not None and changes[statement] and statement != snapshot:
                 backend.note_change(statement, _info_of(pooled))
             streams = context.execution_options.get("stream_results")
             if streams:

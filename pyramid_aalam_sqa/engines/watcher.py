@@ -5,9 +5,6 @@ ROLLBACK and statements. So it knows what the driver was told and what it answer
 engine would come too early, and another listener may interrupt them. They would also make each
 connection and each statement slower: with one listener, SQLAlchemy asks at each step who listens.
 
-A transaction is *open*, then *stored*, *refused* or *rolled back*. From the moment before COMMIT is
-sent until its answer is read it is *unknown*, and it stays so when the answer never comes.
-
 After each statement the watcher asks the driver whether the transaction is still open. A
 transaction of a session that is over without a COMMIT or ROLLBACK of ours is *broken*: some
 statement, such as DDL on MySQL, has ended it. It is never committed, and the request is never
@@ -15,13 +12,10 @@ tried again when something may be stored.
 """
 
 import logging
-import threading
 import weakref
 from collections.abc import Iterable
-from contextvars import ContextVar, Token
-from enum import Enum
 from time import monotonic
-from typing import Any, Self
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from pyramid_retry import mark_error_retryable
@@ -36,6 +30,7 @@ from ..backends import (
     IS_CLOSED,
     IS_OPEN,
     IS_UNKNOWN,
+    ON_RETURN,
     READS,
     UNDOES,
     Backend,
@@ -49,22 +44,30 @@ from ..exceptions import (
     BrokenTransactionError,
     CommitNotAllowedError,
 )
+from .attempts import attempt_note, note_commit
 from .marks import copy_marks, mark
 from .pool import rolls_back_on_return
-from .refusals import ReadOnly, beginning_of
+from .refusals import beginning_of
+from .transaction import (
+    OPEN,
+    REFUSED,
+    ROLLED_BACK,
+    STORED,
+    TRANSACTION,
+    UNKNOWN,
+    Outcome,
+    WatchedTransaction,
+    transaction_of,
+)
 
 log = logging.getLogger(__name__)
 
-# Where a pooled connection keeps its transaction, in its ``info``.
-TRANSACTION = "sqa.transaction"
 # The savepoint that tells whether a procedure has ended the transaction.
 SAVEPOINT = "sqa_call"
 # The server's error for a savepoint that does not exist.
 NO_SAVEPOINT = "1305"
 # Seconds since its last answer in which a server is taken to be there.
 JUST_NOW = 0.1
-# With so many noted, the cursors that are gone are removed from the list.
-MANY_CURSORS = 100
 
 CONNECTION_ROLLED_BACK = (
     "The transaction was ended by a rollback() of its connection, and its session does not know: "
@@ -80,142 +83,6 @@ ENDED_BELOW = (
 )
 MAY_BE_STORED = "What was written before it is stored, or lost, and cannot be undone here."
 IS_LOST = "What was written before it is lost."
-
-
-class Outcome(Enum):
-    """What became of a transaction."""
-
-    OPEN = "it has begun"
-    UNKNOWN = "COMMIT was sent, and not answered"
-    STORED = "COMMIT was answered with success"
-    REFUSED = "COMMIT was answered with an error, or was not sent"
-    ROLLED_BACK = "ROLLBACK was sent"
-
-
-# Python 3.11 takes as long to find a member in its Enum as to call three functions.
-OPEN, UNKNOWN, STORED, REFUSED, ROLLED_BACK = Outcome
-
-
-class Attempt:
-    """Work that is done again as a whole after a conflict: a request, or a function of a job.
-
-    While it is entered, each COMMIT of this thread on a watched engine is noted. After one that
-    has stored something, or may have, a second attempt would store it twice.
-    """
-
-    outer: "Attempt | None" = None
-    may_have_stored = False
-    _token: Token["Attempt | None"]
-
-    @property
-    def note(self) -> str:
-        """What the log calls the work: that of the work around it, or its thread."""
-        if self.outer is not None:
-            return self.outer.note
-        return f"thread {threading.current_thread().name}"
-
-    @property
-    def has_another(self) -> bool:
-        """Whether the work is done again when it fails now, by a lost connection for example."""
-        return not self.may_have_stored
-
-    def note_commit(self, transaction: "WatchedTransaction") -> None:
-        """Note that *transaction* is stored, or may be, for this work and the work around it."""
-        self.may_have_stored = True
-        if self.outer is not None:
-            self.outer.note_commit(transaction)
-
-    def __enter__(self) -> Self:
-        self.outer = _attempt.get()
-        self._token = _attempt.set(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _attempt.reset(self._token)
-        del self._token
-
-
-_attempt: ContextVar[Attempt | None] = ContextVar("sqa.attempt", default=None)
-
-
-def current_attempt() -> Attempt | None:
-    """Return the innermost attempt that this thread is in."""
-    return _attempt.get()
-
-
-def may_have_stored() -> bool:
-    """Tell whether the work that this thread does, or the work around it, may have stored a part.
-
-    A COMMIT counts that was answered with success, or never, even if nothing was written.
-    """
-    attempt = _attempt.get()
-    while attempt is not None and not attempt.may_have_stored:
-        attempt = attempt.outer
-    return attempt is not None
-
-
-class WatchedTransaction:
-    """One transaction on one connection, from its BEGIN on."""
-
-    __slots__ = (
-        "__weakref__",
-        "autocommits",
-        "broken_by",
-        "cursors",
-        "discard",
-        "ended",
-        "may_commit",
-        "note",
-        "outcome",
-        "owner",
-        "procedure",
-        "quiet",
-        "read_only",
-        "refusal",
-        "seen_open",
-    )
-
-    def __init__(self) -> None:
-        self.outcome = OPEN
-        # The transaction of a session that this one belongs to, weakly: it holds the connection.
-        self.owner: weakref.ref[SessionTransaction] | None = None
-        self.read_only = False
-        # What refuses each write, in a read-only request.
-        self.refusal: ReadOnly | None = None
-        # Whether its owner allows a COMMIT now, and reports by itself what becomes of it.
-        self.may_commit = True
-        self.quiet = False
-        # What the log calls it; without a note, that of the attempt.
-        self.note = ""
-        # Whether the driver has said that it is open, and whether it is over without us.
-        self.seen_open = self.ended = False
-        self.autocommits = False
-        # The CALL after which our savepoint must still exist.
-        self.procedure: str | None = None
-        # The first error that has ended it in the server, or a part of it.
-        self.broken_by: BaseException | None = None
-        # Whether the connection cannot be trusted any more.
-        self.discard = False
-        # The cursors that may be open, where the driver needs to have them closed.
-        self.cursors: list[weakref.ref[Any]] = []
-
-    @property
-    def session(self) -> Session | None:
-        """The session that owns it, while that has its transaction."""
-        owner = self.owner() if self.owner else None
-        return owner.session if owner else None
-
-    def note_cursor(self, cursor: Any) -> None:
-        """Add *cursor* to ``cursors``; remove those that were collected when there are many."""
-        self.cursors.append(weakref.ref(cursor))
-        if len(self.cursors) > MANY_CURSORS:
-            self.cursors = [each for each in self.cursors if each() is not None]
-
-    @property
-    def is_owned(self) -> bool:
-        """Whether it belongs to a session that has not ended its transaction."""
-        owner = self.owner() if self.owner else None
-        return owner is not None and owner.session.get_transaction() is owner
 
 
 class Watcher:
@@ -252,7 +119,7 @@ class Watcher:
 
     def do_commit(self, pooled: Any) -> None:
         """Send COMMIT unless it must not be sent, and note what becomes of the transaction."""
-        transaction = _of(pooled)
+        transaction = transaction_of(pooled)
         if transaction is None or transaction.outcome is not OPEN:
             self._commit(pooled)
             return
@@ -275,13 +142,12 @@ class Watcher:
                 log.error("The transaction is stored, and %r came after it: %s", error, note)
             raise
         finally:
-            attempt = _attempt.get()
-            if attempt is not None and transaction.outcome is not REFUSED:
-                attempt.note_commit(transaction)
+            if transaction.outcome is not REFUSED:
+                note_commit(transaction)
 
     def do_rollback(self, pooled: Any) -> None:
         """Send ROLLBACK; report what is stored although it was to be rolled back."""
-        transaction = _of(pooled)
+        transaction = transaction_of(pooled)
         if transaction is None or transaction.outcome is not OPEN:
             if not self.skips_rollback(pooled):
                 self._rollback(pooled)
@@ -308,8 +174,11 @@ class Watcher:
 
     def take_back(self, connection: Any, record: ConnectionPoolEntry) -> None:
         """Do what has to be done for a connection that goes back. A "checkin" listener."""
-        self.release(connection, record)
-        self.backend.on_return(connection, record)
+        info = record.info
+        if TRANSACTION in info:
+            self.release(connection, record)
+        if ON_RETURN in info:
+            self.backend.on_return(connection, record)
 
     def release(
         self, connection: Any, record: ConnectionPoolEntry | None, _state: object = None
@@ -353,7 +222,7 @@ class Watcher:
                 # The dialect is asking the server what it can do.
                 execute(cursor, statement, *arguments)
                 return
-            if changes_session is not None and changes_session(statement):
+            if changes_session is not None and changes_session[statement]:
                 backend.note_change(statement, info)
             transaction: WatchedTransaction | None = info.get(TRANSACTION)
             if transaction is None or transaction.outcome is not OPEN:
@@ -430,7 +299,7 @@ class Watcher:
                 transaction.autocommits = True
             elif transaction.autocommits:
                 if not READS.match(statement):
-                    self._note_commit(transaction)
+                    note_commit(transaction)
             else:
                 return True
         else:
@@ -448,7 +317,7 @@ class Watcher:
         """Note and log that *transaction* was ended by *statement*; empty if that is not known."""
         undone = UNDOES.match(statement) is not None
         if not undone:
-            self._note_commit(transaction)
+            note_commit(transaction)
         if transaction.owner is None:
             # Of engine.begin(): a migration on MySQL may well write and change tables in turn.
             transaction.seen_open = False
@@ -463,11 +332,6 @@ class Watcher:
             log.error("A transaction was rolled back in the middle: %s: %s", text, note)
         else:
             log.critical("A transaction is stored in part: %s: %s", text, note)
-
-    def _note_commit(self, transaction: WatchedTransaction) -> None:
-        attempt = _attempt.get()
-        if attempt is not None:
-            attempt.note_commit(transaction)
 
     def _check_savepoint(self, transaction: WatchedTransaction, driver: Any) -> None:
         """Note if the last procedure has ended the transaction, though another one is open now.
@@ -490,14 +354,16 @@ class Watcher:
             )
         if transaction.broken_by is not None:
             raise broken(transaction.broken_by)
-        if self.backend.has_server_closed(driver):
+        is_server = self.backend.HAS_HOST
+        if is_server and self.backend.has_server_closed(driver):
             # A COMMIT that is written to a closed connection is never answered, and its error
             # would look like that of a lost answer.
             transaction.discard = True
             error = BrokenTransactionError(SERVER_HUNG_UP)
             mark(error, ErrorKind.DISCONNECT)
             raise error
-        self._driver.finish_results(driver)
+        if is_server:
+            self._driver.finish_results(driver)
         if transaction.procedure is not None:
             self._check_savepoint(transaction, driver)
             raise_if_broken([transaction])
@@ -512,7 +378,7 @@ class Watcher:
         if self._is_over(transaction, driver):
             self._report_end(transaction, "")
             raise_if_broken([transaction])
-        if self.backend.commit_would_roll_back(driver):
+        if is_server and self.backend.commit_would_roll_back(driver):
             raise BrokenTransactionError(COMMIT_WOULD_ROLL_BACK)
 
     def knows_what_commit_finds(self, driver: Any, *, is_first: bool) -> bool:
@@ -585,7 +451,7 @@ def transaction_on(connection: Connection) -> WatchedTransaction | None:
     """Return the transaction that is open on *connection*, or that was the last one."""
     if connection.closed or connection.invalidated:
         return None
-    return _of(connection.connection)
+    return transaction_of(connection.connection)
 
 
 def outcome_on(pooled: Any) -> Outcome | None:
@@ -593,7 +459,7 @@ def outcome_on(pooled: Any) -> Outcome | None:
 
     None if its engine is not watched.
     """
-    transaction = _of(pooled)
+    transaction = transaction_of(pooled)
     return transaction.outcome if transaction else None
 
 
@@ -605,7 +471,7 @@ def own_transaction(
     Returns it; None if it has an owner, or if the engine is not watched. With *read_only* it
     refuses every write.
     """
-    transaction = _of(connection.connection)
+    transaction = transaction_of(connection.connection)
     if transaction is None or transaction.owner is not None:
         return None
     transaction.owner = weakref.ref(owner)
@@ -654,15 +520,6 @@ def broken(reason: BaseException | None) -> BrokenTransactionError:
     return refusal
 
 
-def _of(pooled: Any) -> WatchedTransaction | None:
-    try:
-        found: WatchedTransaction | None = pooled.info.get(TRANSACTION)
-    except NotImplementedError:
-        # SQLAlchemy makes such a connection while it asks the server what it can do.
-        return None
-    return found
-
-
 def _run(connection: Any, statement: str) -> None:
     cursor = connection.cursor()
     try:
@@ -677,9 +534,3 @@ def report_unknown(transaction: WatchedTransaction) -> str:
     if not transaction.quiet:
         log.error("COMMIT was sent and not answered, its outcome is unknown: %s", note)
     return note
-
-
-def attempt_note() -> str:
-    """Return what the log calls the work that this thread does: the path of a request."""
-    attempt = _attempt.get()
-    return attempt.note if attempt is not None else f"thread {threading.current_thread().name}"

@@ -130,8 +130,15 @@ class Lifetime(Attempt):
             self.end()
             self.attempt, self.ended = number, False
 
+
+class UnwatchedLifetime(Lifetime):
+    """That of a request around which there is no execution policy, such as a subrequest.
+
+    It ends when it is collected, at the latest: the body of a subrequest's response may use its
+    session first after all callbacks.
+    """
+
     def __del__(self) -> None:
-        # The server closes the body only of a response that it has begun to send.
         if not self.ended:
             self.end()
 
@@ -165,9 +172,9 @@ def ending_policy(policy: Policy) -> Policy:
                     _watch_answer(response, environ)
                 if lifetime.sessions and outer is None and ACTIVE not in environ:
                     lifetime.refuse_open_transaction(response)
-                streamed = _is_streamed(response)
-                if streamed:
+                if _is_streamed(response):
                     _end_with_body(response, lifetime)
+                    streamed = True
             except BaseException as error:
                 if lifetime.is_stored:
                     _log_stored(environ, type(error).__name__)
@@ -192,7 +199,7 @@ def lifetime_of(request: Any) -> Lifetime:
     """
     lifetime: Lifetime | None = request.environ.get(LIFETIME)
     if lifetime is None:
-        lifetime = Lifetime(from_server=_current_lifetime() is not None)
+        lifetime = UnwatchedLifetime(from_server=_current_lifetime() is not None)
         request.environ[LIFETIME] = lifetime
         request.finished_callbacks.appendleft(partial(_end_after_callbacks, lifetime))
     if lifetime.ended:
@@ -286,7 +293,11 @@ def environs_of_thread() -> list[dict[str, Any]]:
 
 
 class EndingBody:
-    """The body of a response. When the server closes it, the request's sessions and streams end."""
+    """The body of a response. When the server closes it, the request's sessions and streams end.
+
+    They end when it is collected, too: the server closes the body only of a response that it has
+    begun to send.
+    """
 
     def __init__(self, body: Iterable[bytes], lifetime: Lifetime) -> None:
         self.body = body
@@ -302,6 +313,10 @@ class EndingBody:
             if close is not None:
                 close()
         finally:
+            self.lifetime.end()
+
+    def __del__(self) -> None:
+        if not self.lifetime.ended:
             self.lifetime.end()
 
 

@@ -13,9 +13,7 @@ other attributes than the version that is known here, its own manager is used.
 
 import logging
 import threading
-from functools import cached_property
 from typing import Any
-from weakref import WeakValueDictionary
 
 import pyramid_tm
 from transaction import Transaction, TransactionManager
@@ -36,24 +34,23 @@ class _OfThread(threading.local):
         self.log = _makeLogger()
 
 
-class Synchronizers(WeakSet):  # type: ignore[misc]  # transaction has no types
-    """Those who wait for transactions to begin and to end; hardly ever is there one."""
+class _NoOne(tuple[()]):
+    """Stands for those who wait for transactions to begin and to end, until one comes."""
 
-    def __init__(self) -> None:
-        """Make no dictionary yet, as the parent does."""
-
-    @cached_property
-    def data(self) -> WeakValueDictionary[int, Any]:
-        """The dictionary of the parent, made for the first one who waits."""
-        return WeakValueDictionary()
-
-    def __len__(self) -> int:
-        return len(self.data) if "data" in self.__dict__ else 0
+    __slots__ = ()
 
     def map(self, f: Any) -> None:
-        """Call *f* with each of them."""
-        if "data" in self.__dict__:
-            super().map(f)
+        """Call *f* with each of them: there is none."""
+
+    def clear(self) -> None:
+        """Remove all of them: there is none."""
+
+    def remove(self, synchronizer: object) -> None:
+        """Raise KeyError, as a set does that does not have *synchronizer*."""
+        raise KeyError(synchronizer)
+
+
+NO_ONE = _NoOne()
 
 
 class RequestTransaction(Transaction):  # type: ignore[misc]  # transaction has no types
@@ -154,15 +151,16 @@ class _Failed:
 class RequestManager(SessionKeeper, TransactionManager):  # type: ignore[misc]  # has no types
     """An explicit transaction manager, which knows the sessions of its transactions."""
 
-    # The package's own name: the current transaction.
+    # The package's own names: the current transaction, and those who wait for one to begin or end.
     _txn: Any
+    _synchs: Any
 
     def __init__(self, *, explicit: bool = True) -> None:
         """Set what the parent sets, and the sessions."""
         self.explicit = explicit
         self.kept = {}
         self._txn = None
-        self._synchs = Synchronizers()
+        self._synchs = NO_ONE
 
     def begin(self) -> Any:
         """Begin a transaction. Those who wait for one to begin are told of it at once, as always.
@@ -177,6 +175,14 @@ class RequestManager(SessionKeeper, TransactionManager):  # type: ignore[misc]  
             self.tell_sessions(begun)
         return begun
 
+    def registerSynch(self, synch: Any) -> None:  # noqa: N802 - the name in transaction's interface
+        """Tell *synch* of each transaction from now on, the current one among them."""
+        if self._synchs is NO_ONE:
+            self._synchs = WeakSet()
+            if self._txn is not None:
+                self._txn._synchronizers = self._synchs  # noqa: SLF001 - as the parent sets it
+        super().registerSynch(synch)
+
 
 def _has_known_attributes() -> bool:
     """Return whether the package sets the attributes that are set here, to values of these types.
@@ -188,10 +194,10 @@ def _has_known_attributes() -> bool:
         return {name: type(value) for name, value in vars(thing).items()}
 
     own, theirs = RequestManager(), TransactionManager(explicit=True)
-    of_manager = {**types(theirs), "kept": dict, "_synchs": Synchronizers}
+    of_manager = {**types(theirs), "kept": dict, "_synchs": _NoOne}
     transactions = RequestTransaction(own._synchs, own), Transaction(own._synchs, own)  # noqa: SLF001
     [ours, package] = map(types, transactions)
-    return types(own) == of_manager and ours == package and vars(WeakSet()).keys() == {"data"}
+    return types(own) == of_manager and ours == package
 
 
 IS_KNOWN = _has_known_attributes()

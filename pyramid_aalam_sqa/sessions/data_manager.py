@@ -56,7 +56,8 @@ class JoinedDataManager:
 
     def commit_alone(self, trans: Any) -> None:
         """Do the steps of a commit at once: no other data manager has joined the transaction."""
-        self.tpc_begin(trans)
+        if not self.is_clean():
+            self.tpc_begin(trans)
         self.tpc_vote(trans)
 
     def sortKey(self) -> str:  # noqa: N802 - the name in transaction's interface
@@ -139,6 +140,11 @@ class JoinedDataManager:
                 "commit of the session: %s",
                 trans.description,
             )
+
+    def is_clean(self) -> bool:
+        """Return whether there are no pending changes."""
+        clean: bool = self.session.is_clean()
+        return clean
 
     def flush(self) -> None:
         """Write the pending changes."""

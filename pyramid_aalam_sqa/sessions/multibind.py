@@ -52,6 +52,10 @@ class MultiBindDataManager(JoinedDataManager):
             for session in followers:
                 session.committing = False
 
+    def is_clean(self) -> bool:
+        """Return whether no session has pending changes."""
+        return super().is_clean() and all(each.is_clean() for each in self.following)
+
     def flush(self) -> None:
         """Write the pending changes of all sessions."""
         for session in self.following:

@@ -392,7 +392,8 @@ class SharedConnection:
 
     def _look(self, statement: str) -> None:
         """Notice that the real transaction is over, and begin another one."""
-        if self._backend.changes_session and self._backend.changes_session(statement):
+        changes = self._backend.changes_session
+        if changes is not None and changes[statement]:
             self.changed = True
         if READS.match(statement) or self._is_open(statement):
             return

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, create_engine, event, text
 from webtest import TestApp
 
 from pyramid_aalam_sqa import engine_from_settings, get_sqa
-from pyramid_aalam_sqa.engines.watcher import MANY_CURSORS
+from pyramid_aalam_sqa.engines.transaction import MANY_CURSORS
 from support.apps import with_view
 from support.bound import KEYS
 
