@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.orm import Session
 
-from ..engines import ReadOnly, make_engine
+from ..engines import ReadOnly, known_listeners, make_engine
 from ..exceptions import SettingError
 from ..interfaces import TransactionManager
 from ..sessions import (
@@ -29,7 +29,6 @@ from ..sessions import (
     Routes,
     ScopedSession,
     SessionKeeper,
-    known_listeners,
     unknown_bind,
     with_class,
 )

@@ -16,6 +16,7 @@ from .bind_keys import (
 from .create import make_engine, make_reading_engine, make_replica_engine, reads_apart
 from .errors import error_name, pause_after
 from .hosts import has_hosts, host_in_use
+from .listeners import known_listeners
 from .password_file import next_password_path, read_password
 from .pool import replace_connections
 from .read_only import begin_reading, sends_nothing
@@ -51,6 +52,7 @@ __all__ = [
     "full_name",
     "has_hosts",
     "host_in_use",
+    "known_listeners",
     "make_engine",
     "make_reading_engine",
     "make_replica_engine",

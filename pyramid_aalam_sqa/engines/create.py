@@ -18,6 +18,7 @@ from .errors import install_listeners
 from .forks import one_process, separate_processes
 from .hosts import use_hosts
 from .idle import ping_in_doubt
+from .listeners import know_listeners
 from .password_file import use_password_file
 from .pool import BudgetPool
 from .read_only import install_reading_listeners
@@ -114,6 +115,7 @@ def _prepared(database: Database, backend: Backend, budget: Mapping[str, Any]) -
     backend.prepare(engine, options["connect_args"])
     if sqa_options["shortcuts"]:
         ping_in_doubt(engine, backend)
+        know_listeners(engine)
     if sqa_options["reset_connection"]:
         event.listen(engine, "checkin", _close_connection)
     return engine

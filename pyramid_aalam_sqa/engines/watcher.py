@@ -231,7 +231,7 @@ class Watcher:
             if transaction.ended or transaction.broken_by or transaction.refusal:
                 self._refuse(transaction, statement)
             driver = pooled.dbapi_connection
-            if call_may_commit:
+            if call_may_commit and (transaction.seen_open or transaction.procedure is not None):
                 self._before(transaction, driver, statement)
             execute(cursor, statement, *arguments)
             if keeps_reading and cursor.description is not None:

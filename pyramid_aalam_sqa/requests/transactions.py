@@ -117,17 +117,31 @@ class RequestTransaction(Transaction):  # type: ignore[misc]  # transaction has 
         super().commit()
 
     def abort(self) -> None:
-        """Roll back; there is nothing to do if nobody has used the transaction, or waits for it."""
+        """Roll back. If nothing waits for it but one session, its data manager does that alone."""
+        resources = self._resources
         if (
-            self._resources
+            len(resources) > 1
             or self._before_abort
             or self._after_abort
             or self._synchronizers
             or self._savepoint2index
+            or (resources and not hasattr(resources[0], "commit_alone"))
         ):
             super().abort()
-        else:
-            self._manager.free(self)
+            return
+        if resources:
+            try:
+                resources[0].abort(self)
+            except BaseException:
+                # An interrupt. The data manager has forgotten its session, and does nothing now.
+                super().abort()
+                raise
+        if self._after_abort or self._synchronizers:
+            # They have come in between, from a listener of the session for example.
+            super().abort()
+            return
+        self._manager.free(self)
+        resources.clear()
 
 
 class _Failed:

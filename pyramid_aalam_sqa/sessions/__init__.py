@@ -1,7 +1,6 @@
 """Sessions that take part in a transaction, on one database or several."""
 
 from .keeper import SessionKeeper
-from .listeners import known_listeners
 from .multibind import BindSession, MultiBindSession
 from .read_only import ReadOnlyMultiBindSession, ReadOnlySession, refusing_writes
 from .routing import Routes, unknown_bind
@@ -18,7 +17,6 @@ __all__ = [
     "Routes",
     "ScopedSession",
     "SessionKeeper",
-    "known_listeners",
     "refuse_bind_keys",
     "refusing_writes",
     "unknown_bind",

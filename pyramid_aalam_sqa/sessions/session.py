@@ -11,9 +11,9 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar, cast
 
-from sqlalchemy import event, inspect
+from sqlalchemy import event
 from sqlalchemy.engine import Connection
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 from transaction.interfaces import NoTransaction
 
 from ..engines import ReadOnly, WatchedTransaction, own_transaction
@@ -242,12 +242,13 @@ def _own(session: JoinedSession, transaction: SessionTransaction, connection: Co
         session.transactions.append(watched)
 
 
-@event.listens_for(JoinedSession, "before_attach", propagate=True)
-def _refuse_late_object(session: JoinedSession, instance: object) -> None:
+# raw: SQLAlchemy gives it the state of the object, without a call more for each object.
+@event.listens_for(JoinedSession, "before_attach", propagate=True, raw=True)
+def _refuse_late_object(session: JoinedSession, state: InstanceState[Any]) -> None:
     refusal = session.refusal
     # An object that is stored already may be attached to be read, from a cache for example.
-    if refusal is not None and inspect(instance).key is None:
-        what = f"a {type(instance).__name__} that was added"
+    if refusal is not None and state.key is None:
+        what = f"a {state.class_.__name__} that was added"
         raise refusal.error(what)
     if refusal is None and session.reads_only:
         raise OutsideTransactionError(WRITE_OUTSIDE_TRANSACTION)

@@ -3,13 +3,16 @@
 from inspect import isfunction
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, inspect, text
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.event.base import _Dispatch
 from sqlalchemy.orm import Session, SessionEvents
 from transaction import TransactionManager
 
-from pyramid_aalam_sqa import get_sqa
-from pyramid_aalam_sqa.sessions import BindSession, JoinedSession, MultiBindSession, known_listeners
+from pyramid_aalam_sqa import engine_from_settings, get_sqa
+from pyramid_aalam_sqa.backends import backend_of
+from pyramid_aalam_sqa.engines import known_listeners
+from pyramid_aalam_sqa.sessions import BindSession, JoinedSession, MultiBindSession
 from support.models import Base, Note
 
 EVENTS = [
@@ -108,7 +111,7 @@ def test_a_listener_that_is_called_once_is_called_once(make_session):
 
 @pytest.mark.parametrize("base", [JoinedSession, MultiBindSession, BindSession])
 def test_all_that_a_session_asks_is_an_attribute_of_the_class(base):
-    """If this fails, SQLAlchemy has changed: look at sessions/listeners.py again."""
+    """If this fails, SQLAlchemy has changed: look at engines/listeners.py again."""
     listeners = known_listeners(base)
 
     own = object.__new__(base).dispatch
@@ -126,3 +129,49 @@ def test_a_session_with_another_dispatch_object_keeps_it():
         dispatch = property(lambda _: object())
 
     assert known_listeners(OtherSession) is None
+
+
+@pytest.fixture(params=["true", "false"], ids=["shortcuts", "plain"])
+def engine(request, sqlite):
+    """An engine of the package, with shortcuts or without."""
+    engine = engine_from_settings({"sqlalchemy.url": sqlite.url, **kind(request.param)})
+    yield engine
+    engine.dispose()
+
+
+@pytest.mark.parametrize("of", ["connection", "engine", "class", "child"])
+def test_a_statement_is_heard_by_those_who_listen_to_its_connection(engine, of):
+    """One connection alone, each one of an engine, each one at all, or with other options."""
+    heard = []
+
+    def listener(connection, *_):
+        heard.append(connection)
+
+    with engine.connect() as before, engine.connect() as other:
+        child = engine.execution_options(logging_token="child").connect()
+        targets = {"connection": before, "engine": engine, "class": Engine, "child": child}
+        event.listen(targets[of], "before_cursor_execute", listener)
+        try:
+            with engine.connect() as after:
+                for each in (before, other, after, child):
+                    each.execute(text("SELECT 1"))
+                expected = {
+                    "connection": [before],
+                    "engine": [before, other, after, child],
+                    "class": [before, other, after, child],
+                    "child": [child],
+                }
+        finally:
+            event.remove(targets[of], "before_cursor_execute", listener)
+            child.close()
+
+    assert heard == expected[of]
+
+
+def test_a_connection_is_made_as_sqlalchemy_makes_it(engine):
+    """It is a Connection, and inspect() knows it. If this fails, look at engines/listeners.py."""
+    with engine.connect() as connection:
+        assert isinstance(connection, Connection)
+        assert inspect(connection).has_table("note") is False
+        quick = type(connection) is not Connection
+    assert quick == backend_of(engine).sqa_options["shortcuts"]
