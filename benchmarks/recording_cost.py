@@ -9,15 +9,10 @@ setting each. All run in this one process, so that the ratios hold on a busy mac
 """
 
 import contextlib
-import ctypes
 import gc
-import os
-import re
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
+from instructions import Instructions, count_inside, is_inside
 from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
@@ -39,12 +34,6 @@ SETTINGS = {
     "sqa.n_plus_one": {"sqa.n_plus_one": "log"},
     "sqa.record": {"sqa.record": "true"},
 }
-SHIM = """
-#include <valgrind/callgrind.h>
-void on(void) { CALLGRIND_START_INSTRUMENTATION; }
-void zero(void) { CALLGRIND_ZERO_STATS; }
-void dump(char *name) { CALLGRIND_DUMP_STATS_AT(name); }
-"""
 
 
 class Base(DeclarativeBase):
@@ -107,7 +96,7 @@ def ask(app, statements, times=REQUESTS):
     assert response.status_int == 200  # noqa: S101 - a benchmark
 
 
-def calls(app, statements, _name):
+def calls(app, statements):
     """Return the function calls of a request, of Python and of C."""
     number = 0
 
@@ -121,29 +110,6 @@ def calls(app, statements, _name):
     return number / REQUESTS
 
 
-class Instructions:
-    """Counts a processor's instructions, inside valgrind."""
-
-    def __init__(self, folder):
-        self.folder = Path(folder)
-        self.shim = ctypes.CDLL(str(self.folder / "shim.so"))
-        self.shim.on()
-
-    def __call__(self, app, statements, name):
-        """Return the instructions of a request."""
-        block = f"{name}/{statements}"
-        self.shim.zero()
-        ask(app, statements)
-        self.shim.dump(block.encode())
-        for file in self.folder.glob("out*"):
-            text = file.read_text()
-            if f"Client Request: {block}\n" in text:
-                return (
-                    int(re.search(r"^(?:summary|totals): (\d+)", text, re.MULTILINE)[1]) / REQUESTS
-                )
-        raise RuntimeError(block)
-
-
 def measure(count):
     """Print what *count* counts for each setting, and its ratio to "off"."""
     found = {}
@@ -153,7 +119,7 @@ def measure(count):
             ask(app, statements)
         gc.collect()
         gc.disable()
-        empty, full = (count(app, number, name) for number in (0, STATEMENTS))
+        empty, full = (count(app, number) for number in (0, STATEMENTS))
         gc.enable()
         found[name] = empty, (full - empty) / STATEMENTS
     print(f"{'':18}{'request':>12}{'ratio':>8}{'statement':>12}{'ratio':>8}")
@@ -165,23 +131,11 @@ def measure(count):
         print(f"{name:18}{''.join(columns)}")
 
 
-def under_valgrind():
-    """Run this file again inside valgrind."""
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "shim.c")
-        source.write_text(SHIM)
-        library = str(source.with_suffix(".so"))
-        subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, str(source)], check=True)  # noqa: S603, S607 - a benchmark
-        options = ["-q", "--tool=callgrind", "--instr-atstart=no", "--combine-dumps=no"]
-        command = ["valgrind", *options, f"--callgrind-out-file={folder}/out", sys.executable]
-        environ = {**os.environ, "PYTHONHASHSEED": "0", "SQA_BENCHMARK": folder}
-        subprocess.run([*command, __file__], check=True, env=environ)  # noqa: S603 - a benchmark
-
-
 if __name__ == "__main__":
-    if "SQA_BENCHMARK" in os.environ:
-        measure(Instructions(os.environ["SQA_BENCHMARK"]))
+    if is_inside():
+        instructions = Instructions()
+        measure(lambda app, number: instructions(lambda: ask(app, number)) / REQUESTS)
     elif "instructions" in sys.argv:
-        under_valgrind()
+        count_inside(__file__)
     else:
         measure(calls)

@@ -55,7 +55,8 @@ class _KnownDispatch:
 class KnownConnection(Connection):
     """A connection of SQLAlchemy, which has a dispatch object at once."""
 
-    dispatch = _KnownDispatch()
+    # What a connection gets from it is of the type of its parent.
+    dispatch = _KnownDispatch()  # pyright: ignore[reportAssignmentType]  # as said above
 
 
 def know_listeners(engine: Engine) -> None:

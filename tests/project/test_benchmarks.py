@@ -14,7 +14,10 @@ BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 @pytest.mark.sweep(2)
 def test_a_benchmark_can_be_started(script):
     """Its imports work. If it is imported, it measures nothing."""
-    code = f"import runpy; print(len(runpy.run_path({str(script)!r})))"
+    code = (
+        f"import runpy, sys; sys.path.insert(0, {str(script.parent)!r}); "
+        f"print(len(runpy.run_path({str(script)!r})))"
+    )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
     )

@@ -42,8 +42,8 @@ def many(session):
 
 # For each work the calls of a request beyond those of a bare view with `with Session(engine) as
 # session, session.begin()`.
-CEILINGS = {get: 190, insert: 185, update: 185, many: 1190}
-NOTHING = 85
+CEILINGS = {get: 140, insert: 130, update: 135, many: 950}
+NOTHING = 80
 
 
 def environ(path):
