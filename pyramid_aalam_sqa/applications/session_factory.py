@@ -99,7 +99,7 @@ class SessionFactory:
     def find_session(self, tm: TransactionManager) -> JoinedSession | None:
         """Return the session of *tm*; None if there is none, or if it has ended."""
         if isinstance(tm, SessionKeeper):
-            reference = tm.kept.get(self)
+            reference = next((kept for factory, kept in tm.kept if factory is self), None)
         else:
             reference = self._sessions.get(_manager_of_this_thread(tm))
         session = reference() if reference else None
@@ -123,7 +123,7 @@ class SessionFactory:
                 tm=tm, window=window, routes=self._routes, follow=self._make_bind_session
             )
         if isinstance(tm, SessionKeeper):
-            tm.kept[self] = weakref.ref(session)
+            tm.keep(self, session)
         else:
             self._sessions[tm] = weakref.ref(session)
         return session

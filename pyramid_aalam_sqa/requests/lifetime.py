@@ -60,13 +60,13 @@ class Lifetime(Attempt):
 
     # The engines that it has written on, of those whose databases have replicas.
     written: frozenset[Engine] = frozenset()
+    sessions: tuple[JoinedSession, ...] = ()
+    streams: tuple[Generator[Any], ...] = ()
 
     def __init__(self, *, from_server: bool) -> None:
         # True for a request that a server has sent, and for its subrequests; false for a request
         # that a script has made.
         self.from_server = from_server
-        self.sessions: list[JoinedSession] = []
-        self.streams: list[Generator[Any]] = []
         self.attempt = 0
         self.ended = False
         # Whether the transaction that the status decides on was committed.
@@ -102,20 +102,23 @@ class Lifetime(Attempt):
     def end(self) -> None:
         """End all sessions and streams. If ending one raises, end the others too, then raise."""
         self.ended = True
-        if not self.streams and len(self.sessions) == 1:
-            self.sessions.pop().end()
-        elif self.streams or self.sessions:
+        sessions, streams = self.sessions, self.streams
+        self.sessions = self.streams = ()
+        if len(sessions) == 1 and not streams:
+            sessions[0].end()
+        elif sessions or streams:
             with ExitStack() as ends:
-                while self.sessions:
-                    ends.callback(self.sessions.pop().end)
-                while self.streams:
-                    ends.callback(self.streams.pop().close)
+                for session in reversed(sessions):
+                    ends.callback(session.end)
+                for stream in reversed(streams):
+                    ends.callback(stream.close)
 
     def hand_over_shared(self, outer: "Lifetime | None") -> None:
         """Give the sessions in a shared transaction to *outer*, of the request around this one."""
         if outer is not None:
-            outer.sessions += [each for each in self.sessions if each.data_manager is not None]
-            self.sessions = [each for each in self.sessions if each.data_manager is None]
+            shared = [each for each in self.sessions if each.data_manager is not None]
+            outer.sessions += tuple(shared)
+            self.sessions = tuple(each for each in self.sessions if each not in shared)
 
     def refuse_open_transaction(self, response: Any) -> None:
         """Raise if *response* is a success, and a session's transaction was never ended."""
@@ -212,7 +215,7 @@ def end_with_request(request: Any, session: JoinedSession) -> None:
     lifetime = lifetime_of(request)
     session.begin_transaction = begin_for_exception_view
     lifetime.begin_attempt(request.environ.get(ATTEMPT, 0))
-    lifetime.sessions.append(session)
+    lifetime.sessions += (session,)
 
 
 def begin_for_exception_view(tm: TransactionManager) -> bool:

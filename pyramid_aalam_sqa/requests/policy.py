@@ -12,7 +12,7 @@ from .empty_body import mark_empty_body
 from .request_class import with_one_class
 from .service_unavailable import answer_unavailable
 
-# The environ key of a copy of the environ, made when the first attempt began.
+# The environ key of the names and the values in the environ when the first attempt began.
 SENT = "sqa.sent"
 
 # The environ keys that belong to the request itself. All others are left to those who set them: a
@@ -89,13 +89,14 @@ class AttemptRouter:
         environ = request.environ
         if SENT not in environ:
             # Now, because pyramid_retry has made the body seekable.
-            environ[SENT] = dict(environ)
+            # Two tuples take half the memory of a copy.
+            environ[SENT] = tuple(environ), tuple(environ.values())
         return self.router.invoke_request(request, **options)
 
 
 def restore_request(environ: dict[str, Any]) -> None:
     """Undo what an attempt has changed in the path, the query string, the headers and the body."""
-    sent = environ[SENT]
+    sent = _sent(environ)
     for key in [key for key in environ if _is_of_request(key) and key not in sent]:
         del environ[key]
     environ.update({key: value for key, value in sent.items() if _is_of_request(key)})
@@ -103,7 +104,12 @@ def restore_request(environ: dict[str, Any]) -> None:
 
 def body_sent(environ: dict[str, Any]) -> Any:
     """Return the body of the request as it was sent, whatever an attempt has put in its place."""
-    return environ.get(SENT, environ)["wsgi.input"]
+    return (_sent(environ) if SENT in environ else environ)["wsgi.input"]
+
+
+def _sent(environ: dict[str, Any]) -> dict[str, Any]:
+    names, values = environ[SENT]
+    return dict(zip(names, values, strict=True))
 
 
 def _is_of_request(key: str) -> bool:

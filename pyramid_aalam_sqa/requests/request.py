@@ -217,7 +217,7 @@ def sqa_stream(request: Any, statement: Select[Any], *, size: int = 500) -> Iter
         else sessions.make_reading_session(tm, reading.refusal, reading.engine_of)
     )
     rows = _stream_rows(session, statement, size)
-    lifetime_of(request).streams.append(rows)
+    lifetime_of(request).streams += (rows,)
     return rows
 
 

@@ -32,7 +32,7 @@ def retry_tween_factory(handler: Callable[[Any], Any], registry: object) -> Call
     def retry_tween(request: Any) -> Any:
         environ = request.environ
         # Another application may be called with the environ of this one.
-        outer = {BEGUN: environ[BEGUN]} if BEGUN in environ else {}
+        outer = (environ[BEGUN],) if BEGUN in environ else ()
         environ[BEGUN] = None
         try:
             response = handler(request)
@@ -50,7 +50,7 @@ def retry_tween_factory(handler: Callable[[Any], Any], registry: object) -> Call
         finally:
             del environ[BEGUN]
             if outer:
-                environ.update(outer)
+                [environ[BEGUN]] = outer
         rendered = request.exception
         if rendered is not None and is_error_retryable(request, rendered):
             _prepare_next_attempt(request, rendered)

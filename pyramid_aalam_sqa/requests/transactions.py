@@ -170,9 +170,8 @@ class RequestManager(SessionKeeper, TransactionManager):  # type: ignore[misc]  
     _synchs: Any
 
     def __init__(self, *, explicit: bool = True) -> None:
-        """Set what the parent sets, and the sessions."""
+        """Set what the parent sets."""
         self.explicit = explicit
-        self.kept = {}
         self._txn = None
         self._synchs = NO_ONE
 
@@ -208,7 +207,7 @@ def _has_known_attributes() -> bool:
         return {name: type(value) for name, value in vars(thing).items()}
 
     own, theirs = RequestManager(), TransactionManager(explicit=True)
-    of_manager = {**types(theirs), "kept": dict, "_synchs": _NoOne}
+    of_manager = {**types(theirs), "_synchs": _NoOne}
     transactions = RequestTransaction(own._synchs, own), Transaction(own._synchs, own)  # noqa: SLF001
     [ours, package] = map(types, transactions)
     return types(own) == of_manager and ours == package

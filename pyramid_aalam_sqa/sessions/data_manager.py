@@ -41,6 +41,8 @@ ACTIVE, DOOMED, COMMITFAILED = ZopeStatus.ACTIVE, ZopeStatus.DOOMED, ZopeStatus.
 class JoinedDataManager:
     """Commits one session in the vote of its transaction, or rolls it back."""
 
+    __slots__ = ("lost", "session", "transaction_manager", "tx", "voted")
+
     def __init__(
         self, session: Any, tm: TransactionManager, transaction: SessionTransaction
     ) -> None:

@@ -4,7 +4,6 @@ For any other manager a weak dictionary knows its session, and a synchronizer te
 the next transaction. Both cost more than the rest of what a request does with its manager.
 """
 
-from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -15,12 +14,18 @@ if TYPE_CHECKING:
 class SessionKeeper:
     """The part of a transaction manager that knows the sessions of its transactions."""
 
-    # By the factory that has made it; weakly, because the session holds its manager.
-    kept: MutableMapping[object, "ref[JoinedSession]"]
+    # Each with the factory that has made it; weakly, because the session holds its manager. There
+    # is hardly ever more than one.
+    kept: tuple[tuple[object, "ref[JoinedSession]"], ...] = ()
+
+    def keep(self, factory: object, session: "JoinedSession") -> None:
+        """Know *session* as that of *factory*, in the place of an earlier one."""
+        others = (each for each in self.kept if each[0] is not factory) if self.kept else ()
+        self.kept = (*others, (factory, ref(session)))
 
     def tell_sessions(self, transaction: Any) -> None:
         """Tell each session that waits for it that *transaction* has begun."""
-        for reference in list(self.kept.values()):
+        for _, reference in self.kept:
             session = reference()
             if session is not None and session.listens:
                 session.transaction_begins(transaction)

@@ -28,6 +28,8 @@ UNWRITTEN = (
 class MultiBindDataManager(JoinedDataManager):
     """Commits the work of a leading session and of the sessions that follow it."""
 
+    __slots__ = ("following",)
+
     def __init__(self, *args: Any) -> None:
         self.following: dict[BindSession, SessionTransaction] = {}
         super().__init__(*args)
