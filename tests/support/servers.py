@@ -1,11 +1,13 @@
 """Private database servers: in a temporary folder, on their own port, stopped by their own pid."""
 
+import atexit
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 import pymysql
@@ -13,6 +15,8 @@ import pymysql
 SYSTEM_FOLDERS = ":/usr/sbin:/usr/local/sbin"
 POSTGRES_FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 AS_ROOT = os.geteuid() == 0
+# Of InnoDB: a server would begin by changing what is larger.
+LOG_FILE_SIZE = "16M"
 
 
 def find(program):
@@ -73,6 +77,29 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+@cache
+def _mariadb_files():
+    """Return a folder with the files of a new MariaDB: to make them takes longer than a copy."""
+    folder = Path(tempfile.mkdtemp(prefix="sqa-mariadb-files-", dir="/tmp"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    subprocess.run(
+        [
+            find("mariadb-install-db"),
+            "--no-defaults",
+            f"--datadir={folder}/data",
+            # As below: another server may be starting in /tmp at this moment.
+            f"--tmpdir={folder}",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            f"--innodb-log-file-size={LOG_FILE_SIZE}",
+            *(["--user=root"] if AS_ROOT else []),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return folder / "data"
+
+
 class MariaDB(Server):
     """A MariaDB whose root has no password; the same folder can be started again."""
 
@@ -80,20 +107,7 @@ class MariaDB(Server):
         super().__init__("sqa-mariadb-")
         self.options = options
         self.account = ["--user=root"] if AS_ROOT else []
-        subprocess.run(
-            [
-                find("mariadb-install-db"),
-                "--no-defaults",
-                f"--datadir={self.folder}/data",
-                # As below: another server may be starting in /tmp at this moment.
-                f"--tmpdir={self.folder}",
-                "--auth-root-authentication-method=normal",
-                "--skip-test-db",
-                *self.account,
-            ],
-            check=True,
-            capture_output=True,
-        )
+        shutil.copytree(_mariadb_files(), self.folder / "data")
 
     def command(self):
         return [
@@ -109,7 +123,7 @@ class MariaDB(Server):
             "--bind-address=127.0.0.1",
             "--skip-name-resolve",
             "--innodb-buffer-pool-size=64M",
-            "--innodb-log-file-size=16M",
+            f"--innodb-log-file-size={LOG_FILE_SIZE}",
             "--innodb-flush-log-at-trx-commit=0",
             "--innodb-flush-method=nosync",
             "--innodb-doublewrite=0",
