@@ -15,6 +15,8 @@ import pymysql
 SYSTEM_FOLDERS = ":/usr/sbin:/usr/local/sbin"
 POSTGRES_FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 AS_ROOT = os.geteuid() == 0
+# initdb refuses root.
+POSTGRES_ACCOUNT = {"user": "nobody", "group": "nogroup"} if AS_ROOT else {}
 # Of InnoDB: a server would begin by changing what is larger.
 LOG_FILE_SIZE = "16M"
 
@@ -77,11 +79,17 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _folder_of_files(prefix):
+    """Return a folder for the files of a new server: to make them takes longer than a copy."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 @cache
 def _mariadb_files():
-    """Return a folder with the files of a new MariaDB: to make them takes longer than a copy."""
-    folder = Path(tempfile.mkdtemp(prefix="sqa-mariadb-files-", dir="/tmp"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    """Return a folder with the files of a new MariaDB."""
+    folder = _folder_of_files("sqa-mariadb-files-")
     subprocess.run(
         [
             find("mariadb-install-db"),
@@ -157,6 +165,26 @@ class MariaDB(Server):
         return f"mysql+pymysql://root@127.0.0.1:{self.port}/{database}"
 
 
+@cache
+def _postgresql_files(initdb):
+    """Return a folder with the files of a new PostgreSQL, made by the program *initdb*."""
+    folder = _folder_of_files("sqa-postgresql-files-")
+    if AS_ROOT:
+        shutil.chown(folder, **POSTGRES_ACCOUNT)
+    subprocess.run(
+        [
+            initdb,
+            *("-D", f"{folder}/data", "-U", "postgres", "-A", "trust"),
+            *("--locale=C.UTF-8", "-E", "UTF8", "--no-sync"),
+        ],
+        check=True,
+        capture_output=True,
+        cwd="/",
+        **POSTGRES_ACCOUNT,
+    )
+    return folder / "data"
+
+
 class PostgreSQL(Server):
     """A PostgreSQL that trusts everybody on this machine."""
 
@@ -164,24 +192,16 @@ class PostgreSQL(Server):
         super().__init__("sqa-postgresql-")
         # Finds the programs of the version to run.
         self.find = find
-        # initdb refuses root.
-        self.account = {"user": "nobody", "group": "nogroup"} if AS_ROOT else {}
+        self.account = POSTGRES_ACCOUNT
         if AS_ROOT:
             shutil.chown(self.folder, **self.account)
         self.make()
 
     def make(self):
         """Make the files of the server."""
+        # With their owner, which shutil.copytree() does not keep.
         subprocess.run(
-            [
-                self.find("initdb"),
-                *("-D", f"{self.folder}/data", "-U", "postgres", "-A", "trust"),
-                *("--locale=C.UTF-8", "-E", "UTF8", "--no-sync"),
-            ],
-            check=True,
-            capture_output=True,
-            cwd="/",
-            **self.account,
+            ["cp", "-a", _postgresql_files(self.find("initdb")), self.folder], check=True
         )
 
     def command(self):
