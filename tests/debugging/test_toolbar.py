@@ -67,6 +67,7 @@ def test_it_shows_totals_n_plus_one_groups_lines_and_the_end(shop):
 
 
 @pytest.mark.parametrize(("status", "end"), [(404, "rolled back: 404"), (200, "committed")])
+@pytest.mark.sweep(3)
 def test_the_end_follows_the_response(status, end, shop):
     """The panel is rendered after the transaction has ended."""
     assert end in shown(panel_of(shop, shop.get(f"/shelves?status={status}", status=status)))

@@ -51,6 +51,7 @@ def any_visitor(any_database, tmp_path):
 
 
 @pytest.mark.parametrize("choice", ANSWERS)
+@pytest.mark.sweep(3)
 def test_the_answer_decides_whether_the_order_is_stored(visitor, sqlite, choice):
     """The page shows the status, and what another connection finds is what the page says."""
     shown = press(visitor, "rule", choice)
