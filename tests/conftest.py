@@ -141,7 +141,10 @@ def pytest_terminal_summary(terminalreporter):
 
 # The files that take longest for the tests they have: if they are begun last, the other
 # workers are idle meanwhile.
-LONG = ("cookiecutter", "sqlite_load", "concurrency", "demo", "outcome", "threads", "fork", "leaks")
+LONG = (
+    *("cookiecutter", "sqlite_load", "concurrency", "demo", "outcome", "threads", "fork", "leaks"),
+    *("databases", "isolation", "shop"),
+)
 
 
 def _mark_sweeps(items):

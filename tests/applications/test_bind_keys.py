@@ -312,6 +312,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.sweep(12)
 def test_a_key_that_is_not_declared_is_an_error_in_an_application_without_binds(
     any_database, serve, way
 ):

@@ -17,10 +17,17 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 ANN = {"REMOTE_ADDR": "127.0.0.1"}
 
 
+@pytest.fixture(scope="module")
+def make(tmp_path_factory):
+    """Make applications with the toolbar. Its templates are compiled once for all of them."""
+    compiled = {"dbtmako.module_directory": str(tmp_path_factory.mktemp("compiled"))}
+    return lambda url, **settings: main({}, **{"sqlalchemy.url": url, **compiled, **settings})
+
+
 @pytest.fixture
-def shop(any_database):
+def shop(make, any_database):
     """A client of the application with the toolbar, on each of the three databases."""
-    app = main({}, **{"sqlalchemy.url": any_database.url})
+    app = make(any_database.url)
     yield TestApp(app, extra_environ=ANN)
     get_sqa(app).dispose()
 
@@ -60,6 +67,7 @@ def test_it_shows_totals_n_plus_one_groups_lines_and_the_end(shop):
 
 
 @pytest.mark.parametrize(("status", "end"), [(404, "rolled back: 404"), (200, "committed")])
+@pytest.mark.sweep(3)
 def test_the_end_follows_the_response(status, end, shop):
     """The panel is rendered after the transaction has ended."""
     assert end in shown(panel_of(shop, shop.get(f"/shelves?status={status}", status=status)))
@@ -102,9 +110,9 @@ def test_a_request_without_statements_has_nothing_to_show(shop):
     assert '<li class="disabled" id="pDebugPanel-sqa">' in page.text
 
 
-def test_without_recording_it_says_what_to_write(sqlite):
+def test_without_recording_it_says_what_to_write(make, sqlite):
     """In place of an empty page."""
-    app = main({}, **{"sqlalchemy.url": sqlite.url, "sqa.record": "false"})
+    app = make(sqlite.url, **{"sqa.record": "false"})
     client = TestApp(app, extra_environ=ANN)
 
     assert "set sqa.record = true" in shown(panel_of(client, client.get("/nothing")))
@@ -130,9 +138,9 @@ def test_explain_asks_for_the_plan_with_the_recorded_values(shop, any_database):
     assert any_database.scalar("SELECT min(name) FROM shelf") == "written"
 
 
-def test_explain_shows_the_error_of_the_database(mariadb):
+def test_explain_shows_the_error_of_the_database(make, mariadb):
     """Of a table that is gone, for example."""
-    app = main({}, **{"sqlalchemy.url": mariadb.url})
+    app = make(mariadb.url)
     client = TestApp(app, extra_environ=ANN)
     client.get("/stream")
     [link] = links(panel_of(client))
@@ -180,9 +188,9 @@ def test_the_history_holds_no_connection(shop):
     assert engine.pool.checkedin() == 1
 
 
-def test_two_applications_in_one_process_have_their_own(shop, sqlite, tmp_path):
+def test_two_applications_in_one_process_have_their_own(shop, make, tmp_path):
     """Each panel has what its own application sent, and explains it there."""
-    other = main({}, **{"sqlalchemy.url": f"sqlite:///{tmp_path}/other.sqlite"})
+    other = make(f"sqlite:///{tmp_path}/other.sqlite")
     client = TestApp(other, extra_environ=ANN)
     mine = shop.get("/shelves")
     client.get("/conflict")

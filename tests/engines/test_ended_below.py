@@ -125,6 +125,7 @@ def visit(serve, database, end, status, *, goes_on=False):
 
 @pytest.mark.parametrize("status", [200, 500])
 @pytest.mark.parametrize("case", cases(COMMITS))
+@pytest.mark.sweep(27)
 def test_a_statement_that_commits_in_the_middle_is_named(serve, place, caplog, case, status):
     """There is one attempt, and a critical log line. What comes after is not stored."""
     kind, end = case

@@ -23,7 +23,7 @@ from support.processes import HERE, QUIET, TRACED
 CHILDREN = 4
 # Python's own fork runs the functions of os.register_at_fork(); the one in C, as uWSGI's, does not.
 FORKS = {"python": os.fork, "c": ctypes.PyDLL(None).fork}
-REQUESTS = 50
+REQUESTS = 20
 IDENTITY = {"mysql": "CONNECTION_ID()", "postgresql": "pg_backend_pid()"}
 
 

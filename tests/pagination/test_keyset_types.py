@@ -87,6 +87,7 @@ typed = Table(
 
 
 @pytest.mark.filterwarnings("ignore:Dialect sqlite.*Decimal")
+@pytest.mark.sweep(2)
 def test_rows_are_ordered_by_a_column_of_any_type(any_database):
     """A cursor returns exactly the value that the database compares, to the last bit."""
     rows = [{"id": n, **{name: given[n] for name, (_, given) in TYPES.items()}} for n in range(4)]

@@ -11,11 +11,9 @@ from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 import pytest
-from pyramid.paster import get_app
-from webtest import TestApp
 
 from pyramid_aalam_sqa import get_sqa
-from support.demo import INI, ini_for, words
+from support.demo import INI, ini_for, visit, words
 from support.servers import free_port
 
 ENTRIES = "SELECT name, message FROM entries ORDER BY id"
@@ -24,9 +22,9 @@ ENTRIES = "SELECT name, message FROM entries ORDER BY id"
 @pytest.fixture
 def visitor(database, tmp_path):
     """A browser at the guest book, on each database."""
-    app = get_app(ini_for(tmp_path, database.url))
-    yield TestApp(app)
-    get_sqa(app).dispose()
+    visitor = visit(ini_for(tmp_path, database.url))
+    yield visitor
+    get_sqa(visitor.app).dispose()
 
 
 def sign(visitor, name="Ada", message="Hello", **expected):

@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import pytest
 from pyramid.config import Configurator
-from pyramid.paster import get_app
 from pyramid.response import Response
 from sqlalchemy import event, text
 from sqlalchemy.orm import sessionmaker
@@ -18,7 +17,7 @@ from pyramid_aalam_sqa import get_sqa
 from pyramid_aalam_sqa.demo import by_hand
 from pyramid_aalam_sqa.demo.drawers import fill_drawers
 from support.databases import Database, own_database
-from support.demo import html_problems, ini_for, press, sent, status, unplug, verdict, words
+from support.demo import html_problems, ini_for, press, sent, status, unplug, verdict, visit, words
 
 ANSWERS = {"200": 200, "303": 303, "400": 400, "404": 404, "500": 500, "raise": 500}
 STORED = {"200", "303"}
@@ -30,11 +29,6 @@ BOOKINGS = "SELECT count(*) FROM bookings"
 def ledger(tmp_path):
     """The second database."""
     return Database(f"sqlite:///{tmp_path}/data/ledger.sqlite")
-
-
-def visit(ini):
-    """A browser at the application of an ini file."""
-    return TestApp(get_app(ini))
 
 
 @pytest.fixture
@@ -57,6 +51,7 @@ def any_visitor(any_database, tmp_path):
 
 
 @pytest.mark.parametrize("choice", ANSWERS)
+@pytest.mark.sweep(3)
 def test_the_answer_decides_whether_the_order_is_stored(visitor, sqlite, choice):
     """The page shows the status, and what another connection finds is what the page says."""
     shown = press(visitor, "rule", choice)

@@ -72,6 +72,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.sweep(30)
 def test_first_or_404_gives_the_first_of_whatever_is_asked_for(session, statements, shape):
     """One statement is sent. One selected thing is returned as itself, several as a Row."""
     statement, look, expected = SHAPES[shape]

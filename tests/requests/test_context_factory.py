@@ -147,6 +147,7 @@ def test_the_security_policy_sees_the_row(app):
         "x/2",
     ],
 )
+@pytest.mark.sweep(12)
 def test_an_address_that_names_no_row_is_not_found(app, path):
     """This is true for every text in the URL. The security policy is not called."""
     answer = TestApp(app).get(f"/books/{path}", status=404)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import pytest
 from pyramid.response import Response
 from pyramid_retry import IRetryableError
-from sqlalchemy import Column, MetaData, String, Table, create_engine, event, text
+from sqlalchemy import Column, MetaData, String, Table, event, text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import QueuePool
 
 from pyramid_aalam_sqa import (
     BrokenTransactionError,
@@ -23,7 +24,7 @@ from pyramid_aalam_sqa import (
 )
 from pyramid_aalam_sqa.engines import watcher
 from support.bound import do, serving
-from support.databases import Database, own_database
+from support.databases import Database, own_database, plain_engine
 from support.proxied_app import PASSWORD
 from support.proxy import Then
 
@@ -183,7 +184,7 @@ def servers(mariadb_url, second_mariadb_server):
         for key, url in (("default", mariadb_url), ("audit", second_mariadb_server.url())):
             database = stack.enter_context(own_database(url))
             proxy, proxied = stack.enter_context(behind_a_proxy(database))
-            eyes = create_engine(database.url, isolation_level="AUTOCOMMIT")
+            eyes = plain_engine(database.url, poolclass=QueuePool, isolation_level="AUTOCOMMIT")
             stack.callback(eyes.dispose)
             found[key] = proxy, proxied, eyes
         yield found

@@ -341,6 +341,7 @@ class Refusing:
         ("tpc_vote", "~sqlalchemy:999999999999999999"),
     ],
 )
+@pytest.mark.sweep(8)
 def test_another_data_manager_that_refuses_leaves_nothing_stored(
     anywhere, notes, phase, key, joins
 ):

@@ -94,6 +94,7 @@ def pay(request):
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda each: each.__name__)
+@pytest.mark.sweep(12)
 def test_after_a_commit_beside_it_a_request_is_not_tried_again(serve, any_database, bodies, way):
     """Otherwise a later conflict would repeat that commit, and a customer would pay twice."""
     attempts = []

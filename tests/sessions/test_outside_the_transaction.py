@@ -101,6 +101,7 @@ def test_the_subscribers_around_the_view_are_in_the_transaction(
 
 
 @pytest.mark.parametrize("write", WRITES, ids=lambda write: write.__name__)
+@pytest.mark.sweep(12)
 def test_a_function_after_the_commit_reads_and_its_write_is_logged(
     serve_seeded, bodies, caplog, write
 ):

@@ -57,6 +57,7 @@ USES = {
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
+@pytest.mark.sweep(10)
 def test_a_session_kept_after_its_request_is_dead_and_says_so(serve_seeded, bodies, use):
     """It does not connect again without an error, or accept a write that would be lost."""
     kept = []

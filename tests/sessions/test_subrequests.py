@@ -74,6 +74,7 @@ def test_a_subrequest_without_tweens_is_in_the_transaction_of_the_threads_own_ma
     [("the request", 200), ("the request", 500), ("the subrequest", 200), ("the subrequest", 500)],
 )
 @pytest.mark.parametrize("use_tweens", [False, True])
+@pytest.mark.sweep(8)
 def test_a_subrequest_in_the_same_transaction_has_the_same_session(
     serve_seeded, bodies, use_tweens, first, status
 ):

@@ -227,6 +227,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.sweep(1)
 def test_a_script_that_ends_with_an_open_session_is_told(database, notes):
     """The session of the main thread is closed and reported when the interpreter ends."""
     code = (

@@ -122,20 +122,16 @@ def documented_default(url, name):
     return GENERATOR["default_in"](defaults, OPTIONS[f"sqlalchemy.{name}"])
 
 
-@pytest.mark.parametrize(
-    ("url", "name"),
-    [
-        (url, name)
-        for url in (SQLITE, "sqlite://", MYSQL, POSTGRESQL)
-        for name in SEEN
-        if documented_default(url, name) is not None
-    ],
-)
-def test_the_table_tells_the_true_default(engine, name, url):
+@pytest.mark.parametrize("url", [SQLITE, "sqlite://", MYSQL, POSTGRESQL])
+def test_the_table_tells_the_true_default(engine, url):
     """The documented default has the same effect as leaving the option out."""
-    look = SEEN[name][1]
+    bare = engine(url)
+    documented = {name: documented_default(url, name) for name in SEEN}
+    given = {name: default for name, default in documented.items() if default is not None}
+    seen = {name: SEEN[name][1](engine(url, **{name: given[name]})) for name in given}
 
-    assert look(engine(url)) == look(engine(url, **{name: documented_default(url, name)}))
+    assert seen == {name: SEEN[name][1](bare) for name in given}
+    assert len(seen) > 10
 
 
 def test_json_is_written_and_read_by_the_applications_own(engine):

@@ -79,6 +79,7 @@ VISITS = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("visit", VISITS)
+@pytest.mark.sweep(15)
 def test_a_request_shows_no_password(account, everything, way, visit):
     """The log at every level, the errors and the reprs are searched for the password."""
     statement, changed, password = VISITS[visit]

@@ -4,11 +4,13 @@ from contextlib import ExitStack, contextmanager
 
 from pyramid.config import Configurator
 from pyramid.response import Response
-from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, create_engine, text
+from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.pool import QueuePool
 from webtest import TestApp
 
 from pyramid_aalam_sqa import get_sqa
+from support.databases import plain_engine
 
 KEYS = ("default", "audit", "log")
 NAME = String(50)
@@ -129,14 +131,14 @@ class Place:
             self._fill(key, database)
 
     def _fill(self, key, database):
-        options = {"isolation_level": "AUTOCOMMIT"}
-        engine = create_engine(database.url, **options)
+        engine = plain_engine(database.url, poolclass=QueuePool, isolation_level="AUTOCOMMIT")
         self._stack.callback(engine.dispose)
         self._eyes[key] = engine
-        for metadata in (Base.metadata, AuditBase.metadata, audit_metadata):
-            metadata.create_all(engine)
         values = {"id": 1, "name": key, "kind": "detail", "more": key, "author_id": 1}
-        with engine.connect() as connection:
+        # In one transaction: an SQLite file is written to the disk at each COMMIT.
+        with plain_engine(database.url).begin() as connection:
+            for metadata in (Base.metadata, AuditBase.metadata, audit_metadata):
+                metadata.create_all(connection)
             for table in TABLES:
                 own = {name: value for name, value in values.items() if name in table.c}
                 links = {"entry_id": 1, "tag_id": 1} if table is entry_tag else {}

@@ -19,11 +19,11 @@ MISSING = {
 _numbers = itertools.count(1)
 
 
-def plain_engine(url, **options):
+def plain_engine(url, *, poolclass=NullPool, **options):
     """Make an engine that owes nothing to the package, with a connection for each use."""
-    # PyMySQL would build a TLS context for each.
+    # PyMySQL would build a TLS context for each, which takes longer than the connection.
     arguments = {"ssl_disabled": True} if make_url(url).get_driver_name() == "pymysql" else {}
-    return create_engine(url, poolclass=NullPool, connect_args=arguments, **options)
+    return create_engine(url, poolclass=poolclass, connect_args=arguments, **options)
 
 
 class Database:

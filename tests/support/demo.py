@@ -3,6 +3,9 @@
 import re
 from html.parser import HTMLParser
 
+from paste.deploy import loadapp
+from webtest import TestApp
+
 from support.pages import ROOT
 
 INI = ROOT / "development.ini"
@@ -16,6 +19,11 @@ def ini_for(folder, url, ledger=None, **settings):
         text = _with(text, "sqlalchemy.binds.ledger.url", ledger)
     for key, value in settings.items():
         text = _with(text, key.replace("__", "."), value)
+    # Each application would compile the same templates again.
+    compiled = folder.parent / "compiled_templates"
+    compiled.mkdir(exist_ok=True)
+    cached = f"jinja2.bytecode_caching = true\njinja2.bytecode_caching_directory = {compiled}"
+    text = text.replace("[app:main]", f"[app:main]\n{cached}")
     path = folder / "development.ini"
     path.write_text(text)
     return str(path)
@@ -26,6 +34,12 @@ def _with(text, key, value):
     changed, times = re.subn(f"^{re.escape(key)} = .*$", line, text, flags=re.MULTILINE)
     assert times == 1
     return changed
+
+
+def visit(ini):
+    """A browser at the application of an ini file."""
+    # get_app() would read the metadata of each installed package to find what loads an ini file.
+    return TestApp(loadapp(f"config:{ini}"))
 
 
 def words(tag):

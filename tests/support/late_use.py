@@ -6,18 +6,17 @@ import pytest
 import transaction
 from pyramid.events import NewResponse
 from pyramid.response import Response
-from sqlalchemy import create_engine, insert, select, text
-from sqlalchemy.pool import NullPool
+from sqlalchemy import insert, select, text
 from webtest import TestApp
 
 from pyramid_aalam_sqa import OutsideTransactionError, get_sqa
 from support.apps import make_app, with_tween_above, with_view
+from support.databases import plain_engine
 from support.models import BODIES, INSERT, Base, Note
 
 
 def make_tables(database):
-    engine = create_engine(database.url, poolclass=NullPool)
-    with engine.begin() as connection:
+    with plain_engine(database.url).begin() as connection:
         Base.metadata.create_all(connection)
         connection.execute(INSERT, {"body": "seed"})
 
@@ -280,7 +279,7 @@ def checked_out(client):
 @contextmanager
 def eyes_of(database):
     """One independent connection, that sees each time what is committed by then."""
-    engine = create_engine(database.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    engine = plain_engine(database.url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         yield connection
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 from pyramid.config import Configurator
 from pyramid.response import Response
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from sqlalchemy.pool import QueuePool
 from webtest import TestApp
 
 from pyramid_aalam_sqa import OutcomeUnknownError, get_sqa
+from support.databases import plain_engine
 from support.models import INSERT
 from support.proxy import Proxy
 
@@ -142,7 +144,7 @@ def visitors(database, url):
         return made[-1]
 
     # One engine for all look-ups, because PyMySQL takes long to connect.
-    independent = create_engine(database.url, isolation_level="AUTOCOMMIT")
+    independent = plain_engine(database.url, poolclass=QueuePool, isolation_level="AUTOCOMMIT")
 
     def find(statement, values):
         with independent.connect() as connection:

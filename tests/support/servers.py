@@ -1,11 +1,13 @@
 """Private database servers: in a temporary folder, on their own port, stopped by their own pid."""
 
+import atexit
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 import pymysql
@@ -13,6 +15,10 @@ import pymysql
 SYSTEM_FOLDERS = ":/usr/sbin:/usr/local/sbin"
 POSTGRES_FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 AS_ROOT = os.geteuid() == 0
+# initdb refuses root.
+POSTGRES_ACCOUNT = {"user": "nobody", "group": "nogroup"} if AS_ROOT else {}
+# Of InnoDB: a server would begin by changing what is larger.
+LOG_FILE_SIZE = "16M"
 
 
 def find(program):
@@ -73,6 +79,35 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _folder_of_files(prefix):
+    """Return a folder for the files of a new server: to make them takes longer than a copy."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@cache
+def _mariadb_files():
+    """Return a folder with the files of a new MariaDB."""
+    folder = _folder_of_files("sqa-mariadb-files-")
+    subprocess.run(
+        [
+            find("mariadb-install-db"),
+            "--no-defaults",
+            f"--datadir={folder}/data",
+            # As below: another server may be starting in /tmp at this moment.
+            f"--tmpdir={folder}",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            f"--innodb-log-file-size={LOG_FILE_SIZE}",
+            *(["--user=root"] if AS_ROOT else []),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return folder / "data"
+
+
 class MariaDB(Server):
     """A MariaDB whose root has no password; the same folder can be started again."""
 
@@ -80,20 +115,7 @@ class MariaDB(Server):
         super().__init__("sqa-mariadb-")
         self.options = options
         self.account = ["--user=root"] if AS_ROOT else []
-        subprocess.run(
-            [
-                find("mariadb-install-db"),
-                "--no-defaults",
-                f"--datadir={self.folder}/data",
-                # As below: another server may be starting in /tmp at this moment.
-                f"--tmpdir={self.folder}",
-                "--auth-root-authentication-method=normal",
-                "--skip-test-db",
-                *self.account,
-            ],
-            check=True,
-            capture_output=True,
-        )
+        shutil.copytree(_mariadb_files(), self.folder / "data")
 
     def command(self):
         return [
@@ -109,7 +131,7 @@ class MariaDB(Server):
             "--bind-address=127.0.0.1",
             "--skip-name-resolve",
             "--innodb-buffer-pool-size=64M",
-            "--innodb-log-file-size=16M",
+            f"--innodb-log-file-size={LOG_FILE_SIZE}",
             "--innodb-flush-log-at-trx-commit=0",
             "--innodb-flush-method=nosync",
             "--innodb-doublewrite=0",
@@ -143,6 +165,26 @@ class MariaDB(Server):
         return f"mysql+pymysql://root@127.0.0.1:{self.port}/{database}"
 
 
+@cache
+def _postgresql_files(initdb):
+    """Return a folder with the files of a new PostgreSQL, made by the program *initdb*."""
+    folder = _folder_of_files("sqa-postgresql-files-")
+    if AS_ROOT:
+        shutil.chown(folder, **POSTGRES_ACCOUNT)
+    subprocess.run(
+        [
+            initdb,
+            *("-D", f"{folder}/data", "-U", "postgres", "-A", "trust"),
+            *("--locale=C.UTF-8", "-E", "UTF8", "--no-sync"),
+        ],
+        check=True,
+        capture_output=True,
+        cwd="/",
+        **POSTGRES_ACCOUNT,
+    )
+    return folder / "data"
+
+
 class PostgreSQL(Server):
     """A PostgreSQL that trusts everybody on this machine."""
 
@@ -150,24 +192,16 @@ class PostgreSQL(Server):
         super().__init__("sqa-postgresql-")
         # Finds the programs of the version to run.
         self.find = find
-        # initdb refuses root.
-        self.account = {"user": "nobody", "group": "nogroup"} if AS_ROOT else {}
+        self.account = POSTGRES_ACCOUNT
         if AS_ROOT:
             shutil.chown(self.folder, **self.account)
         self.make()
 
     def make(self):
         """Make the files of the server."""
+        # With their owner, which shutil.copytree() does not keep.
         subprocess.run(
-            [
-                self.find("initdb"),
-                *("-D", f"{self.folder}/data", "-U", "postgres", "-A", "trust"),
-                *("--locale=C.UTF-8", "-E", "UTF8", "--no-sync"),
-            ],
-            check=True,
-            capture_output=True,
-            cwd="/",
-            **self.account,
+            ["cp", "-a", _postgresql_files(self.find("initdb")), self.folder], check=True
         )
 
     def command(self):
