@@ -37,6 +37,10 @@ ON_RETURN = "sqa.on_return"
 ALLOW_WRITES, CLOSE = "allow writes", "close"
 
 
+# Hosts to which a connection does not leave this machine.
+LOCAL_HOSTS = {None, "localhost", "127.0.0.1", "::1"}
+
+
 # Seconds between two attempts to take the lock for creating tables. Forty workers may ask at once.
 LOCK_RETRY_INTERVAL = 0.2
 
@@ -112,7 +116,6 @@ class Backend:
     - ``NAME_IS_DATABASE``: whether the name of an application is the name of its database. If not,
       it is a schema in the URL's database.
     - ``HAS_ACCOUNTS``: whether a login has a user name and a password.
-    - ``RESERVED_NAMES``: first words of database names that the product uses for itself.
     - ``URL_SCHEMES``: what people write before ``://``, each with what they should write.
     - ``DRIVER_PACKAGES``: drivers, each with the name that ``pip install`` knows it by, where the
       two differ.
@@ -171,7 +174,6 @@ class Backend:
     MEMORY_PATHS: ClassVar[frozenset[str | None]] = frozenset()
     NAME_IS_DATABASE: ClassVar[bool] = True
     HAS_ACCOUNTS: ClassVar[bool] = True
-    RESERVED_NAMES: ClassVar[frozenset[str]] = frozenset()
     URL_SCHEMES: ClassVar[Mapping[str, str]] = {
         "mssql": "mssql+pyodbc",
         "oracle": "oracle+oracledb",

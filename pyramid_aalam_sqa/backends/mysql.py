@@ -16,6 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from ..exceptions import SettingError
 from .backend import Backend, ErrorKind
 from .mysqlclient_driver import MYSQLCLIENT_ARGUMENTS, connect_watched, ping_in_time
+from .pattern import Pattern
 from .pymysql_driver import (
     PyMySQLConnect,
     close_and_wait,
@@ -49,7 +50,7 @@ AUTOCOMMIT_ADVICE = (
 
 
 # An init_command that turns transactions off, or makes tables that cannot roll back.
-UNSAFE_INIT = re.compile(r"\bautocommit\b|\bcompletion_type\b|storage_engine\b", re.IGNORECASE)
+UNSAFE_INIT = Pattern(r"\bautocommit\b|\bcompletion_type\b|storage_engine\b")
 
 
 INIT_ADVICE = (
@@ -117,7 +118,6 @@ class MySQLBackend(Backend):
 
     PRODUCT = "MySQL or MariaDB"
     DEFAULT_PORT = 3306
-    RESERVED_NAMES = frozenset({"information", "mysql", "performance", "sys", "test"})
     URL_SCHEMES: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("mysql", "mysql2", "pymysql"), "mysql+pymysql"
     ) | {"mariadb": "mariadb+pymysql"}

@@ -94,7 +94,6 @@ class PostgreSQLBackend(Backend):
     PRODUCT = "PostgreSQL"
     DEFAULT_PORT = 5432
     NAME_IS_DATABASE = False
-    RESERVED_NAMES = frozenset({"information", "pg"})
     URL_SCHEMES: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("postgres", "postgresql", "psql"), "postgresql"
     )

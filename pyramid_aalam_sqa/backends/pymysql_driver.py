@@ -18,6 +18,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from ..exceptions import SettingError
+from .backend import LOCAL_HOSTS
 from .driver import keeping_errors
 
 log = logging.getLogger(__name__)
@@ -39,10 +40,6 @@ CLEAR_TEXT_REFUSED = (
     "The server asks for the password in clear text, and nothing proves that it is the right one: "
     "set sqa.mysql.tls_ca, or give the account another authentication plugin."
 )
-
-
-# Hosts to which a connection does not leave this machine.
-LOCAL_HOSTS = {None, "localhost", "127.0.0.1", "::1"}
 
 
 # The flag CLIENT_SSL: the client asks for TLS.

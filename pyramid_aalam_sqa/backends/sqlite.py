@@ -15,7 +15,6 @@ from ..exceptions import SettingError
 from .backend import Backend, ErrorKind
 from .session_changes import SQLITE, SQLITE_READING
 from .sorting import SQLITE_SORTING, Sorting
-from .sqlite_schema import AttachedFile
 
 # The arguments of sqlite3.connect() but for the path of the file.
 DRIVER_ARGUMENTS = frozenset(
@@ -87,7 +86,6 @@ class SQLiteBackend(Backend):
     MEMORY_PATHS = frozenset({None, "", ":memory:", "file::memory:"})
     NAME_IS_DATABASE = False
     HAS_ACCOUNTS = False
-    RESERVED_NAMES = frozenset({"sqlite"})
     URL_SCHEMES: ClassVar[Mapping[str, str]] = {"sqlite": "sqlite"}
     DRIVER_PACKAGES: ClassVar[Mapping[str, str]] = {"pysqlcipher": "sqlcipher3-binary"}
     # SQLite has one integer type. A row id goes beyond 32 bits by itself.
@@ -161,6 +159,8 @@ class SQLiteBackend(Backend):
             raise SettingError(msg)
         event.listen(engine, "do_connect", self._make_folder)
         if self.schema:
+            from .sqlite_schema import AttachedFile  # noqa: PLC0415 - a portal's models need it
+
             AttachedFile(self.schema, engine.dialect).prepare(engine)
         event.listen(engine, "connect", self._set_up)
         _begin_always(engine.dialect)
