@@ -27,7 +27,7 @@ from .settings import DEFAULT_KEY, Database, Settings
 BINDS_PREFIX = "binds."
 
 
-BIND_KEY = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
+BIND_KEY = r"[a-z][a-z0-9_]*"
 
 
 # Options that a bind never inherits from the default database: its address, its names in the log.
@@ -143,7 +143,7 @@ def _read_binds(
     groups: dict[str, dict[str, RawSetting]] = {}
     for item in bind_settings:
         key, _, option = item.name.removeprefix(BINDS_PREFIX).partition(".")
-        if not BIND_KEY.fullmatch(key) or key == DEFAULT_KEY:
+        if not re.fullmatch(BIND_KEY, key, re.ASCII) or key == DEFAULT_KEY:
             msg = (
                 f"{item.label}: {key!r} is not a key for a bind: write lower-case letters, digits "
                 "and underscores, a letter first, and not default."
