@@ -41,6 +41,9 @@ ALLOW_WRITES, CLOSE = "allow writes", "close"
 LOCAL_HOSTS = {None, "localhost", "127.0.0.1", "::1"}
 
 
+NO_CODES = frozenset[str]()
+
+
 # Seconds between two attempts to take the lock for creating tables. Forty workers may ask at once.
 LOCK_RETRY_INTERVAL = 0.2
 
@@ -222,7 +225,8 @@ class Backend:
         self.prefix = prefix
         # Whether the engine is for read-only requests: in AUTOCOMMIT, and kept from writing.
         self.reading = False
-        self.retry_codes: frozenset[str] = frozenset(sqa_options["retry_codes"] or ())
+        codes = sqa_options["retry_codes"]
+        self.retry_codes = frozenset[str](codes) if codes else NO_CODES
 
     # URLs.
 

@@ -205,23 +205,22 @@ class MySQLBackend(Backend):
         self.connect_timeout = float({**arguments, **self.url.query}.get("connect_timeout") or 5)
         # Before SQLAlchemy's own listener, which reads sql_mode to learn how to quote.
         event.listen(engine, "connect", self._set_up, insert=True)
-        if not self.reading:
-            event.listen(engine, "checkin", _restore_autocommit)
         if self.sqa_options["max_connections"]:
             event.listen(engine, "close", close_and_wait)
-        connect = PyMySQLConnect(self.sqa_options)
-        if engine.dialect.driver == "pymysql":
-            event.listen(engine, "do_connect", connect)
+        dialect: Any = engine.dialect
+        connect = PyMySQLConnect(self.sqa_options, dialect.connect)
+        if dialect.driver == "pymysql":
+            dialect.connect = connect
         elif not connect.optional:
             msg = (
                 "sqa.mysql.tls, sqa.mysql.tls_ca: these are for mysql+pymysql://; "
                 f"set {self.prefix}connect_args for another driver."
             )
             raise SettingError(msg)
-        if engine.dialect.driver == "mysqldb":
-            event.listen(engine, "do_connect", connect_watched)
-        # A ping has no event. Without this it waits as long as a statement may take.
-        engine.dialect.do_ping = self._ping  # type: ignore[method-assign]
+        if dialect.driver == "mysqldb":
+            dialect.connect = connect_watched(dialect)
+        # Without this a ping waits as long as a statement may take.
+        dialect.do_ping = self._ping
 
     def driver_arguments(self, driver: Any) -> frozenset[str] | None:
         """Return the names of the arguments of PyMySQL or mysqlclient."""
@@ -301,6 +300,17 @@ class MySQLBackend(Backend):
         limited = hasattr(connection, "connect_timeout")
         with time_limit(connection, wait + ANSWER_TIME) if limited else nullcontext():
             return self._ask(connection, WAIT_SQL.format(position=position, seconds=wait)) == "0"
+
+    def on_return(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        """Undo ``SET autocommit = 1`` too; otherwise the next request could roll nothing back.
+
+        The driver knows the mode without a round trip, because the server sends it with each
+        answer. A new connection in this mode is refused, so each has begun without it.
+        """
+        super().on_return(connection, record)
+        is_open = connection is not None and record.dbapi_connection is not None
+        if is_open and not self.reading and connection.get_autocommit():
+            connection.autocommit(False)
 
     def socket(self, connection: Any) -> Any:
         """Return PyMySQL's socket; None for other drivers, which hide theirs."""
@@ -390,13 +400,3 @@ def _sent_size(value: Any) -> int:
 
 def _leaves_autocommit(connection: Any) -> bool:
     return getattr(connection, "autocommit_mode", False) is None
-
-
-def _restore_autocommit(connection: Any, _record: ConnectionPoolEntry) -> None:
-    """Undo `SET autocommit = 1`; otherwise the next request could roll nothing back.
-
-    The driver knows the mode without a round trip, because the server sends it with each answer. A
-    new connection in this mode is refused, so each has begun without it.
-    """
-    if connection is not None and connection.get_autocommit():
-        connection.autocommit(False)

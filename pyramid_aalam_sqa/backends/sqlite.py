@@ -157,7 +157,7 @@ class SQLiteBackend(Backend):
         if self.sqa_options["reset_connection"] and self.is_memory(self.url):
             msg = "sqa.reset_connection: a database in memory would be lost; write false."
             raise SettingError(msg)
-        event.listen(engine, "do_connect", self._make_folder)
+        self._make_folder_first(engine.dialect)
         if self.schema:
             from .sqlite_schema import AttachedFile  # noqa: PLC0415 - a portal's models need it
 
@@ -275,10 +275,19 @@ class SQLiteBackend(Backend):
         driver: Any = connection.connection.dbapi_connection
         driver.isolation_level = connection.info.pop(USUAL_BEGIN)
 
-    def _make_folder(self, *_: Any) -> None:
-        """Make the folder of the file before SQLite opens it."""
+    def _make_folder_first(self, dialect: Any) -> None:
+        """Let *dialect* make the folder of the file before SQLite opens it."""
         if not self.is_file(self.url):
             return
+        connect = dialect.connect
+
+        def make_and_connect(*args: Any, **kwargs: Any) -> Any:
+            self._make_folder()
+            return connect(*args, **kwargs)
+
+        dialect.connect = make_and_connect
+
+    def _make_folder(self) -> None:
         folder = Path(str(self.url.database)).parent
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -105,7 +105,7 @@ def _prepared(database: Database, backend: Backend, budget: Mapping[str, Any]) -
     options = _with_defaults(database, backend.engine_defaults(), budget)
     engine = _create(database, options)
     # In this order: each of these do_connect listeners hands the connecting on to the next, and
-    # the backend's, if it has one, connects.
+    # the last one to the dialect, whose connect() the backend may replace.
     if sqa_options["hosts"]:
         use_hosts(engine, backend, sqa_options["hosts"])
     path = sqa_options["password_file"]
