@@ -64,6 +64,8 @@ class PyMySQLConnect:
     PyMySQL would build a context for each, at 20 to 45 ms of CPU, even if it is not used.
     """
 
+    __slots__ = ("_connect", "authority", "mode", "optional")
+
     def __init__(self, sqa_options: Mapping[str, Any], connect: Callable[..., Any]) -> None:
         self._connect = connect
         self.mode = sqa_options["mysql.tls"]

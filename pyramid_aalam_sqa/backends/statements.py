@@ -7,6 +7,7 @@ own and asks at each step who listens: a request of one statement costs a fifth 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from sqlalchemy.engine import Engine, ExecutionContext
@@ -18,15 +19,16 @@ def listen_for_statements(
     """Call *listener* with the text and the context of each statement, just before it is sent."""
     dialect: Any = engine.dialect
     for name in ("do_execute", "do_executemany", "do_execute_no_params"):
-        setattr(dialect, name, _after(listener, getattr(dialect, name)))
+        setattr(dialect, name, partial(_tell_and_execute, listener, getattr(dialect, name)))
 
 
-def _after(listener: Callable[..., object], execute: Callable[..., object]) -> Callable[..., None]:
-    """Return *execute*, a method of the dialect, which calls *listener* first."""
-
-    def heard(cursor: object, statement: str, *arguments: Any) -> None:
-        # The last one is the context.
-        listener(statement, arguments[-1])
-        execute(cursor, statement, *arguments)
-
-    return heard
+def _tell_and_execute(
+    listener: Callable[[str, ExecutionContext | None], object],
+    execute: Callable[..., object],
+    cursor: object,
+    statement: str,
+    *arguments: Any,
+) -> None:
+    # The last argument is the context.
+    listener(statement, arguments[-1])
+    execute(cursor, statement, *arguments)

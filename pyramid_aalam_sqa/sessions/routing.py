@@ -46,13 +46,14 @@ class Routes:
         self._checked: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()
         # The engine that writes, by the one that read-only requests read from instead.
         self._writers: WeakKeyDictionary[Engine, Engine] = WeakKeyDictionary()
+        self._check = _RoutingCheck(self)
         for engine in set(engines.values()):
-            listen_for_statements(engine, _RoutingCheck(self))
+            listen_for_statements(engine, self._check)
 
     def add_reader(self, reader: Engine, writer: Engine) -> None:
         """Check the statements of *reader* as those of *writer*, in whose place it reads."""
         self._writers[reader] = writer
-        listen_for_statements(reader, _RoutingCheck(self))
+        listen_for_statements(reader, self._check)
 
     def writer_of(self, engine: Engine) -> Engine:
         """Return the engine in whose place *engine* reads, or *engine* itself."""

@@ -1,6 +1,7 @@
 """Turns each setting, as the user wrote it, into a value of its type."""
 
 from collections.abc import Iterable, Mapping
+from sys import intern
 from typing import Any, NamedTuple
 
 from sqlalchemy import util
@@ -58,7 +59,8 @@ def read_options(
     for item in given:
         argument = item.name.removeprefix(ARGUMENT_PREFIX)
         if argument and argument != item.name:
-            arguments[argument] = _driver_argument(argument, item)
+            # One string for the arguments of all engines.
+            arguments[intern(argument)] = _driver_argument(argument, item)
         else:
             option = known_option(item, known, prefix)
             if item.name == "isolation_level" and dialect:
