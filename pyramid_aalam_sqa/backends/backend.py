@@ -264,6 +264,7 @@ class Backend:
 
         *arguments* are those of the driver.
         """
+        event.listen(engine, "connect", self._set_up)
 
     @classmethod
     def driver_problem(cls, dialect: Dialect | type[Dialect]) -> str | None:
@@ -287,7 +288,7 @@ class Backend:
         )
 
     def watch_connections(self, engine: Engine) -> None:
-        """Refuse new connections of *engine*, which may be the application's own, in AUTOCOMMIT."""
+        """Refuse new connections in AUTOCOMMIT of *engine*, which the application has made."""
         event.listen(engine, "connect", self._refuse_autocommit)
 
     def driver_arguments(self, driver: Any) -> frozenset[str] | None:
@@ -530,6 +531,11 @@ class Backend:
                 cursor.close()
             except Exception as error:  # noqa: BLE001 - the pool must get its place back
                 record.invalidate(error)
+
+    def _set_up(self, connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        """Set up a new connection of an engine that was made here; a subclass calls this last."""
+        if not self.reading:
+            self._refuse_autocommit(connection, record)
 
     def _refuse_autocommit(self, connection: DBAPIConnection, _record: object) -> None:
         """Check a new connection, because a creator or an option file may have set AUTOCOMMIT."""

@@ -308,8 +308,9 @@ class MySQLBackend(Backend):
         answer. A new connection in this mode is refused, so each has begun without it.
         """
         super().on_return(connection, record)
-        is_open = connection is not None and record.dbapi_connection is not None
-        if is_open and not self.reading and connection.get_autocommit():
+        if connection is None or record.dbapi_connection is None or self.reading:
+            return
+        if connection.get_autocommit():
             connection.autocommit(False)
 
     def socket(self, connection: Any) -> Any:
@@ -347,7 +348,7 @@ class MySQLBackend(Backend):
             ping_in_time(dbapi_connection, self.connect_timeout)
         return True
 
-    def _set_up(self, connection: DBAPIConnection, _record: Any) -> None:
+    def _set_up(self, connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         """Send what a new connection needs, in one statement."""
         statement = ceil(self.sqa_options["statement_timeout"] * 1000)
         # PyMySQLConnect leaves out PyMySQL's own statement for it unless the settings ask.
@@ -375,6 +376,7 @@ class MySQLBackend(Backend):
             cursor.execute("SELECT @@max_allowed_packet")
             [(self.max_packet,)] = cursor.fetchall()
         cursor.close()
+        super()._set_up(connection, record)
 
 
 def lock_name(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.pool import AssertionPool, QueuePool
+from sqlalchemy.pool import AssertionPool, ConnectionPoolEntry, QueuePool
 
 from ..exceptions import SettingError
 from .backend import Backend, ErrorKind
@@ -295,7 +295,7 @@ class SQLiteBackend(Backend):
             msg = f"{self.prefix}url: the folder {folder} cannot be made ({error.strerror})."
             raise SettingError(msg) from error
 
-    def _set_up(self, connection: sqlite3.Connection, _record: object) -> None:
+    def _set_up(self, connection: Any, record: ConnectionPoolEntry) -> None:
         if self.sqa_options["sqlite.foreign_keys"]:
             connection.execute("PRAGMA foreign_keys = ON")
         deadline = monotonic() + self.sqa_options["lock_timeout"]
@@ -303,6 +303,7 @@ class SQLiteBackend(Backend):
             sleep(JOURNAL_RETRY_INTERVAL)
         if self.reading:
             connection.execute(self.READ_ONLY_SQL)
+        super()._set_up(connection, record)
 
     def _set_journal_mode(self, connection: sqlite3.Connection, deadline: float) -> bool:
         """Set the journal mode, which is kept in the file; return false to be called again.

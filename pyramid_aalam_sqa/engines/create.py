@@ -49,7 +49,8 @@ def make_engine(database: Database, sqa_options: Mapping[str, Any]) -> Engine:
             msg = "sqa.password_file: sqlalchemy.engine is used as it is; remove one of the two."
             raise SettingError(msg)
         check_ready_engine(backend, database.engine)
-        install_listeners(database.engine, backend)
+        if install_listeners(database.engine, backend):
+            backend.watch_connections(database.engine)
         return database.engine
     check_options(backend, database.options)
     engine = _prepared(database, backend, budget)
