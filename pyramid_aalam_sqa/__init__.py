@@ -1,5 +1,7 @@
 """A SQLAlchemy session for each Pyramid request that commits when the response says so."""
 
+import typing
+
 from .applications import (
     DatabaseStats,
     Holder,
@@ -30,7 +32,6 @@ from .exceptions import (
     TransactionError,
 )
 from .interfaces import HasRegistry, IDatabaseUnavailable, TransactionManager
-from .pagination import KeysetPage, Page, paginate, paginate_keyset
 from .queries import SqaSession, first_or_404, get_or_404, one_or_404
 from .requests import (
     AttemptFailed,
@@ -47,6 +48,9 @@ from .requests import (
 )
 from .sessions import ScopedSession
 from .settings import database_name
+
+if typing.TYPE_CHECKING:
+    from .pagination import KeysetPage, Page, paginate, paginate_keyset
 
 __version__ = "0.1.0"
 
@@ -101,3 +105,17 @@ __all__ = [
     "rollback_tween_factory",
     "session_scope",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Return a name of the room ``pagination``, which is imported at its first use."""
+    if name not in {"KeysetPage", "Page", "paginate", "paginate_keyset"}:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    from . import pagination  # noqa: PLC0415 - many applications show no pages
+
+    return getattr(pagination, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

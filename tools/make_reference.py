@@ -7,10 +7,9 @@ from pathlib import Path
 import pyramid_aalam_sqa
 from pyramid_aalam_sqa import debugging, migrations, provisioning, testing
 from pyramid_aalam_sqa.requests.config import add_sqa_bind, add_sqa_database
+from pyramid_aalam_sqa.requests.pages import sqa_paginate, sqa_paginate_keyset
 from pyramid_aalam_sqa.requests.request import (
     sqa_after_commit,
-    sqa_paginate,
-    sqa_paginate_keyset,
     sqa_session,
     sqa_sessions,
     sqa_stream,

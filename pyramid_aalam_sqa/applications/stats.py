@@ -3,9 +3,8 @@
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Engine
 
@@ -13,8 +12,7 @@ from ..engines import host_in_use
 from ..exceptions import OutcomeUnknownError, PartialCommitError
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(NamedTuple):
     """The holder of a connection.
 
     *who* is the method and route of a request, or the name of a thread. It has held the connection
@@ -25,8 +23,7 @@ class Holder:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class DatabaseStats:
+class DatabaseStats(NamedTuple):
     """The pool of one database, and how its transactions ended.
 
     *size* is the largest number of connections that the pool may open; None means no limit.
@@ -47,8 +44,7 @@ class DatabaseStats:
     host: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(NamedTuple):
     """The numbers of an application in this process, since it started.
 
     *databases* has the numbers of each database by its bind key. *retries* counts the failed
@@ -64,7 +60,7 @@ class Stats:
     unknown_outcomes: int
     partial_commits: int
     unavailable: int
-    readers: Mapping[str, DatabaseStats] = field(default_factory=dict)
+    readers: Mapping[str, DatabaseStats]
 
 
 class Counters:

@@ -1,8 +1,7 @@
 """Creates, drops and reflects tables, each in the database of its bind key."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import MetaData, Table
 from sqlalchemy.engine import Engine
@@ -63,8 +62,7 @@ def reflect(
                 part.metadata.tables[name].info[BIND_KEY_INFO] = part.key
 
 
-@dataclass(frozen=True, slots=True)
-class DatabaseTables:
+class DatabaseTables(NamedTuple):
     """The tables of one MetaData that belong to one database.
 
     ``key`` is the database's bind key, ``name`` its name in a portal. ``tables`` is None if all

@@ -1,6 +1,6 @@
 """What is particular to each database product: its URLs, defaults, errors and quirks."""
 
-from .backend import ON_RETURN, Backend, ErrorKind
+from .backend import LOCAL_HOSTS, Backend, ErrorKind
 from .driver import (
     CALL,
     ENDS,
@@ -12,8 +12,7 @@ from .driver import (
     UNDOES,
     driver_of,
 )
-from .mysql import MySQLBackend
-from .pymysql_driver import LOCAL_HOSTS
+from .pattern import Pattern
 from .registry import (
     RESERVED_NAMES,
     attach_backend,
@@ -25,6 +24,7 @@ from .registry import (
     sorting_of,
 )
 from .sorting import Comparable
+from .spelling import most_similar
 from .statements import listen_for_statements
 from .unsafe_options import check_options, check_ready_engine
 from .urls import is_file, is_memory, masked, read_url, with_name
@@ -37,14 +37,13 @@ __all__ = [
     "IS_OPEN",
     "IS_UNKNOWN",
     "LOCAL_HOSTS",
-    "ON_RETURN",
     "READS",
     "RESERVED_NAMES",
     "UNDOES",
     "Backend",
     "Comparable",
     "ErrorKind",
-    "MySQLBackend",
+    "Pattern",
     "attach_backend",
     "backend_class",
     "backend_for",
@@ -58,6 +57,7 @@ __all__ = [
     "is_memory",
     "listen_for_statements",
     "masked",
+    "most_similar",
     "read_url",
     "sorting_of",
     "with_name",

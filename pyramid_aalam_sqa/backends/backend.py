@@ -37,6 +37,13 @@ ON_RETURN = "sqa.on_return"
 ALLOW_WRITES, CLOSE = "allow writes", "close"
 
 
+# Hosts to which a connection does not leave this machine.
+LOCAL_HOSTS = {None, "localhost", "127.0.0.1", "::1"}
+
+
+NO_CODES = frozenset[str]()
+
+
 # Seconds between two attempts to take the lock for creating tables. Forty workers may ask at once.
 LOCK_RETRY_INTERVAL = 0.2
 
@@ -112,7 +119,6 @@ class Backend:
     - ``NAME_IS_DATABASE``: whether the name of an application is the name of its database. If not,
       it is a schema in the URL's database.
     - ``HAS_ACCOUNTS``: whether a login has a user name and a password.
-    - ``RESERVED_NAMES``: first words of database names that the product uses for itself.
     - ``URL_SCHEMES``: what people write before ``://``, each with what they should write.
     - ``DRIVER_PACKAGES``: drivers, each with the name that ``pip install`` knows it by, where the
       two differ.
@@ -171,7 +177,6 @@ class Backend:
     MEMORY_PATHS: ClassVar[frozenset[str | None]] = frozenset()
     NAME_IS_DATABASE: ClassVar[bool] = True
     HAS_ACCOUNTS: ClassVar[bool] = True
-    RESERVED_NAMES: ClassVar[frozenset[str]] = frozenset()
     URL_SCHEMES: ClassVar[Mapping[str, str]] = {
         "mssql": "mssql+pyodbc",
         "oracle": "oracle+oracledb",
@@ -220,7 +225,8 @@ class Backend:
         self.prefix = prefix
         # Whether the engine is for read-only requests: in AUTOCOMMIT, and kept from writing.
         self.reading = False
-        self.retry_codes: frozenset[str] = frozenset(sqa_options["retry_codes"] or ())
+        codes = sqa_options["retry_codes"]
+        self.retry_codes = frozenset[str](codes) if codes else NO_CODES
 
     # URLs.
 
@@ -258,6 +264,7 @@ class Backend:
 
         *arguments* are those of the driver.
         """
+        event.listen(engine, "connect", self._set_up)
 
     @classmethod
     def driver_problem(cls, dialect: Dialect | type[Dialect]) -> str | None:
@@ -281,7 +288,7 @@ class Backend:
         )
 
     def watch_connections(self, engine: Engine) -> None:
-        """Refuse new connections of *engine*, which may be the application's own, in AUTOCOMMIT."""
+        """Refuse new connections in AUTOCOMMIT of *engine*, which the application has made."""
         event.listen(engine, "connect", self._refuse_autocommit)
 
     def driver_arguments(self, driver: Any) -> frozenset[str] | None:
@@ -524,6 +531,11 @@ class Backend:
                 cursor.close()
             except Exception as error:  # noqa: BLE001 - the pool must get its place back
                 record.invalidate(error)
+
+    def _set_up(self, connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        """Set up a new connection of an engine that was made here; a subclass calls this last."""
+        if not self.reading:
+            self._refuse_autocommit(connection, record)
 
     def _refuse_autocommit(self, connection: DBAPIConnection, _record: object) -> None:
         """Check a new connection, because a creator or an option file may have set AUTOCOMMIT."""

@@ -16,6 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from ..exceptions import SettingError
 from .backend import Backend, ErrorKind
 from .mysqlclient_driver import MYSQLCLIENT_ARGUMENTS, connect_watched, ping_in_time
+from .pattern import Pattern
 from .pymysql_driver import (
     PyMySQLConnect,
     close_and_wait,
@@ -49,7 +50,7 @@ AUTOCOMMIT_ADVICE = (
 
 
 # An init_command that turns transactions off, or makes tables that cannot roll back.
-UNSAFE_INIT = re.compile(r"\bautocommit\b|\bcompletion_type\b|storage_engine\b", re.IGNORECASE)
+UNSAFE_INIT = Pattern(r"\bautocommit\b|\bcompletion_type\b|storage_engine\b")
 
 
 INIT_ADVICE = (
@@ -117,7 +118,6 @@ class MySQLBackend(Backend):
 
     PRODUCT = "MySQL or MariaDB"
     DEFAULT_PORT = 3306
-    RESERVED_NAMES = frozenset({"information", "mysql", "performance", "sys", "test"})
     URL_SCHEMES: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("mysql", "mysql2", "pymysql"), "mysql+pymysql"
     ) | {"mariadb": "mariadb+pymysql"}
@@ -205,23 +205,22 @@ class MySQLBackend(Backend):
         self.connect_timeout = float({**arguments, **self.url.query}.get("connect_timeout") or 5)
         # Before SQLAlchemy's own listener, which reads sql_mode to learn how to quote.
         event.listen(engine, "connect", self._set_up, insert=True)
-        if not self.reading:
-            event.listen(engine, "checkin", _restore_autocommit)
         if self.sqa_options["max_connections"]:
             event.listen(engine, "close", close_and_wait)
-        connect = PyMySQLConnect(self.sqa_options)
-        if engine.dialect.driver == "pymysql":
-            event.listen(engine, "do_connect", connect)
+        dialect: Any = engine.dialect
+        connect = PyMySQLConnect(self.sqa_options, dialect.connect)
+        if dialect.driver == "pymysql":
+            dialect.connect = connect
         elif not connect.optional:
             msg = (
                 "sqa.mysql.tls, sqa.mysql.tls_ca: these are for mysql+pymysql://; "
                 f"set {self.prefix}connect_args for another driver."
             )
             raise SettingError(msg)
-        if engine.dialect.driver == "mysqldb":
-            event.listen(engine, "do_connect", connect_watched)
-        # A ping has no event. Without this it waits as long as a statement may take.
-        engine.dialect.do_ping = self._ping  # type: ignore[method-assign]
+        if dialect.driver == "mysqldb":
+            dialect.connect = connect_watched(dialect)
+        # Without this a ping waits as long as a statement may take.
+        dialect.do_ping = self._ping
 
     def driver_arguments(self, driver: Any) -> frozenset[str] | None:
         """Return the names of the arguments of PyMySQL or mysqlclient."""
@@ -302,6 +301,18 @@ class MySQLBackend(Backend):
         with time_limit(connection, wait + ANSWER_TIME) if limited else nullcontext():
             return self._ask(connection, WAIT_SQL.format(position=position, seconds=wait)) == "0"
 
+    def on_return(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        """Undo ``SET autocommit = 1`` too; otherwise the next request could roll nothing back.
+
+        The driver knows the mode without a round trip, because the server sends it with each
+        answer. A new connection in this mode is refused, so each has begun without it.
+        """
+        super().on_return(connection, record)
+        if connection is None or record.dbapi_connection is None or self.reading:
+            return
+        if connection.get_autocommit():
+            connection.autocommit(False)
+
     def socket(self, connection: Any) -> Any:
         """Return PyMySQL's socket; None for other drivers, which hide theirs."""
         return socket_of(connection)
@@ -337,7 +348,7 @@ class MySQLBackend(Backend):
             ping_in_time(dbapi_connection, self.connect_timeout)
         return True
 
-    def _set_up(self, connection: DBAPIConnection, _record: Any) -> None:
+    def _set_up(self, connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         """Send what a new connection needs, in one statement."""
         statement = ceil(self.sqa_options["statement_timeout"] * 1000)
         # PyMySQLConnect leaves out PyMySQL's own statement for it unless the settings ask.
@@ -365,6 +376,7 @@ class MySQLBackend(Backend):
             cursor.execute("SELECT @@max_allowed_packet")
             [(self.max_packet,)] = cursor.fetchall()
         cursor.close()
+        super()._set_up(connection, record)
 
 
 def lock_name(name: str) -> str:
@@ -390,13 +402,3 @@ def _sent_size(value: Any) -> int:
 
 def _leaves_autocommit(connection: Any) -> bool:
     return getattr(connection, "autocommit_mode", False) is None
-
-
-def _restore_autocommit(connection: Any, _record: ConnectionPoolEntry) -> None:
-    """Undo `SET autocommit = 1`; otherwise the next request could roll nothing back.
-
-    The driver knows the mode without a round trip, because the server sends it with each answer. A
-    new connection in this mode is refused, so each has begun without it.
-    """
-    if connection is not None and connection.get_autocommit():
-        connection.autocommit(False)

@@ -1,10 +1,11 @@
 """What mysqlclient needs: its arguments by name, and a ping that does not wait without end."""
 
 import select
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from time import monotonic
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -42,20 +43,22 @@ def ping_in_time(connection: Any, seconds: float) -> None:
     connection.read_query_result()
 
 
-def connect_watched(
-    dialect: Dialect, _record: object, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> DBAPIConnection | None:
-    """Return a new connection that knows of itself what the package asks. A "do_connect" listener.
+def connect_watched(dialect: Dialect) -> Callable[..., DBAPIConnection]:
+    """Return a connect() for *dialect* whose connections know of themselves what the package asks.
 
-    Its cursors keep the errors of their ``close()``. Where another module was set in the place of
-    mysqlclient, only the cursors are given, and the connecting is left to others.
+    Their cursors keep the errors of their ``close()``. Where another module was set in the place of
+    mysqlclient, only the cursors are given, and its own connect() is called.
     """
-    usual = import_module("MySQLdb.cursors").Cursor
-    kwargs["cursorclass"] = keeping_errors(kwargs.get("cursorclass", usual))
-    if dialect.loaded_dbapi.__name__ != "MySQLdb":
-        return None
-    connection_class = watched_class(import_module("MySQLdb.connections").Connection)
-    return cast("DBAPIConnection", connection_class(*args, **kwargs))
+    make: Callable[..., DBAPIConnection] = dialect.connect
+    if dialect.loaded_dbapi.__name__ == "MySQLdb":
+        make = watched_class(import_module("MySQLdb.connections").Connection)
+
+    def connect(*args: Any, **kwargs: Any) -> DBAPIConnection:
+        usual = import_module("MySQLdb.cursors").Cursor
+        kwargs["cursorclass"] = keeping_errors(kwargs.get("cursorclass", usual))
+        return make(*args, **kwargs)
+
+    return connect
 
 
 @cache

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from sqlalchemy import event, func, inspect, select
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import CreateSchema
 
 from .backend import Backend, ErrorKind
@@ -94,7 +95,6 @@ class PostgreSQLBackend(Backend):
     PRODUCT = "PostgreSQL"
     DEFAULT_PORT = 5432
     NAME_IS_DATABASE = False
-    RESERVED_NAMES = frozenset({"information", "pg"})
     URL_SCHEMES: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("postgres", "postgresql", "psql"), "postgresql"
     )
@@ -302,7 +302,7 @@ class PostgreSQLBackend(Backend):
 
         dialect.do_ping = do_ping
 
-    def _set_up(self, connection: DBAPIConnection, _record: Any) -> None:
+    def _set_up(self, connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         """Send what a new connection needs, in one statement."""
         # At least 1: PostgreSQL reads 0 as no limit, also where the setting says not to wait.
         lock = max(1, ceil(self.sqa_options["lock_timeout"] * 1000))
@@ -320,6 +320,7 @@ class PostgreSQLBackend(Backend):
         cursor.execute("SELECT " + ", ".join(calls))
         cursor.close()
         connection.commit()
+        super()._set_up(connection, record)
 
 
 def end_of_record(position: str) -> str:

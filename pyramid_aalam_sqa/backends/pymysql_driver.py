@@ -6,7 +6,7 @@ on connecting that SQLAlchemy or our own setup repeats.
 
 import logging
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from time import monotonic
@@ -14,10 +14,10 @@ from typing import Any, NoReturn, cast
 
 import pymysql
 from pymysql.constants import SERVER_STATUS
-from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from ..exceptions import SettingError
+from .backend import LOCAL_HOSTS
 from .driver import keeping_errors
 
 log = logging.getLogger(__name__)
@@ -41,10 +41,6 @@ CLEAR_TEXT_REFUSED = (
 )
 
 
-# Hosts to which a connection does not leave this machine.
-LOCAL_HOSTS = {None, "localhost", "127.0.0.1", "::1"}
-
-
 # The flag CLIENT_SSL: the client asks for TLS.
 CLIENT_SSL = 1 << 11
 
@@ -62,13 +58,16 @@ CLOSE_TIMEOUT = 1
 
 
 class PyMySQLConnect:
-    """Opens PyMySQL's connections, as a "do_connect" listener.
+    """Opens PyMySQL's connections, in the place of the dialect's *connect*.
 
     The password is sent in UTF-8, and all connections of the process share one TLS context.
     PyMySQL would build a context for each, at 20 to 45 ms of CPU, even if it is not used.
     """
 
-    def __init__(self, sqa_options: Mapping[str, Any]) -> None:
+    __slots__ = ("_connect", "authority", "mode", "optional")
+
+    def __init__(self, sqa_options: Mapping[str, Any], connect: Callable[..., Any]) -> None:
+        self._connect = connect
         self.mode = sqa_options["mysql.tls"]
         self.authority = sqa_options["mysql.tls_ca"]
         # Whether to connect without TLS if the server has none.
@@ -76,9 +75,7 @@ class PyMySQLConnect:
         if self.authority:
             _check_authority(self.mode, self.authority)
 
-    def __call__(
-        self, dialect: Dialect, _record: object, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> DBAPIConnection:
+    def __call__(self, *args: Any, **kwargs: Any) -> DBAPIConnection:
         """Return a new connection, encrypted as ``sqa.mysql.tls`` says."""
         # With None, PyMySQL sends no statement for it. MySQLBackend sets autocommit with the rest.
         kwargs.setdefault("autocommit", None)
@@ -86,11 +83,11 @@ class PyMySQLConnect:
             # PyMySQL would encode it as latin-1. The server compares it as UTF-8.
             kwargs["password"] = kwargs["password"].encode()
         if self._has_own_tls(kwargs):
-            return _connect(dialect, args, kwargs)
+            return _connect(self._connect, args, kwargs)
         if self.mode == "off" or (self.optional and kwargs.get("unix_socket")):
-            return _connect(dialect, args, {**kwargs, "ssl_disabled": True})
+            return _connect(self._connect, args, {**kwargs, "ssl_disabled": True})
         context = tls_context(self.mode, self.authority)
-        return _connect(dialect, args, {**kwargs, "ssl": context}, optional=self.optional)
+        return _connect(self._connect, args, {**kwargs, "ssl": context}, optional=self.optional)
 
     def _has_own_tls(self, kwargs: Mapping[str, Any]) -> bool:
         """Return whether the arguments themselves say how to encrypt, maybe in an option file."""
@@ -99,13 +96,17 @@ class PyMySQLConnect:
 
 
 def _connect(
-    dialect: Dialect, args: tuple[Any, ...], kwargs: dict[str, Any], *, optional: bool = False
+    connect: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    optional: bool = False,
 ) -> DBAPIConnection:
     """Connect without PyMySQL's SET NAMES, because SQLAlchemy sends its own at once.
 
     If TLS is *optional*, this one connection goes on without it where the server offers none.
     """
-    connection: Any = dialect.connect(*args, **{**kwargs, "defer_connect": True})
+    connection: Any = connect(*args, **{**kwargs, "defer_connect": True})
     if optional:
         # What PyMySQL calls preferred; it has no argument for that and a context together.
         connection._ssl_required = False  # noqa: SLF001 - it has no public name

@@ -3,7 +3,8 @@
 The rest of the package asks here, and never compares the name of a product.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -11,30 +12,39 @@ from sqlalchemy.engine import URL, Dialect, Engine
 from sqlalchemy.exc import DBAPIError
 
 from .backend import Backend
-from .mysql import MySQLBackend
-from .postgresql import PostgreSQLBackend
 from .sorting import Sorting
-from .sqlite import SQLiteBackend
 
-# By the names that SQLAlchemy gives to dialects.
-BACKENDS: Mapping[str, type[Backend]] = {
-    "mariadb": MySQLBackend,
-    "mysql": MySQLBackend,
-    "postgresql": PostgreSQLBackend,
-    "sqlite": SQLiteBackend,
-}
-
+# ruff: noqa: PLC0415 - most processes use one product, so each is imported when a URL names it
 
 # First words of database names that one of the products uses for itself.
-RESERVED_NAMES = frozenset[str]().union(*(each.RESERVED_NAMES for each in BACKENDS.values()))
+RESERVED_NAMES = frozenset({"information", "mysql", "performance", "pg", "sqlite", "sys", "test"})
 
 
+@cache
 def backend_class(name: str) -> type[Backend]:
     """Return the Backend class of the product that SQLAlchemy calls *name*, such as ``mysql``.
 
     An unknown product has Backend itself.
     """
-    return BACKENDS.get(name, Backend)
+    match name:
+        case "mysql" | "mariadb":
+            from .mysql import MySQLBackend
+
+            return MySQLBackend
+        case "postgresql":
+            from .postgresql import PostgreSQLBackend
+
+            return PostgreSQLBackend
+        case "sqlite":
+            from .sqlite import SQLiteBackend
+
+            return SQLiteBackend
+    return Backend
+
+
+def backend_classes() -> Iterator[type[Backend]]:
+    """Yield the Backend class of each known product."""
+    yield from map(backend_class, ("mysql", "postgresql", "sqlite"))
 
 
 def backend_for(

@@ -4,8 +4,7 @@ Keyset pages need it: they keep the values of the last row and ask for the rows 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     JSON,
@@ -45,8 +44,7 @@ UNSORTABLE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Comparable:
+class Comparable(NamedTuple):
     """A column as a value of it is kept, and compared with later.
 
     ``kept`` selects the value. ``compared`` is the expression to compare, which sorts as the
@@ -67,13 +65,12 @@ class Comparable:
     def of_label(self, label: Label[Any]) -> "Comparable":
         """Return the same, comparing by the *label* under which ``kept`` is selected."""
         column: Column = literal_column(label.name, self.value_type)
-        return replace(
-            self, compared=column if self.cast_to is None else cast(column, self.cast_to)
+        return self._replace(
+            compared=column if self.cast_to is None else cast(column, self.cast_to)
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Sorting:
+class Sorting(NamedTuple):
     """How one product sorts and compares.
 
     - ``comparable``: see :meth:`exactly`, which calls it with a column, its type and the dialect.

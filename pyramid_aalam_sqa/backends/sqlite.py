@@ -9,13 +9,12 @@ from typing import Any, ClassVar
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.pool import AssertionPool, QueuePool
+from sqlalchemy.pool import AssertionPool, ConnectionPoolEntry, QueuePool
 
 from ..exceptions import SettingError
 from .backend import Backend, ErrorKind
 from .session_changes import SQLITE, SQLITE_READING
 from .sorting import SQLITE_SORTING, Sorting
-from .sqlite_schema import AttachedFile
 
 # The arguments of sqlite3.connect() but for the path of the file.
 DRIVER_ARGUMENTS = frozenset(
@@ -87,7 +86,6 @@ class SQLiteBackend(Backend):
     MEMORY_PATHS = frozenset({None, "", ":memory:", "file::memory:"})
     NAME_IS_DATABASE = False
     HAS_ACCOUNTS = False
-    RESERVED_NAMES = frozenset({"sqlite"})
     URL_SCHEMES: ClassVar[Mapping[str, str]] = {"sqlite": "sqlite"}
     DRIVER_PACKAGES: ClassVar[Mapping[str, str]] = {"pysqlcipher": "sqlcipher3-binary"}
     # SQLite has one integer type. A row id goes beyond 32 bits by itself.
@@ -159,8 +157,10 @@ class SQLiteBackend(Backend):
         if self.sqa_options["reset_connection"] and self.is_memory(self.url):
             msg = "sqa.reset_connection: a database in memory would be lost; write false."
             raise SettingError(msg)
-        event.listen(engine, "do_connect", self._make_folder)
+        self._make_folder_first(engine.dialect)
         if self.schema:
+            from .sqlite_schema import AttachedFile  # noqa: PLC0415 - a portal's models need it
+
             AttachedFile(self.schema, engine.dialect).prepare(engine)
         event.listen(engine, "connect", self._set_up)
         _begin_always(engine.dialect)
@@ -275,10 +275,19 @@ class SQLiteBackend(Backend):
         driver: Any = connection.connection.dbapi_connection
         driver.isolation_level = connection.info.pop(USUAL_BEGIN)
 
-    def _make_folder(self, *_: Any) -> None:
-        """Make the folder of the file before SQLite opens it."""
+    def _make_folder_first(self, dialect: Any) -> None:
+        """Let *dialect* make the folder of the file before SQLite opens it."""
         if not self.is_file(self.url):
             return
+        connect = dialect.connect
+
+        def make_and_connect(*args: Any, **kwargs: Any) -> Any:
+            self._make_folder()
+            return connect(*args, **kwargs)
+
+        dialect.connect = make_and_connect
+
+    def _make_folder(self) -> None:
         folder = Path(str(self.url.database)).parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -286,7 +295,7 @@ class SQLiteBackend(Backend):
             msg = f"{self.prefix}url: the folder {folder} cannot be made ({error.strerror})."
             raise SettingError(msg) from error
 
-    def _set_up(self, connection: sqlite3.Connection, _record: object) -> None:
+    def _set_up(self, connection: Any, record: ConnectionPoolEntry) -> None:
         if self.sqa_options["sqlite.foreign_keys"]:
             connection.execute("PRAGMA foreign_keys = ON")
         deadline = monotonic() + self.sqa_options["lock_timeout"]
@@ -294,6 +303,7 @@ class SQLiteBackend(Backend):
             sleep(JOURNAL_RETRY_INTERVAL)
         if self.reading:
             connection.execute(self.READ_ONLY_SQL)
+        super()._set_up(connection, record)
 
     def _set_journal_mode(self, connection: sqlite3.Connection, deadline: float) -> bool:
         """Set the journal mode, which is kept in the file; return false to be called again.

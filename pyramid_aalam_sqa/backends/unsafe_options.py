@@ -6,7 +6,6 @@ one product and its drivers is in its Backend.
 """
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from sqlalchemy.engine import Engine
@@ -14,6 +13,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from ..exceptions import SettingError
 from .backend import Backend
+from .spelling import most_similar
 
 AUTOCOMMIT_ADVICE = (
     "every statement would be stored at once, and an error answer could not undo it. Remove it. "
@@ -94,8 +94,8 @@ def _unsafe_arguments(backend: Backend, options: Mapping[str, Any]) -> Iterator[
 
 
 def _unknown_argument(name: str, known: frozenset[str]) -> str:
-    near = get_close_matches(name, sorted(known), n=1)
-    advice = f"did you mean {near[0]}?" if near else "remove it."
+    near = most_similar(name, sorted(known))
+    advice = f"did you mean {near}?" if near else "remove it."
     return f"the driver has no such argument; {advice}"
 
 

@@ -5,22 +5,16 @@ A wrong URL is never shown, because it is unknown which part of it is the passwo
 
 import re
 from contextlib import suppress
-from difflib import get_close_matches
 
 from sqlalchemy.engine import URL, Dialect, make_url
 from sqlalchemy.exc import NoSuchModuleError
 
 from ..exceptions import SettingError
 from .backend import ESCAPE_ADVICE, Backend
-from .registry import BACKENDS, backend_class
+from .registry import backend_class, backend_classes
+from .spelling import most_similar
 
 EXAMPLE = "mysql+pymysql://user:password@host/database or sqlite:///%(here)s/app.sqlite"
-
-
-# Names of dialects, and spellings that other tools use, each with what to write.
-URL_SCHEMES: dict[str, str] = dict(Backend.URL_SCHEMES)
-for each in BACKENDS.values():
-    URL_SCHEMES.update(each.URL_SCHEMES)
 
 
 def read_url(label: str, given: str | URL, *, needs_driver: bool = True) -> URL:
@@ -117,17 +111,25 @@ def _problem(url: URL) -> str | None:
 def _dialect(label: str, url: URL) -> type[Dialect]:
     """Return SQLAlchemy's class for *url*; raise if there is none, or if it needs asyncio."""
     name = url.drivername
-    near = get_close_matches(name.partition("+")[0].lower(), URL_SCHEMES, n=1)
-    advice = f"write {URL_SCHEMES[near[0]]}://" if near else f"write for example {EXAMPLE}"
     try:
         dialect: type[Dialect] = url.get_dialect()
     except (NoSuchModuleError, AttributeError, ValueError):
-        msg = f"{label}: there is no dialect {name!r}; {advice}."
+        msg = f"{label}: there is no dialect {name!r}; {_scheme_advice(name)}."
         raise SettingError(msg) from None
     if dialect.is_async:
+        advice = _scheme_advice(name)
         msg = f"{label}: {name}:// is for asyncio, which Pyramid does not use; {advice}."
         raise SettingError(msg)
     return dialect
+
+
+def _scheme_advice(name: str) -> str:
+    """Return what to write instead of *name*, a wrong name of a dialect."""
+    schemes = dict(Backend.URL_SCHEMES)
+    for each in backend_classes():
+        schemes.update(each.URL_SCHEMES)
+    near = most_similar(name.partition("+")[0].lower(), schemes)
+    return f"write {schemes[near]}://" if near else f"write for example {EXAMPLE}"
 
 
 def _require_driver(label: str, dialect: type[Dialect], name: str) -> None:

@@ -50,7 +50,8 @@ def make_engine(database: Database, sqa_options: Mapping[str, Any]) -> Engine:
             msg = "sqa.password_file: sqlalchemy.engine is used as it is; remove one of the two."
             raise SettingError(msg)
         check_ready_engine(backend, database.engine)
-        install_listeners(database.engine, backend)
+        if install_listeners(database.engine, backend):
+            backend.watch_connections(database.engine)
         return database.engine
     check_options(backend, database.options)
     engine = _prepared(database, backend, budget)
@@ -106,7 +107,7 @@ def _prepared(database: Database, backend: Backend, budget: Mapping[str, Any]) -
     options = _with_defaults(database, backend.engine_defaults(), budget)
     engine = _create(database, options)
     # In this order: each of these do_connect listeners hands the connecting on to the next, and
-    # the backend's, if it has one, connects.
+    # the last one to the dialect, whose connect() the backend may replace.
     if sqa_options["hosts"]:
         use_hosts(engine, backend, sqa_options["hosts"])
     path = sqa_options["password_file"]

@@ -35,14 +35,17 @@ from .transaction import Outcome, WatchedTransaction
 from .watcher import report_unknown, transaction_on, watch_transactions
 
 
-def install_listeners(engine: Engine, backend: Backend) -> None:
-    """Classify the errors of *engine* and watch its transactions, once for each engine."""
+def install_listeners(engine: Engine, backend: Backend) -> bool:
+    """Classify the errors of *engine* and watch its transactions, once for each engine.
+
+    Return false if that was done before.
+    """
     if has_backend(engine):
-        return
+        return False
     attach_backend(engine, backend)
     watch_transactions(engine, backend)
     event.listen(engine, "handle_error", classify)
-    backend.watch_connections(engine)
+    return True
 
 
 def classify(context: ExceptionContext) -> None:

@@ -1,11 +1,10 @@
 """One budget of connections for all engines of a process: an idle one is closed for a new one."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf, log2
 from threading import Condition, RLock
 from time import time
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import ref
 
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -16,8 +15,7 @@ from sqlalchemy.pool.base import ResetStyle, _ConnectionRecord
 HALF_LIFE = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Idle:
+class Idle(NamedTuple):
     """An idle connection, and how much its pool is used; see :func:`_use_after`."""
 
     record: ref[ConnectionPoolEntry]

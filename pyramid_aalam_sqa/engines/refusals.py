@@ -1,29 +1,24 @@
 """What refuses the writes of a read-only request, and the words for it."""
 
 import re
-from dataclasses import dataclass
 
-from ..backends import READS
+from ..backends import READS, Pattern
 from ..exceptions import ReadOnlyRequestError
 
 # Statements that read, or that change only their own transaction or connection.
-HARMLESS = re.compile(
+HARMLESS = Pattern(
     r"\s*\(*\s*(?:VALUES|TABLE|SAVEPOINT|RELEASE|ROLLBACK\s+(?:WORK\s+|TRANSACTION\s+)?TO|"
-    r"DECLARE|FETCH|MOVE|CLOSE|SET(?!\s+STATEMENT)|PRAGMA)\b",
-    re.IGNORECASE,
+    r"DECLARE|FETCH|MOVE|CLOSE|SET(?!\s+STATEMENT)|PRAGMA)\b"
 )
 # A common table expression may write, and so may what follows these words.
-MAY_HOLD_WRITE = re.compile(
-    r"\s*\(*\s*(?:WITH|SET\s+STATEMENT|EXPLAIN\b[^'\"`]*\bANALY[SZ]E)\b", re.IGNORECASE
-)
-WRITES = re.compile(r"\b(?:INSERT|UPDATE|DELETE|MERGE|REPLACE)\b", re.IGNORECASE)
-QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
+MAY_HOLD_WRITE = Pattern(r"\s*\(*\s*(?:WITH|SET\s+STATEMENT|EXPLAIN\b[^'\"`]*\bANALY[SZ]E)\b")
+WRITES = Pattern(r"\b(?:INSERT|UPDATE|DELETE|MERGE|REPLACE)\b")
+QUOTED = r"'[^']*'|\"[^\"]*\"|`[^`]*`"
 # Where a value may begin: a quote, a bracket, a comparison, or a number that is not part of a name.
-VALUE = re.compile(r"['\"(=<>$]|\b\d")
+VALUE = r"['\"(=<>$]|\b\d"
 LONGEST_SHOWN = 80
 
 
-@dataclass(slots=True, eq=False)
 class ReadOnly:
     """A request or a view that may not write.
 
@@ -31,10 +26,11 @@ class ReadOnly:
     With *by_method* it is read-only only because of its method. ``refused`` is the first error.
     """
 
-    who: str
-    snapshot: bool = False
-    by_method: bool = False
-    refused: ReadOnlyRequestError | None = None
+    __slots__ = ("by_method", "refused", "snapshot", "who")
+
+    def __init__(self, who: str, *, snapshot: bool = False, by_method: bool = False) -> None:
+        self.who, self.snapshot, self.by_method = who, snapshot, by_method
+        self.refused: ReadOnlyRequestError | None = None
 
     def error(self, what: str) -> ReadOnlyRequestError:
         """Return the error for *what* was to be written."""
@@ -58,10 +54,10 @@ class ReadOnly:
 def may_write(statement: str) -> bool:
     """Tell whether *statement* may write, as far as its text tells; a function in it may, too."""
     if MAY_HOLD_WRITE.match(statement):
-        return WRITES.search(QUOTED.sub("", statement)) is not None
+        return WRITES.search(re.sub(QUOTED, "", statement)) is not None
     return not (READS.match(statement) or HARMLESS.match(statement))
 
 
 def beginning_of(statement: str) -> str:
     """Return the beginning of *statement* as far as it cannot hold a value."""
-    return VALUE.split(statement.strip(), maxsplit=1)[0][:LONGEST_SHOWN].strip()
+    return re.split(VALUE, statement.strip(), maxsplit=1)[0][:LONGEST_SHOWN].strip()

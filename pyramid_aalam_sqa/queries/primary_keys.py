@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from fractions import Fraction
 from math import isfinite
 from typing import Any
 from uuid import UUID
@@ -23,9 +22,9 @@ from ..backends import backend_class
 
 # Text is matched with these before Python converts it. Python would also accept signs, blanks,
 # underscores and the digits of every script, and take seconds for a number of a million digits.
-INTEGER = re.compile(r"0|-?[1-9][0-9]{0,19}")
-DECIMAL = re.compile(r"-?[0-9]{1,1000}(\.[0-9]{1,1000})?")
-FLOAT = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?(e[+-]?[0-9]{1,3})?")
+INTEGER = r"0|-?[1-9][0-9]{0,19}"
+DECIMAL = r"-?[0-9]{1,1000}(\.[0-9]{1,1000})?"
+FLOAT = r"-?[0-9]{1,400}(\.[0-9]{1,400})?(e[+-]?[0-9]{1,3})?"
 BOOLEANS = {"True": True, "true": True, "False": False, "false": False}
 
 
@@ -149,7 +148,7 @@ def _for_type_decorator(type_: TypeDecorator[Any], value: object, dialect: Diale
 
 
 def _integer(type_: TypeEngine[Any], value: object, dialect: Dialect) -> int | None:
-    if isinstance(value, str) and INTEGER.fullmatch(value):
+    if isinstance(value, str) and re.fullmatch(INTEGER, value):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         return None
@@ -194,21 +193,22 @@ def _boolean(_: Any, value: object) -> bool | None:
 def _decimal(type_: Any, value: object) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, (int, Decimal, str)):
         return None
-    if isinstance(value, str) and not DECIMAL.fullmatch(value):
+    if isinstance(value, str) and not re.fullmatch(DECIMAL, value):
         return None
     number = Decimal(value)
     if not number.is_finite() or abs(number.adjusted()) > LARGEST_EXPONENT:
         return None
     if not isinstance(type_, Numeric) or type_.precision is None:
         return number
-    units = Fraction(number) * 10 ** (type_.scale or 0)
-    return number if units.denominator == 1 and abs(units) < 10**type_.precision else None
+    numerator, denominator = number.as_integer_ratio()
+    units, rest = divmod(numerator * 10 ** (type_.scale or 0), denominator)
+    return number if rest == 0 and abs(units) < 10**type_.precision else None
 
 
 def _float(_: Any, value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
-    if isinstance(value, str) and not FLOAT.fullmatch(value):
+    if isinstance(value, str) and not re.fullmatch(FLOAT, value):
         return None
     number = float(value)
     return number if isfinite(number) else None

@@ -24,8 +24,6 @@ from .positions import positions_policy
 from .read_only import ReadOnlyPredicate, read_only_deriver
 from .request import (
     sqa_after_commit,
-    sqa_paginate,
-    sqa_paginate_keyset,
     sqa_session,
     sqa_sessions,
     sqa_stream,
@@ -77,8 +75,10 @@ def includeme(config: Any) -> None:
     config.add_directive("add_sqa_health", add_sqa_health)
     for session in (sqa_session, sqa_sessions):
         config.add_request_method(session, reify=True)
-    for method in (sqa_after_commit, sqa_paginate, sqa_paginate_keyset, sqa_stream):
+    for method in (sqa_after_commit, sqa_stream):
         config.add_request_method(_bound(method), method.__name__, property=True)
+    config.add_request_method(_paginate, "sqa_paginate", property=True)
+    config.add_request_method(_paginate_keyset, "sqa_paginate_keyset", property=True)
     config.add_tween("pyramid_aalam_sqa.rollback_tween_factory", under=EXCVIEW)
     config.add_tween("pyramid_aalam_sqa.retry_tween_factory", over="pyramid_tm.tm_tween_factory")
     config.action(
@@ -129,6 +129,18 @@ def _bound(function: Callable[..., Any]) -> Callable[[Any], Callable[..., Any]]:
     each request would live until the garbage collector runs.
     """
     return lambda request: partial(function, request)
+
+
+def _paginate(request: Any) -> Callable[..., Any]:
+    from .pages import sqa_paginate  # noqa: PLC0415 - many applications show no pages
+
+    return partial(sqa_paginate, request)
+
+
+def _paginate_keyset(request: Any) -> Callable[..., Any]:
+    from .pages import sqa_paginate_keyset  # noqa: PLC0415 - as above
+
+    return partial(sqa_paginate_keyset, request)
 
 
 def add_sqa_database(config: Any, url: str | URL | None = None, **options: Any) -> None:

@@ -4,8 +4,7 @@ An application subscribes to them by ``config.add_subscriber()``.
 """
 
 import logging
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..applications import get_sqa
 from ..exceptions import OutcomeUnknownError, PartialCommitError
@@ -13,8 +12,7 @@ from ..exceptions import OutcomeUnknownError, PartialCommitError
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptFailed:
+class AttemptFailed(NamedTuple):
     """An attempt of *request* failed by a conflict with another transaction, and is retried.
 
     *attempt* is its number from 1, of *attempts* in all. *error* is the conflict.
@@ -26,16 +24,14 @@ class AttemptFailed:
     attempts: int
 
 
-@dataclass(frozen=True, slots=True)
-class OutcomeUnknown:
+class OutcomeUnknown(NamedTuple):
     """COMMIT was sent for *request* and never answered; *error* is OutcomeUnknownError."""
 
     request: Any
     error: OutcomeUnknownError
 
 
-@dataclass(frozen=True, slots=True)
-class PartialCommit:
+class PartialCommit(NamedTuple):
     """*request* is stored in some of its databases only; *error* is PartialCommitError.
 
     ``error.stored``, ``error.not_stored`` and ``error.unknown`` have the keys of the databases.

@@ -19,7 +19,7 @@ from sqlalchemy.orm import InstanceState, Mapper
 R = TypeVar("R")
 
 # The words in the names of columns that are not for everybody, each between underscores.
-SECRET_WORDS = re.compile(
+HIDDEN_WORDS = (
     r"(?:^|_)(?:passwords?|passwd|pwd|passphrase|secrets?|tokens?|credentials?|salt|otp|api_?key"
     r"|private_?key)(?:_|$)"
 )
@@ -134,7 +134,7 @@ def _public_columns(mapper: Mapper[Any]) -> list[str]:
 def _looks_secret(name: str) -> bool:
     """Tell whether *name* has a word for a secret: password_hash, apiKey, access_token."""
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-    return SECRET_WORDS.search(snake) is not None
+    return re.search(HIDDEN_WORDS, snake) is not None
 
 
 def _base64(value: bytes) -> str:

@@ -1,4 +1,7 @@
-"""The methods and properties that a request gets: sessions, pages, streams, after the commit."""
+"""The methods and properties that a request gets: sessions, streams, after the commit.
+
+Those that show pages are in pages.py.
+"""
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -15,21 +18,13 @@ from ..applications import SessionFactory, application_of
 from ..backends import backend_of
 from ..exceptions import WRITE_OUTSIDE_TRANSACTION, OutsideTransactionError
 from ..interfaces import TransactionManager
-from ..pagination import (
-    Address,
-    KeysetOptions,
-    KeysetPage,
-    Page,
-    PageOptions,
-    PageRequest,
-    find_keyset_page,
-    find_page,
-)
 from ..queries import SqaSession
 from ..sessions import JoinedSession
-from .addresses import address_of
 from .lifetime import ACTIVE, end_with_request, environs_of_thread, lifetime_of
 from .read_only import reading_of, reading_session
+
+if TYPE_CHECKING:
+    from ..pagination import KeysetOptions, KeysetPage, Page, PageOptions
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -238,48 +233,3 @@ def _stream_rows(
                 raise
     finally:
         session.end()
-
-
-def sqa_paginate(request: Any, statement: object, **options: Unpack[PageOptions]) -> Page[Any]:
-    """Return the page of *statement* that the query string asks for, on ``request.sqa_session``.
-
-    The options are those of :func:`paginate`. ``page`` and ``per_page`` are taken from the query
-    string unless they are given here. The sizes are those of the settings ``sqa.page_size`` and
-    ``sqa.max_page_size``, and ``url`` is the address of the request.
-    """
-    address = address_of(request.environ)
-    wanted = _page_request(request, address, options, page=address.get("page"))
-    return find_page(request.sqa_session, statement, wanted)
-
-
-def sqa_paginate_keyset(
-    request: Any, statement: object, **options: Unpack[KeysetOptions]
-) -> KeysetPage[Any]:
-    """Return the page of *statement* after or before the cursor in the query string.
-
-    The options are those of :func:`paginate_keyset`. ``after``, ``before`` and ``per_page`` are
-    taken from the query string unless they are given here; a cursor that is given here replaces
-    both. The secret is that of the setting ``sqa.cursor_secret``. The rest is as for
-    :func:`sqa_paginate`.
-    """
-    address = address_of(request.environ)
-    given = options.get("after") is not None or options.get("before") is not None
-    cursors = {} if given else {name: address.get(name) for name in ("after", "before")}
-    # Not read where the caller gives one: without the setting it logs a warning.
-    secret = None if options.get("secret") else application_of(request).cursor_secret
-    wanted = _page_request(request, address, options, secret=secret, **cursors)
-    return find_keyset_page(request.sqa_session, statement, wanted)
-
-
-def _page_request(
-    request: Any, address: Address, options: Mapping[str, Any], **asked: Any
-) -> PageRequest:
-    sqa_options = application_of(request).sessions.settings.sqa_options
-    return PageRequest.of(
-        options,
-        per_page=address.get("per_page"),
-        page_size=sqa_options["page_size"],
-        max_per_page=sqa_options["max_page_size"],
-        address=address,
-        **asked,
-    )

@@ -45,18 +45,21 @@ class Routes:
         self._known: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()
         self._checked: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()
         # The engine that writes, by the one that read-only requests read from instead.
-        self._writers: WeakKeyDictionary[Engine, Engine] = WeakKeyDictionary()
+        self._writers: WeakKeyDictionary[Engine, Engine] | None = None
+        self._check = _RoutingCheck(self)
         for engine in set(engines.values()):
-            listen_for_statements(engine, _RoutingCheck(self))
+            listen_for_statements(engine, self._check)
 
     def add_reader(self, reader: Engine, writer: Engine) -> None:
         """Check the statements of *reader* as those of *writer*, in whose place it reads."""
+        if self._writers is None:
+            self._writers = WeakKeyDictionary()
         self._writers[reader] = writer
-        listen_for_statements(reader, _RoutingCheck(self))
+        listen_for_statements(reader, self._check)
 
     def writer_of(self, engine: Engine) -> Engine:
         """Return the engine in whose place *engine* reads, or *engine* itself."""
-        return self._writers.get(engine, engine)
+        return engine if self._writers is None else self._writers.get(engine, engine)
 
     def engine_for(self, key: str) -> Engine:
         """Return the engine with the bind key *key*.

@@ -2,16 +2,16 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv6Address
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..backends import backend_class
 from ..exceptions import SettingError
 from .settings import Database
 
 # A name or an IPv4 address, or an IPv6 address in brackets; then the port, if it is given.
-HOST = re.compile(r"(?:(\w[\w.-]*)|\[([^\[\]]+)\])(?::([0-9]{1,5}))?", re.ASCII)
+HOST = r"(?:(\w[\w.-]*)|\[([^\[\]]+)\])(?::([0-9]{1,5}))?"
 
 
 # Arguments of the drivers, and options of create_engine, that name a server as well.
@@ -22,8 +22,7 @@ SERVER_ARGUMENTS = (
 SERVER_OPTIONS = ("engine", "creator", "pool")
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(NamedTuple):
     """The name or address of a server, and its port; None is that of the URL or the product."""
 
     name: str
@@ -40,7 +39,7 @@ def read_hosts(text: str) -> tuple[Host, ...]:
 
 
 def _read_host(text: str) -> Host:
-    found = HOST.fullmatch(text)
+    found = re.fullmatch(HOST, text, re.ASCII)
     if found is None:
         raise ValueError(text)
     name, address, port = found.groups()

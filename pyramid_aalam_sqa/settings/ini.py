@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
-from urllib.parse import unquote
-
-from paste.deploy.loadwsgi import APP, ConfigLoader, LoaderContext
 
 from ..exceptions import SettingError
 
 SECTION = "sqlalchemy"
+
+# The module in which PasteDeploy loads applications. It is not imported here, because not every
+# application has an ini file.
+PASTE = "paste.deploy.loadwsgi"
 
 # In an ini file, the name of an application's section begins with one of these.
 APPLICATION_PREFIXES = ("app:", "application:")
@@ -62,45 +63,9 @@ def read_app_settings(path: str, name: str = "main") -> Any:
     ``global_conf``, but the application is not imported and may even not be installed. If *name* is
     a pipeline, they are the settings of the application at its end. Raises what PasteDeploy raises.
     """
-    context = SettingsLoader(path).get_context(APP, name)
-    while (inner := _wrapped_context(context)) is not None:
-        context = inner
-    return context.config()
+    from .paste_loader import load_settings  # noqa: PLC0415 - as in _load_ini()
 
-
-def _wrapped_context(context: Any) -> Any:
-    """Return the context that a pipeline or a filter wraps; None if *context* wraps none."""
-    return getattr(context, "app_context", None) or getattr(context, "next_context", None)
-
-
-class SettingsLoader(ConfigLoader):  # type: ignore[misc]  # paste has no types
-    """Reads the settings of an application without importing the application."""
-
-    def get_context(
-        self, object_type: Any, name: str | None = None, global_conf: Any = None
-    ) -> LoaderContext:
-        """Return the context of *name*; an empty one if *name* is not a section but a package."""
-        kind, colon, rest = (name or "").partition(":")
-        if not colon or not self.absolute_name(name):
-            return super().get_context(object_type, name, global_conf)
-        if kind != "config":
-            return LoaderContext(None, object_type, None, global_conf or {}, {}, self)
-        path, _, section = rest.partition("#")
-        whole = Path(self.filename).parent / unquote(path.removeprefix("//"))
-        loader = SettingsLoader(str(whole))
-        loader.update_defaults(global_conf or {}, overwrite=False)
-        return loader.get_context(object_type, section or None, global_conf)
-
-    def _context_from_explicit(
-        self,
-        object_type: Any,
-        local_conf: Any,
-        global_conf: Any,
-        global_addition: Any,
-        section: Any,
-    ) -> LoaderContext:
-        """Return the context of a section that names its factory itself."""
-        return LoaderContext(None, object_type, None, global_conf, local_conf, self)
+    return load_settings(path, name)
 
 
 def _items_of_section(parser: configparser.ConfigParser) -> list[tuple[str, str]]:
@@ -160,7 +125,8 @@ def context_in_use() -> Any:
     """
     for frame in _frames_of_paste():
         context = frame.f_locals.get("context")
-        if isinstance(getattr(context, "loader", None), ConfigLoader):
+        # Of PasteDeploy's loaders, the one for ini files has a parser.
+        if hasattr(getattr(context, "loader", None), "parser"):
             return context
     return None
 
@@ -180,13 +146,15 @@ def _frames_of_paste() -> Iterator[FrameType]:
     while frame := frame.f_back:  # type: ignore[assignment]  # None ends the walk
         # A running server's main thread stays in this function of PasteDeploy, and loads nothing.
         serving = frame.f_code.co_name == "server_wrapper"
-        if frame.f_globals.get("__name__") == LoaderContext.__module__ and not serving:
+        if frame.f_globals.get("__name__") == PASTE and not serving:
             yield frame
 
 
 def _load_ini(path: str) -> Any:
+    from .paste_loader import make_loader  # noqa: PLC0415 - there may be no ini file
+
     try:
-        return ConfigLoader(path)
+        return make_loader(path)
     except (OSError, UnicodeError, configparser.Error):
         # The application was not loaded from an ini file.
         return None

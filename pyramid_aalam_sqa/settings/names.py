@@ -15,10 +15,10 @@ from ..exceptions import SettingError
 MAX_LENGTH = 63
 
 
-PROVIDER = re.compile(r"[a-z][a-z0-9]{0,19}", re.ASCII)
+PROVIDER = r"[a-z][a-z0-9]{0,19}"
 
 
-APP = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", re.ASCII)
+APP = r"[a-z][a-z0-9]*(_[a-z0-9]+)*"
 
 
 PROVIDER_RULE = (
@@ -33,13 +33,19 @@ APP_RULE = "lower-case letters and digits in words joined by single underscores,
 def is_provider(value: object) -> bool:
     """Return whether *value* can be the provider, the first part of a name."""
     return (
-        isinstance(value, str) and bool(PROVIDER.fullmatch(value)) and value not in RESERVED_NAMES
+        isinstance(value, str)
+        and bool(re.fullmatch(PROVIDER, value, re.ASCII))
+        and value not in RESERVED_NAMES
     )
 
 
 def is_app(value: object) -> bool:
     """Return whether *value* can be the application, the second part of a name."""
-    return isinstance(value, str) and len(value) < MAX_LENGTH and bool(APP.fullmatch(value))
+    return (
+        isinstance(value, str)
+        and len(value) < MAX_LENGTH
+        and bool(re.fullmatch(APP, value, re.ASCII))
+    )
 
 
 def database_name(provider: str, app: str) -> str:

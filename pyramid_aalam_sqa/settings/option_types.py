@@ -4,9 +4,9 @@ import json
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from keyword import iskeyword
 from pkgutil import resolve_name
+from typing import NamedTuple
 
 from sqlalchemy import pool
 from sqlalchemy.engine import URL, Engine
@@ -16,8 +16,7 @@ from .hosts import Host, read_hosts
 from .names import APP_RULE, PROVIDER_RULE, is_app, is_provider
 
 
-@dataclass(frozen=True, slots=True)
-class OptionType:
+class OptionType(NamedTuple):
     """The type of an option.
 
     ``write`` follows the word "write" in an error message. ``read`` turns text into a value; a
@@ -125,9 +124,10 @@ def one_of(
 
 
 def _text_matching(write: str, pattern: str) -> OptionType:
-    found = re.compile(pattern, re.ASCII).fullmatch
     return OptionType(
-        write, _unchanged, lambda value: isinstance(value, str) and bool(found(value))
+        write,
+        _unchanged,
+        lambda value: isinstance(value, str) and bool(re.fullmatch(pattern, value, re.ASCII)),
     )
 
 

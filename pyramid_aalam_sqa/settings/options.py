@@ -5,7 +5,7 @@ setting, add a line here; its type comes from option_types.py.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from .option_types import (
     APP,
@@ -43,8 +43,7 @@ from .option_types import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One setting.
 
     ``default`` is written as in an ini file; None means the default of SQLAlchemy or the server.
@@ -374,4 +373,4 @@ def all_options() -> Iterator[Option]:
         ("", PYRAMID_OPTIONS),
     ):
         for option in options:
-            yield replace(option, key=prefix + option.key)
+            yield option._replace(key=prefix + option.key)

@@ -1,13 +1,13 @@
 """Turns each setting, as the user wrote it, into a value of its type."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from difflib import get_close_matches
-from typing import Any
+from sys import intern
+from typing import Any, NamedTuple
 
 from sqlalchemy import util
 from sqlalchemy.engine import Dialect
 
+from ..backends import most_similar
 from ..exceptions import SettingError
 from .option_types import BLANK_OR_CALLABLE, DRIVER_VALUE, one_of
 from .options import ENGINE_OPTIONS, Option, all_options
@@ -31,13 +31,16 @@ INTERNAL_OPTIONS = {"dbapi", "compiler_linting"}
 ENGINE_OPTION_NAMES = {option.key: option for option in ENGINE_OPTIONS}
 
 
-@dataclass(frozen=True, slots=True)
-class RawSetting:
+class RawSetting(NamedTuple):
     """A setting as the user wrote it: *label* says where, *name* is the option's name."""
 
     label: str
     name: str
-    value: object = field(repr=False)
+    value: object
+
+    def __repr__(self) -> str:
+        # Without the value, which may be a secret.
+        return f"RawSetting({self.label!r}, {self.name!r})"
 
 
 def read_options(
@@ -56,7 +59,8 @@ def read_options(
     for item in given:
         argument = item.name.removeprefix(ARGUMENT_PREFIX)
         if argument and argument != item.name:
-            arguments[argument] = _driver_argument(argument, item)
+            # One string for the arguments of all engines.
+            arguments[intern(argument)] = _driver_argument(argument, item)
         else:
             option = known_option(item, known, prefix)
             if item.name == "isolation_level" and dialect:
@@ -75,8 +79,8 @@ def known_option(item: RawSetting, known: Mapping[str, Option], prefix: str) -> 
     if item.name in known:
         return known[item.name]
     everything = [option.key for option in all_options()] + [prefix + name for name in known]
-    near = get_close_matches(prefix + item.name, everything, n=1, cutoff=0.5)
-    advice = f"did you mean {near[0]}?" if near else "see the table of settings."
+    near = most_similar(prefix + item.name, everything, cutoff=0.5)
+    advice = f"did you mean {near}?" if near else "see the table of settings."
     msg = f"There is no setting {item.label}; {advice}"
     raise SettingError(msg)
 

@@ -6,6 +6,7 @@ Every mistake raises a :class:`SettingError` that names the key and says what to
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from ..backends import is_memory, read_url, with_name
@@ -27,7 +28,7 @@ from .settings import DEFAULT_KEY, Database, Settings
 BINDS_PREFIX = "binds."
 
 
-BIND_KEY = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
+BIND_KEY = r"[a-z][a-z0-9_]*"
 
 
 # Options that a bind never inherits from the default database: its address, its names in the log.
@@ -143,7 +144,7 @@ def _read_binds(
     groups: dict[str, dict[str, RawSetting]] = {}
     for item in bind_settings:
         key, _, option = item.name.removeprefix(BINDS_PREFIX).partition(".")
-        if not BIND_KEY.fullmatch(key) or key == DEFAULT_KEY:
+        if not re.fullmatch(BIND_KEY, key, re.ASCII) or key == DEFAULT_KEY:
             msg = (
                 f"{item.label}: {key!r} is not a key for a bind: write lower-case letters, digits "
                 "and underscores, a letter first, and not default."
@@ -253,15 +254,21 @@ def _read_database(
 
 
 def _read_group(
-    prefix: str, options: Iterable[Option], given: Iterable[RawSetting]
+    prefix: str, options: tuple[Option, ...], given: Iterable[RawSetting]
 ) -> dict[str, Any]:
     """Return the value of each of *options*: the one in *given*, or else its default."""
     known = {prefix + option.key: option for option in options}
-    values: dict[str, Any] = {
-        option.key: option.type.value(option.default) if option.default else None
-        for option in options
-    }
+    values = dict(_defaults(options))
     for item in given:
         option = known_option(item, known, "sqa.")
         values[item.name.removeprefix(prefix)] = read_value(option, item)
     return values
+
+
+@cache
+def _defaults(options: tuple[Option, ...]) -> dict[str, Any]:
+    """Return the default of each of *options*; the applications of a process share the values."""
+    return {
+        option.key: option.type.value(option.default) if option.default else None
+        for option in options
+    }

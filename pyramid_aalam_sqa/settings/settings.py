@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy.engine import URL, Engine
@@ -36,7 +37,7 @@ class Database:
         return masked(self.url)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Settings:
     """All settings of one application, checked, each value of its type.
 
@@ -63,10 +64,15 @@ class Settings:
         first = self.sqa_options["commit_order"] or ()
         return {key: found[key] for key in dict.fromkeys([*first, *found]) if key in found}
 
+    @cached_property
+    def shared_options(self) -> Mapping[str, Any]:
+        """The ``sqa.`` options of the binds that have none of their own: one object for all."""
+        # These are about the servers and the account of the default database only.
+        return {**self.sqa_options, **dict.fromkeys(("password_file", "hosts", "reader.url"))}
+
     def options_for(self, key: str) -> Mapping[str, Any]:
         """Return the ``sqa.`` options for the database with the key *key*."""
         if key == DEFAULT_KEY:
             return self.sqa_options
-        # These are about the servers and the account of the default database only.
-        none = dict.fromkeys(("password_file", "hosts", "reader.url"))
-        return {**self.sqa_options, **none, **self.bind_options.get(key, {})}
+        own = self.bind_options.get(key)
+        return {**self.shared_options, **own} if own else self.shared_options

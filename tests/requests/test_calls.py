@@ -145,8 +145,10 @@ def test_the_shortcuts_are_worth_it(beyond):
     assert beyond(get) < beyond(get, **{"sqa.shortcuts": "false"})
 
 
-def test_an_application_that_never_asked_for_recording_does_not_pay_for_it(serve):
+def test_an_application_that_never_asked_for_recording_does_not_pay_for_it(serve, monkeypatch):
     """Nothing of the room debugging is imported or wrapped."""
+    # As above: the look at bind keys stands around the dialect's methods, too.
+    monkeypatch.setattr(undeclared_keys, "_any_key_declared", False)
     engine = get_sqa(serve("sqlite://")).engine
 
     assert engine.dialect.do_execute.__module__ == "pyramid_aalam_sqa.engines.watcher"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
-from ...backends import LOCAL_HOSTS, MySQLBackend
+from ...backends import LOCAL_HOSTS, backend_class
 from ..server import Finding
 from ..tenant import Tenant
 from .accounts import first_column
@@ -128,7 +128,7 @@ def tables_and_settings(connection: Connection, tenant: Tenant) -> Iterator[Find
 
 
 def _idle_connections(connection: Connection, tenant: Tenant) -> Iterator[Finding]:
-    default = int(MySQLBackend.ENGINE_DEFAULTS["pool_recycle"])
+    default = int(backend_class("mysql").ENGINE_DEFAULTS["pool_recycle"])
     recycle = tenant.options.get("pool_recycle", default)
     limit = int(str(connection.scalar(text("SELECT @@GLOBAL.wait_timeout"))))
     if recycle == NEVER or recycle >= limit:
