@@ -223,7 +223,7 @@ class RoutingSession(Session):
         columns. So the engine is chosen here.
         """
         arguments = options.get("bind_arguments") or {}
-        asked = bool(arguments) and not arguments.keys().isdisjoint(("bind", "bind_key"))
+        asked = "bind" in arguments or "bind_key" in arguments
         if asked:
             bind = self.get_bind(**arguments)
             self._check_bulk_insert(statement, params, bind.engine)
@@ -234,9 +234,11 @@ class RoutingSession(Session):
         else:
             # It is not a statement: SQLAlchemy raises an error for it.
             return options
-        kept = {name: value for name, value in arguments.items() if name != "bind_key"}
+        bound = {**arguments, "bind": bind}
+        bound.pop("bind_key", None)
         marks = {**(options.get("execution_options") or {}), ROUTED: None if asked else self.routes}
-        return {**options, "bind_arguments": {**kept, "bind": bind}, "execution_options": marks}
+        options.update(bind_arguments=bound, execution_options=marks)
+        return options
 
     def _check_bulk_insert(self, statement: Any, params: Any, engine: Engine) -> None:
         """Raise :class:`BindError` for a bulk INSERT of a mapped class into another database.

@@ -19,7 +19,7 @@ for name in ("without", "off"):
     # The collector calls finalizers when it likes.
     gc.collect()
     gc.disable()
-    calls[name] = [script.calls(app, number, name) for number in (0, 5)]
+    calls[name] = [script.calls(app, number) for number in (0, 5)]
 assert calls["off"] == calls["without"], calls
 # A module that is not imported has registered no listener and has wrapped nothing.
 found = [name for name in sys.modules if name.startswith("pyramid_aalam_sqa.debugging")]
