@@ -156,7 +156,7 @@ class Backend:
     - ``READ_WRITE_SQL``: undoes it where it holds for the connection; empty where it does not.
     - ``READS_APART``: whether read-only requests can have connections of their own, which the
       server keeps from writing.
-    - ``reading_changes(statement)``: as ``changes_session``, on those connections. It knows what
+    - ``reading_changes[statement]``: as ``changes_session``, on those connections. It knows what
       begins a transaction too, because such a transaction may write.
     - ``SNAPSHOT_SQL``: begins a transaction there that sees the database as it is now. Where it is
       empty, each transaction does, and begin_reading() begins one.
@@ -533,7 +533,7 @@ class Backend:
                 record.invalidate(error)
 
     def _set_up(self, connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        """Set up a new connection of an engine that was made here; a subclass calls this last."""
+        """Set up a new connection of an engine that was made here; most call this last."""
         if not self.reading:
             self._refuse_autocommit(connection, record)
 

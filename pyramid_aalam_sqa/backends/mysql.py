@@ -205,6 +205,9 @@ class MySQLBackend(Backend):
         self.connect_timeout = float({**arguments, **self.url.query}.get("connect_timeout") or 5)
         # Before SQLAlchemy's own listener, which reads sql_mode to learn how to quote.
         event.listen(engine, "connect", self._set_up, insert=True)
+        if not self.reading:
+            # After the listeners of others, which may set the mode.
+            self.watch_connections(engine)
         if self.sqa_options["max_connections"]:
             event.listen(engine, "close", close_and_wait)
         dialect: Any = engine.dialect
@@ -310,8 +313,11 @@ class MySQLBackend(Backend):
         super().on_return(connection, record)
         if connection is None or record.dbapi_connection is None or self.reading:
             return
-        if connection.get_autocommit():
-            connection.autocommit(False)
+        try:
+            if connection.get_autocommit():
+                connection.autocommit(False)
+        except Exception as error:  # noqa: BLE001 - the pool must get its place back
+            record.invalidate(error)
 
     def socket(self, connection: Any) -> Any:
         """Return PyMySQL's socket; None for other drivers, which hide theirs."""
@@ -376,7 +382,6 @@ class MySQLBackend(Backend):
             cursor.execute("SELECT @@max_allowed_packet")
             [(self.max_packet,)] = cursor.fetchall()
         cursor.close()
-        super()._set_up(connection, record)
 
 
 def lock_name(name: str) -> str:

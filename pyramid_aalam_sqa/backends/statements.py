@@ -9,26 +9,35 @@ own and asks at each step who listens: a request of one statement costs a fifth 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from sqlalchemy.engine import Engine, ExecutionContext
+from sqlalchemy.engine import Dialect, Engine, ExecutionContext
+
+Listener = Callable[[str, ExecutionContext | None], object]
+
+# Each dialect is wrapped once: many applications may be made on one ready engine.
+_listeners: WeakKeyDictionary[Dialect, list[Listener]] = WeakKeyDictionary()
 
 
-def listen_for_statements(
-    engine: Engine, listener: Callable[[str, ExecutionContext | None], object]
-) -> None:
+def listen_for_statements(engine: Engine, listener: Listener) -> None:
     """Call *listener* with the text and the context of each statement, just before it is sent."""
     dialect: Any = engine.dialect
-    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
-        setattr(dialect, name, partial(_tell_and_execute, listener, getattr(dialect, name)))
+    listeners = _listeners.get(dialect)
+    if listeners is None:
+        listeners = _listeners[dialect] = []
+        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+            setattr(dialect, name, partial(_tell_and_execute, listeners, getattr(dialect, name)))
+    listeners.append(listener)
 
 
 def _tell_and_execute(
-    listener: Callable[[str, ExecutionContext | None], object],
+    listeners: list[Listener],
     execute: Callable[..., object],
     cursor: object,
     statement: str,
     *arguments: Any,
 ) -> None:
-    # The last argument is the context.
-    listener(statement, arguments[-1])
+    for listener in listeners:
+        # The last argument is the context.
+        listener(statement, arguments[-1])
     execute(cursor, statement, *arguments)

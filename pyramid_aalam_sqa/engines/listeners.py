@@ -11,19 +11,20 @@ from typing import Any
 
 from sqlalchemy.engine import Connection, Engine
 
-# By the class of the sessions. SQLAlchemy too keeps each class whose sessions have called an event.
-_known: dict[type[Any], type[Any] | None] = {}
+# Where a class keeps what is known for its instances. Not here, where it would outlive the class.
+KNOWN = "_sqa_listeners"
 
 
-def known_listeners(target_class: type[Any]) -> type[Any] | None:
-    """Return the class of the dispatch objects for instances of *target_class*.
+def known_listeners(session_class: type[Any]) -> type[Any] | None:
+    """Return the class of the dispatch objects for sessions of *session_class*.
 
     None if SQLAlchemy's own dispatch object is not made as the versions known here make it. Then
-    each instance is to keep that one.
+    each session is to keep that one.
     """
-    if target_class not in _known:
-        _known[target_class] = _make(target_class)
-    return _known[target_class]
+    if KNOWN not in vars(session_class):
+        setattr(session_class, KNOWN, _make(session_class))
+    known: type[Any] | None = vars(session_class)[KNOWN]
+    return known
 
 
 def _make(target_class: type[Any]) -> type[Any] | None:
@@ -41,25 +42,30 @@ def _make(target_class: type[Any]) -> type[Any] | None:
     return type(own.__name__, (own,), {"__slots__": (), "__init__": object.__init__, **values})
 
 
+# For all connections: SQLAlchemy's class is not changed.
+OF_CONNECTIONS = _make(Connection)
+
+
 class _KnownDispatch:
     """The attribute ``dispatch`` of a connection: an object that is made at once."""
 
-    def __init__(self) -> None:
-        self.of_class = Connection.dispatch
-        self.listeners = known_listeners(Connection)
+    of_class = Connection.dispatch
 
     def __get__(self, connection: Connection | None, _: object) -> Any:
-        return self.of_class if connection is None or not self.listeners else self.listeners()
+        if connection is None or OF_CONNECTIONS is None:
+            return self.of_class
+        connection.__dict__["dispatch"] = made = OF_CONNECTIONS()
+        return made
 
 
 class KnownConnection(Connection):
     """A connection of SQLAlchemy, which has a dispatch object at once."""
 
-    # What a connection gets from it is of the type of its parent.
-    dispatch = _KnownDispatch()  # pyright: ignore[reportAssignmentType]  # as said above
+    # The object that a connection gets is an instance of a subclass of SQLAlchemy's.
+    dispatch = _KnownDispatch()  # pyright: ignore[reportAssignmentType]  # it says what it returns
 
 
 def know_listeners(engine: Engine) -> None:
     """Let each connection of *engine* know who listens to its events."""
-    if known_listeners(Connection) is not None and hasattr(engine, "_connection_cls"):
+    if OF_CONNECTIONS is not None and hasattr(engine, "_connection_cls"):
         engine._connection_cls = KnownConnection  # noqa: SLF001 - it has no public name

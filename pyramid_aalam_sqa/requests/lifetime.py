@@ -307,7 +307,8 @@ class EndingBody:
         self.lifetime = lifetime
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self.body)
+        # The iterator holds this object: middleware may keep nothing else of it.
+        yield from self.body
 
     def close(self) -> None:
         """Close the body, then end the Lifetime. A WSGI server calls this after a hang-up too."""

@@ -136,8 +136,9 @@ class RequestTransaction(Transaction):  # type: ignore[misc]  # transaction has 
                 # An interrupt. The data manager has forgotten its session, and does nothing now.
                 super().abort()
                 raise
-        if self._after_abort or self._synchronizers:
-            # They have come in between, from a listener of the session for example.
+        if len(resources) > 1 or self._after_abort or self._synchronizers:
+            # They have come in between, from a listener of the session for example. The first data
+            # manager does nothing now.
             super().abort()
             return
         self._manager.free(self)

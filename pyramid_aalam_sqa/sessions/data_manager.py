@@ -58,7 +58,7 @@ class JoinedDataManager:
 
     def commit_alone(self, trans: Any) -> None:
         """Do the steps of a commit at once: no other data manager has joined the transaction."""
-        if not self.is_clean():
+        if not self.has_nothing_to_write():
             self.tpc_begin(trans)
         self.tpc_vote(trans)
 
@@ -143,10 +143,10 @@ class JoinedDataManager:
                 trans.description,
             )
 
-    def is_clean(self) -> bool:
-        """Return whether there are no pending changes."""
-        clean: bool = self.session.is_clean()
-        return clean
+    def has_nothing_to_write(self) -> bool:
+        """Return whether a flush would write nothing."""
+        nothing: bool = self.session.has_nothing_to_write()
+        return nothing
 
     def flush(self) -> None:
         """Write the pending changes."""

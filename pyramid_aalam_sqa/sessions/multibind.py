@@ -54,9 +54,11 @@ class MultiBindDataManager(JoinedDataManager):
             for session in followers:
                 session.committing = False
 
-    def is_clean(self) -> bool:
-        """Return whether no session has pending changes."""
-        return super().is_clean() and all(each.is_clean() for each in self.following)
+    def has_nothing_to_write(self) -> bool:
+        """Return whether a flush of each session would write nothing."""
+        return super().has_nothing_to_write() and all(
+            each.has_nothing_to_write() for each in self.following
+        )
 
     def flush(self) -> None:
         """Write the pending changes of all sessions."""

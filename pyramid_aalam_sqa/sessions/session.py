@@ -55,8 +55,8 @@ class JoinedSession(SqaSession):
     begin_transaction: Callable[[TransactionManager], bool] | None = None
     data_manager: JoinedDataManager | None = None
     # Whether the data manager is committing; whether the transaction is read-only, outside one of
-    # the manager; whether the session has ended.
-    committing = reads_only = ended = False
+    # the manager; whether the manager is rolling it back; whether the session has ended.
+    committing = reads_only = rolling_back = ended = False
     # Whether it is told when the manager begins a transaction, and by whom if the manager does not
     # do that by itself.
     listens = False
@@ -70,9 +70,10 @@ class JoinedSession(SqaSession):
         listeners: type[Any] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(*args, **options)
         if listeners is not None:
+            # First: the application's own class may listen to its events in its constructor.
             self.dispatch = listeners()
+        super().__init__(*args, **options)
         if self.twophase:
             refuse_two_phases(self)
         self.tm = tm
@@ -98,11 +99,11 @@ class JoinedSession(SqaSession):
 
     # What a flush asks first: whether there is nothing to write. Session.new, Session.dirty and
     # Session.deleted cost ten times as much.
-    is_clean = Session._is_clean  # noqa: SLF001 - it has no public name
+    has_nothing_to_write = Session._is_clean  # noqa: SLF001 - it has no public name
 
     def changes(self) -> Iterator[object]:
         """Yield the objects that a flush would write."""
-        if self.is_clean():
+        if self.has_nothing_to_write():
             return
         yield from self.new
         yield from self.deleted
@@ -150,11 +151,14 @@ class JoinedSession(SqaSession):
 
         A connection whose ROLLBACK fails is thrown away, and the server rolls back.
         """
+        self.rolling_back = True
         try:
             super().rollback()
         except BaseException:
             self.invalidate()
             raise
+        finally:
+            self.rolling_back = False
 
     def listen_for_begin(self) -> None:
         """Call :meth:`begin_again` when the manager begins its next transaction."""
@@ -177,7 +181,13 @@ class JoinedSession(SqaSession):
             self.begin_again()
 
     def can_join(self) -> bool:
-        """Tell whether there is a transaction to join that will be ended."""
+        """Tell whether there is a transaction to join that will be ended.
+
+        A listener may use the session while its manager rolls back. There is none then: the
+        session would be rolled back again, and the listener would be called again.
+        """
+        if self.rolling_back:
+            return False
         try:
             transaction = self.tm.get()
         except NoTransaction:
@@ -280,4 +290,8 @@ def with_class(base: type[S], session_class: type[Session]) -> type[S]:
     """Return a class that inherits from *base* and from *session_class*, the application's own."""
     if session_class is Session:
         return base
-    return cast("type[S]", type(session_class.__name__, (base, session_class), {}))
+    own: dict[str, Any] = {}
+    if session_class.flush is not Session.flush:
+        # It may write more than the objects that were changed, so it is called before each COMMIT.
+        own["has_nothing_to_write"] = lambda _: False
+    return cast("type[S]", type(session_class.__name__, (base, session_class), own))

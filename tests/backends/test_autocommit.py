@@ -1,6 +1,13 @@
 """AUTOCOMMIT of one connection, and the transaction of the next one that uses it."""
 
-from sqlalchemy import text
+import sqlite3
+
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.dialects import plugins
+from sqlalchemy.engine import CreateEnginePlugin
+
+from pyramid_aalam_sqa import SettingError
 
 
 def test_autocommit_works_on_sqlite(make, sqlite):
@@ -39,6 +46,34 @@ def test_a_rollback_is_sent_although_those_of_autocommit_are_skipped(make, sqlit
         connection.execute(text("INSERT INTO note VALUES (2)"))
 
     assert sqlite.rows("SELECT body FROM note") == [(2,)]
+
+
+class SetsAutocommit(CreateEnginePlugin):
+    """A plugin of SQLAlchemy, which changes each new connection."""
+
+    def update_url(self, url):
+        return url
+
+    def engine_created(self, engine):
+        event.listen(engine, "connect", lambda connection, _: set_autocommit(connection))
+
+
+def set_autocommit(connection):
+    if isinstance(connection, sqlite3.Connection):
+        connection.isolation_level = None
+    elif hasattr(connection, "get_autocommit"):
+        connection.autocommit(True)
+    else:
+        connection.autocommit = True
+
+
+def test_autocommit_that_a_plugin_sets_is_refused(make, any_database):
+    """The package looks at a connection after the plugin has changed it."""
+    plugins.register("sets_autocommit", __name__, "SetsAutocommit")
+    engine = make(any_database.url, plugins="sets_autocommit")
+
+    with pytest.raises(SettingError, match="AUTOCOMMIT"):
+        engine.connect()
 
 
 def test_autocommit_that_a_statement_has_set_ends_with_its_user(make, mariadb):

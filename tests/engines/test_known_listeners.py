@@ -1,18 +1,25 @@
 """A session knows from its class who listens to its events, and hears what listens to it alone."""
 
+import gc
 from inspect import isfunction
+from weakref import ref
 
 import pytest
+from pyramid import threadlocal
+from pyramid.response import Response
 from sqlalchemy import event, inspect, text
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.event.base import _Dispatch
 from sqlalchemy.orm import Session, SessionEvents
 from transaction import TransactionManager
+from webtest import TestApp
 
 from pyramid_aalam_sqa import engine_from_settings, get_sqa
+from pyramid_aalam_sqa.applications import directory
 from pyramid_aalam_sqa.backends import backend_of
 from pyramid_aalam_sqa.engines import known_listeners
 from pyramid_aalam_sqa.sessions import BindSession, JoinedSession, MultiBindSession
+from support.apps import make_app, with_view
 from support.models import Base, Note
 
 EVENTS = [
@@ -175,3 +182,45 @@ def test_a_connection_is_made_as_sqlalchemy_makes_it(engine):
         assert inspect(connection).has_table("note") is False
         quick = type(connection) is not Connection
     assert quick == backend_of(engine).sqa_options["shortcuts"]
+
+
+def test_what_a_session_class_listens_to_in_its_constructor_is_heard(serve, sqlite):
+    """The constructor of the application's class runs when the session knows its listeners."""
+    heard = []
+
+    class ListeningSession(Session):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            event.listen(self, "after_begin", lambda *_: heard.append("after_begin"))
+            event.listen(self, "before_commit", lambda *_: heard.append("before_commit"))
+
+    def view(request):
+        request.sqa_session.connection()
+        return Response()
+
+    app = serve(sqlite.url, with_view(view), **{"sqa.session.class_": ListeningSession})
+    TestApp(app).get("/")
+
+    assert heard == ["after_begin", "before_commit"]
+
+
+def test_a_session_class_is_collected_with_its_application(sqlite):
+    """Nothing in the process keeps what is known of the listeners of its sessions."""
+
+    def own_class():
+        own = type("CollectedSession", (Session,), {})
+        app = make_app(sqlite.url, **{"sqa.session.class_": own})
+        session = get_sqa(app).session(TransactionManager(explicit=True))
+        session.connection()
+        session.close()
+        get_sqa(app).dispose()
+        directory.forget_all()
+        return ref(own)
+
+    left = own_class()
+    threadlocal.manager.clear()
+    for _ in range(3):
+        # Each collection frees what the finalizers of the one before have let go.
+        gc.collect()
+
+    assert left() is None

@@ -245,6 +245,24 @@ def test_a_data_manager_that_joins_is_rolled_back(tm):
         assert joined.done == ["abort"]
 
 
+def test_a_data_manager_that_joins_during_a_rollback_is_rolled_back_too(tm):
+    """The rollback of the first one may use something that joins."""
+    second = DataManager()
+
+    class First(Alone):
+        def abort(self, transaction):
+            self.step("abort")
+            if second not in transaction._resources:  # noqa: SLF001 - it has no public name
+                transaction.join(second)
+
+    first = First()
+    tm.begin().join(first)
+    tm.abort()
+
+    assert second.done == ["abort"]
+    tm.begin()
+
+
 def test_an_extension_that_is_set_before_the_first_use_stays(tm):
     """As old storages set it."""
     begun = tm.begin()

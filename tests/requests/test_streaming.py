@@ -139,6 +139,31 @@ def test_the_connection_is_taken_at_the_first_row_and_back_after_the_last(any_da
     get_sqa(app).dispose()
 
 
+def by_generator(parts):
+    for part in parts:  # noqa: UP028 - middleware as people write it
+        yield part
+
+
+MIDDLEWARES = {
+    "generator": by_generator,
+    "expression": lambda parts: (part for part in parts),
+    "map": lambda parts: map(bytes, parts),
+}
+
+
+@pytest.mark.parametrize("path", ["/stream?places=1", "/read_late"])
+@pytest.mark.parametrize("wrap", MIDDLEWARES.values(), ids=MIDDLEWARES)
+def test_middleware_that_keeps_the_parts_of_a_body_alone_gets_all_of_them(serve, wrap, path):
+    """It keeps nothing of the body but its iterator."""
+    app = serve()
+    expected = b"".join(call(app, path)[0])
+    parts = wrap(call(app, path)[0])
+
+    assert b"".join(parts) == expected != b""
+    del parts
+    assert checked_out(app) == 0
+
+
 def test_the_rows_are_rows(serve):
     """A stream has rows with named columns, entities, and the rows of text()."""
     app = serve()

@@ -337,6 +337,29 @@ class TwoPhases(PlainSession):
         super().__init__(*args, twophase=True, **options)
 
 
+@pytest.mark.parametrize("shortcuts", ["true", "false"])
+def test_a_flush_of_the_session_class_may_write_more(serve, sqlite, shortcuts):
+    """It is called before each COMMIT, also when no object was changed."""
+    sqlite.run("CREATE TABLE note (body VARCHAR(50))")
+
+    class WritesMore(PlainSession):
+        def flush(self, objects=None):
+            super().flush(objects)
+            if not self.info.get("written"):
+                self.info["written"] = True
+                self.execute(INSERT, {"body": "more"})
+
+    def view(request):
+        with request.sqa_session.no_autoflush:
+            request.sqa_session.execute(text("SELECT 1"))
+        return Response()
+
+    settings = {"sqa.session.class_": WritesMore, "sqa.shortcuts": shortcuts}
+    TestApp(serve(sqlite.url, with_view(view), **settings)).get("/")
+
+    assert sqlite.rows(BODIES) == [("more",)]
+
+
 @pytest.mark.parametrize("way", ["request", "thread", "scope"])
 def test_a_session_class_with_two_phases_is_refused(serve, sqlite, way):
     """The error says why, and what to remove."""

@@ -2,8 +2,10 @@
 
 import pytest
 from pyramid.response import Response
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import Session
+from webtest import TestApp
 
 from pyramid_aalam_sqa import (
     BrokenTransactionError,
@@ -23,6 +25,44 @@ from support.late_use import (
     write_next,
 )
 from support.models import BODIES, INSERT
+
+
+def select_after_rollback(session, _ended):
+    # As SQLAlchemy documents it.
+    if session.is_active:
+        session.execute(text("SELECT 1"))
+
+
+class ReadsAfterRollback(Session):
+    """A session class whose listener reads after each rollback."""
+
+
+event.listen(ReadsAfterRollback, "after_soft_rollback", select_after_rollback)
+
+
+@pytest.mark.parametrize("shortcuts", ["true", "false"])
+def test_a_listener_may_read_after_a_rollback(sqlite, serve, shortcuts):
+    """The rollback ends, and what the view writes in its next transaction is stored."""
+
+    def view(request):
+        request.sqa_session.execute(INSERT, {"body": "undone"})
+        request.tm.abort()
+        request.tm.begin()
+        request.sqa_session.execute(INSERT, {"body": "kept"})
+        return Response()
+
+    def failing(request):
+        request.sqa_session.execute(INSERT, {"body": "undone"})
+        return Response(status=500)
+
+    settings = {"sqa.session.class_": ReadsAfterRollback, "sqa.shortcuts": shortcuts}
+    make_tables(sqlite)
+    setups = with_view(view), with_view(failing, name="failing")
+    client = TestApp(serve(sqlite.url, *setups, **settings))
+    client.get("/")
+    client.get("/failing", status=500)
+
+    assert sqlite.rows(BODIES) == [("kept",), ("seed",)]
 
 
 def commit_the_session(session):
