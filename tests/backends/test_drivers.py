@@ -106,7 +106,7 @@ def site(request, driver):
 
 @pytest.mark.parametrize("accident", ACCIDENTS)
 @pytest.mark.parametrize("driver", drivers(*DRIVERS))
-@pytest.mark.sweep(12)
+@pytest.mark.sweep(5)
 def test_every_driver_tells_the_same_about_an_accident(serve, site, driver, accident, caplog):
     """The number of attempts and the answer are the same, and nothing is stored."""
     attempts, unavailable = ACCIDENTS[accident]

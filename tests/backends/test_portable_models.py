@@ -171,6 +171,7 @@ def two_places(request, tmp_path):
 
 
 @pytest.mark.parametrize("bare", [False, True])
+@pytest.mark.sweep(4)
 def test_two_applications_live_side_by_side_in_one_process(two_places, bare):
     """Both have tables of the same names, and each sees only its own rows."""
     apps = [application(place, None if bare else place.name) for place in two_places]

@@ -165,6 +165,7 @@ def test_an_error_of_the_question_is_down(sqlite, serve, tmp_path):
 
 
 @pytest.mark.parametrize("wait", ["0.2", "5"])
+@pytest.mark.sweep(3)
 def test_a_pool_that_is_full_is_not_ready(wait, any_database, serve):
     """Whether its own wait is shorter than ours or longer; afterwards it is ready again."""
     app = serve(any_database.url, with_health, **SMALL, **{"sqlalchemy.pool_timeout": wait})

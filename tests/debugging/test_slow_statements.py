@@ -73,6 +73,7 @@ def test_a_fast_statement_is_not_logged(slow, caplog):
         assert len([each for each in said if each.endswith("SELECT 1")]) == lines
 
 
+@pytest.mark.sweep(1)
 def test_without_a_route_it_is_the_path_and_outside_a_request_the_thread(slow, caplog):
     """A job's line is named too."""
     app, statement = slow(with_view(view, name="nap"))

@@ -161,6 +161,7 @@ def held(place, engine, **options):
 
 @pytest.mark.parametrize("place", PLACES, indirect=True)
 @pytest.mark.parametrize("holder", [{}, {"isolation_level": "AUTOCOMMIT"}])
+@pytest.mark.sweep(4)
 def test_waiting_for_another_worker_ends_in_one_clear_error(place, monkeypatch, holder):
     """The error names the database. After the other worker has ended, creating works."""
     monkeypatch.setattr(Backend, "TABLE_LOCK_TIMEOUT", 0.1)
@@ -187,6 +188,7 @@ def test_a_process_does_not_wait_when_nothing_is_missing(place, monkeypatch):
         assert create_tables(engine, metadata, place.name) == []
 
 
+@pytest.mark.sweep(2)
 def test_one_who_waits_goes_on_when_the_other_is_done(place, monkeypatch):
     """The second worker then finds that all tables exist."""
     metadata = models(place.name).Base.metadata

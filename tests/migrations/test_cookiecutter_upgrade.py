@@ -16,7 +16,7 @@ run(Base)
 
 
 @pytest.mark.parametrize("env", ["unchanged", "three lines"])
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(1)
 def test_the_folder_of_a_cookiecutter_works_under_psqa(
     env, make, server_url, tmp_path, monkeypatch
 ):

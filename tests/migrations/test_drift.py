@@ -126,6 +126,7 @@ def findings(app):
     return [str(each) for each in commands.findings(str(app.ini), None)]
 
 
+@pytest.mark.sweep(2)
 def test_no_drift_and_then_each_of_twelve_that_are_planted(app, revisions):
     """The first revision is written by psqa, names no schema, and leaves no difference."""
     told = app.psqa("revision", "-m", "first", "--autogenerate", "--rev-id", "1")
@@ -153,6 +154,7 @@ def test_no_drift_and_then_each_of_twelve_that_are_planted(app, revisions):
         assert len(found) <= 3, (kind, found)
 
 
+@pytest.mark.sweep(1)
 def test_tables_that_create_all_has_made_have_no_drift(app, revisions):
     """A project that begins with psqa tables comes to migrations with psqa revision."""
     assert app.psqa("tables").status == 0

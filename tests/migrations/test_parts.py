@@ -173,6 +173,7 @@ def test_a_lock_whose_file_is_replaced_is_taken_again(tmp_path):
     assert not (tmp_path / "x.sqlite-migrating").exists()
 
 
+@pytest.mark.sweep(2)
 def test_the_lock_of_a_server_names_its_holder(site):
     """The second run waits, and then says who holds it."""
     target = Target(str(site.ini), Order(admin_url=site.admin_url))
@@ -237,6 +238,7 @@ def test_a_server_that_is_lost_is_the_reason_that_is_told(mariadb_site, revision
     assert report["state"] == "failed"
 
 
+@pytest.mark.sweep(1)
 def test_a_database_that_was_migrated_meanwhile_is_current(site, revisions):
     """Under the lock it is looked at once more."""
     revisions.add_table("1", "note")

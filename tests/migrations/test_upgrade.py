@@ -6,6 +6,7 @@ from sqlalchemy.exc import DBAPIError
 from support.migrated import PASSWORD
 
 
+@pytest.mark.sweep(2)
 def test_upgrade_and_downgrade_move_the_database_as_the_owner(site, revisions):
     """The runtime account changes no table, before or after, and no report has a password."""
     revisions.add_table("1", "note")

@@ -228,7 +228,7 @@ def test_mariadb_pages_by_a_column_of_each_type(on_mariadb, type_, data, descend
 
 
 @pytest.mark.parametrize("type_", POSTGRESQL)
-@pytest.mark.sweep(18)
+@pytest.mark.sweep(9)
 @settings(max_examples=4, **QUIET)
 @given(data=st.data(), descending=st.booleans())
 def test_postgresql_pages_by_a_column_of_each_type(on_postgresql, type_, data, descending):

@@ -139,6 +139,7 @@ def stock(database):
     return [pieces for (pieces,) in rows]
 
 
+@pytest.mark.sweep(2)
 def test_a_conflict_is_tried_again_before_the_visitor(any_visitor, any_database):
     """Two connections, a real error of the database, and one row in the end."""
     shown = press(any_visitor, "conflict", "")

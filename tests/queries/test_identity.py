@@ -448,6 +448,7 @@ def test_a_class_that_inherits_finds_its_own_rows_only(stored):
 
 @settings(max_examples=150, deadline=None)
 @given(ident=ANYTHING, model=st.sampled_from(MODELS))
+@pytest.mark.sweep(2)
 def test_anything_at_all_is_a_row_or_not_found(stored, ident, model):
     """No value finds another row, or makes the database end the transaction with an error."""
     try:

@@ -20,7 +20,7 @@ from pyramid_aalam_sqa.sessions import undeclared_keys
 from support.apps import with_view
 from support.models import INSERT, Base, Note
 
-REQUESTS = 20
+REQUESTS = 10
 
 
 def get(session):

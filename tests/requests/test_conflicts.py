@@ -50,6 +50,7 @@ def test_a_deadlock_of_two_requests_ends_in_two_successes(
 
 
 @pytest.mark.parametrize("name", STYLES)
+@pytest.mark.sweep(10)
 def test_a_commit_that_is_refused_for_a_conflict_is_made_again(
     serve_accounts_either_way, bank, caplog, name
 ):
@@ -203,7 +204,7 @@ COUNTERS = [
 
 
 @pytest.mark.parametrize("case", COUNTERS)
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(1)
 def test_a_counter_ends_at_the_number_of_successes(serve_accounts, request, caplog, case):
     """Eight threads send ten requests each. The counter is the number of 200 responses."""
     kind, write, isolation = case

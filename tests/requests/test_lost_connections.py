@@ -333,6 +333,7 @@ def test_the_last_attempt_is_a_503_if_its_connection_is_killed(
 
 @pytest.mark.parametrize("place", ["read", "written"])
 @either_page
+@pytest.mark.sweep(5)
 def test_a_request_whose_connection_is_killed_is_tried_again(near, number_of, kill, place):
     """It is killed between two statements, or before COMMIT, which the server cannot receive."""
     killed = []

@@ -155,6 +155,7 @@ def test_on_postgresql_the_log_tells_a_missing_database_from_a_missing_server(
 
 
 @pytest.mark.parametrize("how", ["stopped", "killed"])
+@pytest.mark.sweep(2)
 def test_an_application_outlives_its_server(serve_pages, site, attempts, how):
     """The same application answers 200, then 503 while the server is down, then 200."""
     client = serve_pages(site.url)
@@ -294,6 +295,7 @@ FULL = {
 
 
 @pytest.mark.parametrize("code", FULL)
+@pytest.mark.sweep(1)
 def test_a_server_without_a_free_connection_answers_503_until_it_has_one(
     serve_pages, maria, attempts, caplog, code
 ):

@@ -55,6 +55,7 @@ def test_a_raised_error_stores_nothing_whatever_page_is_made_of_it(
 @pytest.mark.parametrize(
     "raised", [HTTPFound("/"), HTTPSeeOther("/"), HTTPOk()], ids=lambda each: each.code
 )
+@pytest.mark.sweep(5)
 def test_a_raised_success_is_stored(serve, any_database, bodies, raised):
     """For example, a view raises HTTPFound after it has saved a form."""
     visit(serve, any_database, raised, None)

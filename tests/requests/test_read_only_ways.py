@@ -43,7 +43,7 @@ def site(write):
 
 @pytest.mark.parametrize("place", ["fresh", "used"])
 @pytest.mark.parametrize(("name", "target"), CASES, indirect=["target"], ids=map("-".join, CASES))
-@pytest.mark.sweep(12)
+@pytest.mark.sweep(8)
 def test_each_way_to_write_is_refused_and_stores_nothing(serve, name, target, place):
     """One clear error names the route or the view; the next request reads as ever."""
     write, _, _ = WAYS[name]

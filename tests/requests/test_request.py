@@ -139,7 +139,7 @@ def test_no_listener_is_registered_by_a_request(make, monkeypatch):
 
 
 @pytest.mark.parametrize("status", [200, 302, 404, 500])
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(2)
 def test_a_request_leaves_no_cycle_that_holds_request_or_session(make, status):
     """Without the garbage collector, both are freed with the response."""
     held = []

@@ -86,7 +86,7 @@ BODIES = {
 
 @pytest.mark.parametrize("how", ["raised", "page", "commit"])
 @pytest.mark.parametrize("name", BODIES)
-@pytest.mark.sweep(15)
+@pytest.mark.sweep(8)
 def test_each_attempt_reads_the_complete_body(serve_view, unique_notes, sqlite, name, how):
     """The stored file is complete, even if an earlier attempt has read a part of the body."""
     post, read, expected = BODIES[name]

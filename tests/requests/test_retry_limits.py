@@ -230,6 +230,7 @@ def raise_exception(request):
     ],
 )
 @pytest.mark.parametrize("named", [True, False])
+@pytest.mark.sweep(6)
 def test_the_ini_can_name_more_errors_that_are_worth_another_attempt(
     serve_view_on, kind, codes, fail, named
 ):

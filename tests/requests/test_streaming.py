@@ -121,6 +121,7 @@ def checked_out(app):
 # Rows. ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.sweep(2)
 def test_the_connection_is_taken_at_the_first_row_and_back_after_the_last(any_database):
     """It is not taken when the view asks for the rows, nor kept until the body is closed."""
     fill(any_database)
@@ -153,6 +154,7 @@ MIDDLEWARES = {
 
 @pytest.mark.parametrize("path", ["/stream?places=1", "/read_late"])
 @pytest.mark.parametrize("wrap", MIDDLEWARES.values(), ids=MIDDLEWARES)
+@pytest.mark.sweep(6)
 def test_middleware_that_keeps_the_parts_of_a_body_alone_gets_all_of_them(serve, wrap, path):
     """It keeps nothing of the body but its iterator."""
     app = serve()

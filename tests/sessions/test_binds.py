@@ -234,6 +234,7 @@ READS = {
 }
 
 
+@pytest.mark.sweep(2)
 def test_every_way_of_reading_asks_the_database_of_the_tables(place, client):
     """Each database has another row in the same table, so the answer shows which one was asked."""
     wanted = {name: expected for name, (_, expected) in [*STATEMENTS.items(), *READS.items()]}
@@ -469,6 +470,7 @@ WRITES = {
 }
 
 
+@pytest.mark.sweep(2)
 def test_every_way_of_writing_goes_to_the_database_of_the_tables(place, client):
     """An independent connection finds the row there, and in no other database."""
     found = {}

@@ -132,6 +132,7 @@ def test_an_application_without_binds_has_the_default_one(tmp_path):
 
 
 @pytest.mark.parametrize("who", ["sqa_session", *KEYS])
+@pytest.mark.sweep(2)
 def test_a_rollback_of_one_is_a_rollback_of_all(place, client, who):
     """What is written after the rollback is committed."""
 

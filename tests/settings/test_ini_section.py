@@ -144,6 +144,7 @@ def test_the_log_says_it_once_beside_another_application(alone, load, caplog, tm
         ("engine = shop", "[sqlalchemy] engine = 'shop': write a ready Engine"),
     ],
 )
+@pytest.mark.sweep(6)
 def test_what_is_wrong_is_named_as_it_stands_in_the_file(write, line, message):
     """The error quotes the key as it stands in the file, and shows no password."""
     path = write(MAIN, f"[sqlalchemy]\n{line}\n")

@@ -50,6 +50,7 @@ def fill(settings):
     engine.dispose()
 
 
+@pytest.mark.sweep(1)
 def test_a_worker_has_a_database_of_its_own(any_database):
     """It has the tables, and is gone afterwards."""
     name = make_url(any_database.url).database.removesuffix(".sqlite")
@@ -81,6 +82,7 @@ def test_a_database_with_other_tables_is_never_touched(any_database):
     assert "password" not in str(caught.value)
 
 
+@pytest.mark.sweep(1)
 def test_a_database_is_used_again_while_its_models_are_the_same(any_database):
     """A changed model makes it anew, and so does a run without --sqa-reuse."""
     given = settings_of(any_database, **{"sqlalchemy.pool_recycle": "60"})
@@ -136,6 +138,7 @@ def test_each_bind_has_a_database_of_its_own(any_database, request, tmp_path):
 
 @pytest.mark.parametrize("named", [False, True])
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
+@pytest.mark.sweep(2)
 def test_an_administrator_makes_it_as_psqa_does(kind, named, request):
     """The application has an account of its own, which may do what psqa lets it do."""
     server = request.getfixturevalue(f"{kind}_server")
@@ -180,6 +183,7 @@ def ini(tmp_path, any_database, monkeypatch):
         del sys.modules[name]
 
 
+@pytest.mark.sweep(1)
 def test_alembic_makes_the_tables(ini):
     """The migrations run on the database of the worker, and a changed one makes it anew."""
     with database_for_tests(ini, alembic=ini, worker="gw0", reuse=True) as settings:

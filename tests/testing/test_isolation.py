@@ -21,6 +21,7 @@ from support.sandboxed import NOTE, Site, read, views, write_note
 
 
 @pytest.mark.parametrize("commits", [False, True])
+@pytest.mark.sweep(2)
 def test_nothing_is_left_and_the_rows_from_before_stay(site, commits):
     """An independent connection sees afterwards what it saw before."""
     site.database.run("INSERT INTO note VALUES ('old')")
@@ -369,6 +370,7 @@ def test_a_thread_that_is_left_open_is_reported_and_does_no_harm(site):
     assert site.stored == []
 
 
+@pytest.mark.sweep(2)
 def test_a_wait_for_another_thread_ends_with_its_name(site):
     """A transaction that has written keeps the others waiting, for the pool's timeout at most."""
     with (

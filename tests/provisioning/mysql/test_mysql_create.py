@@ -156,7 +156,7 @@ DRIFTS = {
 
 
 @pytest.mark.parametrize("drift", DRIFTS)
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(2)
 def test_create_repairs_what_others_changed_and_check_had_said_so(created, admin, drift):
     """Each change is a finding. Afterwards all is as it was; nothing was missing in between."""
     admin.run("CREATE DATABASE aalamXbase", "CREATE DATABASE other")

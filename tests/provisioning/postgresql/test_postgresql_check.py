@@ -53,7 +53,7 @@ DRIFTS = {
 
 
 @pytest.mark.parametrize(("damage", "words"), DRIFTS.values(), ids=DRIFTS)
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(2)
 def test_what_others_changed_is_found_and_repaired(pair, damage, words):
     """The check had said so; afterwards there is nothing left to say or to do."""
     pair.admin.run(damage.format(database=pair.database))
