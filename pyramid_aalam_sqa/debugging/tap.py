@@ -84,7 +84,7 @@ class Tap:
             setattr(owner, name, wrapper)
 
     def audience(self) -> list[Recorder]:
-        """Return who is to be told of what this thread does now; nobody inside another wrapper."""
+        """Return who is to be told of what this thread does now; none inside another wrapper."""
         if getattr(self._state, "inside", False):
             return []
         here = threading.get_ident()
@@ -151,7 +151,7 @@ class Tap:
         return engine is None or engine.hide_parameters
 
     def quietly(self, act: Callable[[], Any]) -> Any:
-        """Call *act*, and tell nobody what it does on the engine."""
+        """Call *act*, and record nothing of what it does on the engine."""
         before = getattr(self._state, "inside", False)
         self._state.inside = True
         try:

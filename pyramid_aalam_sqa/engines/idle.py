@@ -7,7 +7,7 @@ for each request, as much as a statement. It is left out where three things hold
   such as a firewall, has hardly dropped it since.
 - The socket says nothing. The server's end of it would be seen there, without a round trip.
 - The work is tried again if it fails: a request that has another attempt, a job with attempts. A
-  connection that was lost unseen then costs an attempt, and nobody is told of it.
+  connection that was lost unseen then costs an attempt, and the client sees nothing of it.
 """
 
 from time import monotonic

@@ -94,7 +94,7 @@ def _work(pipe: Any, ini: str, order: Order) -> None:  # pragma: no cover - in a
     # Ctrl-C reaches every process of the terminal; the one that has started this one decides.
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
-    # At the other end somebody says stop, or is gone.
+    # The process at the other end says stop, or is gone.
     pipe.send(migrate(ini, order, pipe.poll))
 
 

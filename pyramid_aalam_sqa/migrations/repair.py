@@ -1,4 +1,4 @@
-"""Takes the mark of a revision away that was half-way, after somebody has repaired it by hand."""
+"""Takes the mark of a revision away that was half-way, after a person has repaired it."""
 
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory

@@ -57,7 +57,7 @@ NO_FILE_OF_BIND = (
     "sqa.password_file is that of the default database: the password of a bind stands in its URL, "
     "and psqa does not change an ini file."
 )
-# A name that the settings do not make is written by hand; every statement quotes it all the same.
+# A name that the settings do not make is written by hand, so every statement quotes it.
 PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 # Seconds. A statement of an application is short, but to drop a large database takes a while.
 LONGEST_STATEMENT = 600

@@ -104,7 +104,7 @@ def _roll_back(request: Any, error: Exception) -> None:
     try:
         tm.abort()
     except Exception:
-        # The transaction is over all the same. The client is to see the view's own error.
+        # The transaction is over. The client is to see the view's own error.
         log.exception("Rolling back after an error in a view failed too")
     new = tm.begin()
     new.user, new.description = user, description

@@ -47,7 +47,7 @@ class RealConnections:
         left = list(self.lent)
         for lent in left:
             lent.ended = True
-            # It may hold locks that nobody else would end.
+            # It may hold locks that nothing else would end.
             lent.driver.rollback()
         return left
 

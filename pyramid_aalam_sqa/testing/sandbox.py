@@ -156,7 +156,7 @@ def _real(sandbox: Sandbox, key: str) -> Iterator[None]:
 def _report_left(sandbox: Sandbox, lender: SharedConnection | RealConnections) -> None:
     """Report the connections that are still in use, by the name of their user."""
     if lender.lent:
-        # A session that nobody holds any more gives its connection back.
+        # A session that is collected gives its connection back.
         gc.collect()
     for each in lender.lent:
         sandbox.problems.append(SandboxError(LEFT_OPEN.format(each.who)))
