@@ -303,7 +303,7 @@ def _locked_file(path: Path, wait: Waiter) -> Iterator[None]:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with suppress(BlockingIOError, FileNotFoundError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The one that held it has removed its file, and another process may have made a new one.
+            # The one that held it has removed its file, and another may have made a new one.
             if os.path.samestat(os.fstat(file), path.stat(follow_symlinks=False)):
                 return True
         os.close(file)
