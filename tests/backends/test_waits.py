@@ -134,7 +134,7 @@ def test_the_wait_for_tls_is_bounded_on_mysql(silent, tls_server, driver):
 
 
 @pytest.mark.parametrize("driver", drivers(*DRIVERS))
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 def test_the_wait_for_a_ping_is_bounded(silent, driver):
     """The pool pings a connection that was idle, and then opens a new one."""
     engine, proxy = silent(driver)

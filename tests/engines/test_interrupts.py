@@ -99,7 +99,7 @@ def test_an_interrupt_during_a_statement_stays_what_it_is(serve, server, interru
 
 
 @interrupts
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 def test_an_interrupt_during_a_job_stays_what_it_is(serve, server, interrupt):
     """This is true for session_scope() with attempts, and for the session of a thread."""
     app = serve_one(serve, server, with_view(write_next, name="next"))
@@ -127,6 +127,7 @@ def test_an_interrupt_during_a_job_stays_what_it_is(serve, server, interrupt):
     assert_clean(app, server)
 
 
+@pytest.mark.sweep(1)
 def test_a_view_that_swallows_an_interrupt_cannot_commit_the_rest(serve, server):
     """Its transaction has ended together with the connection."""
 

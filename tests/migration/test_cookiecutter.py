@@ -89,7 +89,7 @@ def names(database):
     return lambda: [name for (name,) in database.rows("SELECT name FROM models ORDER BY id")]
 
 
-@pytest.mark.sweep(1)
+@pytest.mark.deep
 def test_the_application_s_own_tests_pass_and_leave_no_row(project, database, names):
     """Its fixtures are those of pyramid_aalam_sqa.testing; its tables are made by Alembic."""
     printed = project.succeed(

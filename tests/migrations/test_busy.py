@@ -28,7 +28,7 @@ def busy(site, revisions):
     return site
 
 
-@pytest.mark.sweep(1)
+@pytest.mark.deep
 def test_an_open_reader_is_waited_for_and_then_reported(busy, make, server_url):
     """Its database is left as it was, the other is migrated, and a writer waits for the bound."""
     other = make(server_url)
@@ -66,6 +66,7 @@ def test_an_open_reader_is_waited_for_and_then_reported(busy, make, server_url):
     assert busy.versions() == ["2"]
 
 
+@pytest.mark.sweep(1)
 def test_a_reader_that_goes_is_only_a_delay(busy):
     """The statement is tried again."""
     reader = busy.eyes.connect()

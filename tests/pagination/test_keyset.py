@@ -74,7 +74,7 @@ def fill(session, rows):
         )
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 @settings(max_examples=60, **QUIET)
 @given(rows=st.lists(values, max_size=9), order=orders, size=st.integers(1, 4))
 @example(
@@ -94,7 +94,7 @@ def test_a_walk_shows_every_row_once_in_the_order_of_the_statement(session, rows
     assert walk(paginate(session, statement, per_page=size)) == whole
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 @settings(max_examples=60, **QUIET)
 @given(
     rows=st.lists(values, min_size=4, max_size=9),

@@ -62,6 +62,7 @@ queries = st.lists(st.tuples(keys, words)).map(lambda all_: b"&".join(map(b"=".j
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.sampled_from(["numbers", "mild", "keys"]), queries)
+@pytest.mark.deep
 def test_no_query_string_is_answered_by_a_failure_or_without_a_bound(served, name, query):
     """The answer is a page or a 404, with at most 100 rows and two statements."""
     status, page, statements = ask(served, name, query)

@@ -157,7 +157,7 @@ def shapes_of(session):
     return found.items()
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 def test_each_shape_of_a_statement_has_pages_with_every_row_once(session):
     """This is true forwards and backwards, with and without a count, in the statement's order."""
     for name, (statement, _) in shapes_of(session):
@@ -172,7 +172,7 @@ def test_each_shape_of_a_statement_has_pages_with_every_row_once(session):
             assert page.total == (len(whole) if count else None), name
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 def test_each_shape_has_keyset_pages_with_every_row_once_or_none_at_all(session):
     """If rows are not unique, an error says so. A row is never left out."""
     for name, (statement, apart) in shapes_of(session):

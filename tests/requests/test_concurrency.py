@@ -19,6 +19,7 @@ STATUSES = [200, 201, 204, 302, 303, 400, 404, 409, 500, 503]
     "requests",
     [pytest.param(SOME, id="some"), pytest.param(MANY, id="many", marks=pytest.mark.deep)],
 )
+@pytest.mark.sweep(1)
 def test_32_threads_of_mixed_statuses_store_exactly_what_was_promised(database, requests):
     """No row is lost or stored twice, and every connection goes back to the pool."""
     database.run("CREATE TABLE note (body VARCHAR(50))")

@@ -126,6 +126,7 @@ def test_a_later_request_is_told_the_truth_wherever_its_connection_is_lost(
 
 
 @pytest.mark.parametrize("at", ["INSERT", "COMMIT"])
+@pytest.mark.sweep(1)
 def test_a_request_is_told_the_truth_whatever_byte_of_the_question_is_the_last(visitor, proxy, at):
     """The connection is lost after each byte of the packet that the client sends."""
     visitor.visit()
@@ -146,6 +147,7 @@ def test_a_request_is_told_the_truth_whatever_byte_of_the_question_is_the_last(v
 
 @pytest.mark.parametrize("at", ["INSERT", "COMMIT"])
 @either_page
+@pytest.mark.sweep(2)
 def test_a_request_is_told_the_truth_whatever_byte_of_the_answer_is_the_last(visitor, proxy, at):
     """The connection is lost after each byte of the packet that the server sends."""
     told = []

@@ -180,7 +180,7 @@ def test_the_rows_are_rows(serve):
     assert entities == texts == list(range(10))
 
 
-@pytest.mark.sweep(1)
+@pytest.mark.deep
 def test_a_long_answer_needs_no_memory(any_database):
     """If a driver fetched all 100,000 rows at once, they would need more than 20 MB."""
     fill(any_database)

@@ -574,6 +574,7 @@ def checked_out(client):
 # Two databases of one server. -----------------------------------------------------------------
 
 
+@pytest.mark.deep
 def test_what_is_killed_between_two_schemas_of_one_bind_is_in_neither(mariadb_url):
     """There is one connection and one COMMIT.
 

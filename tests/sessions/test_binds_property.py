@@ -113,6 +113,7 @@ def sent(client):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(asked=st.one_of(parts, changes))
+@pytest.mark.deep
 def test_no_statement_reaches_the_wrong_database(client, sent, asked):
     """It is sent where all its tables are. With tables of two databases it is not sent."""
     statement, keys = asked

@@ -61,6 +61,7 @@ def shop(request, tmp_path):
         yield Shop(*urls)
 
 
+@pytest.mark.deep
 def test_the_shop_s_tests_pass_in_random_order(shop):
     """Requests, jobs, threads, accidents: each test finds the databases empty."""
     assert len(shop.run("-p", "shuffle")) >= 60

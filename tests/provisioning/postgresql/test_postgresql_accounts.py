@@ -131,7 +131,7 @@ BLOCKS = {
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 def test_work_that_the_application_does_not_end_blocks_nothing(site, tmp_path, block):
     """Check does not wait; rotate and drop end the connection that they wait for."""
     site.create()
@@ -157,6 +157,7 @@ def test_work_that_the_application_does_not_end_blocks_nothing(site, tmp_path, b
 
 
 @pytest.mark.parametrize("user", ["aalam_base", "clerk"])
+@pytest.mark.sweep(1)
 def test_a_search_path_that_leads_to_a_neighbour_blocks_nothing(site, user):
     """Every role may set its own: it does not make the role the neighbour's account."""
     site.create("other")

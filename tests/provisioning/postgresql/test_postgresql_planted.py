@@ -55,7 +55,7 @@ def every_command(site):
 
 @pytest.mark.parametrize("planted", PLANTED)
 @pytest.mark.parametrize("schema", ["aalam_base", "public"])
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 def test_a_planted_operator_is_not_run_by_the_administrator(site, planted, schema):
     """Its types fit better than those of the server's own operator, wherever it stands."""
     site.create()
