@@ -99,10 +99,10 @@ class SessionFactory:
     def find_session(self, tm: TransactionManager) -> JoinedSession | None:
         """Return the session of *tm*; None if there is none, or if it has ended."""
         if isinstance(tm, SessionKeeper):
-            reference = next((kept for factory, kept in tm.kept if factory is self), None)
+            session = tm.session_of(self)
         else:
             reference = self._sessions.get(_manager_of_this_thread(tm))
-        session = reference() if reference else None
+            session = reference() if reference else None
         return None if session is None or session.ended else session
 
     def make_session(

@@ -116,9 +116,8 @@ class Lifetime(Attempt):
     def hand_over_shared(self, outer: "Lifetime | None") -> None:
         """Give the sessions in a shared transaction to *outer*, of the request around this one."""
         if outer is not None:
-            shared = [each for each in self.sessions if each.data_manager is not None]
-            outer.sessions += tuple(shared)
-            self.sessions = tuple(each for each in self.sessions if each not in shared)
+            outer.sessions += tuple(each for each in self.sessions if each.data_manager is not None)
+            self.sessions = tuple(each for each in self.sessions if each.data_manager is None)
 
     def refuse_open_transaction(self, response: Any) -> None:
         """Raise if *response* is a success, and a session's transaction was never ended."""

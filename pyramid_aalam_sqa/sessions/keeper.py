@@ -23,6 +23,13 @@ class SessionKeeper:
         others = (each for each in self.kept if each[0] is not factory) if self.kept else ()
         self.kept = (*others, (factory, ref(session)))
 
+    def session_of(self, factory: object) -> "JoinedSession | None":
+        """Return the session of *factory*, if there is one."""
+        for owner, reference in self.kept:
+            if owner is factory:
+                return reference()
+        return None
+
     def tell_sessions(self, transaction: Any) -> None:
         """Tell each session that waits for it that *transaction* has begun."""
         for _, reference in self.kept:
